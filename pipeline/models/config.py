@@ -1,0 +1,135 @@
+"""Architectures as frozen dataclasses. No torch here: planning and reporting read these without it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """A stack of transformer layers, GPT-NeoX style unless its user says otherwise.
+
+    ``width`` is the hidden size, ``kv_heads < heads`` is grouped-query attention, ``window`` is the number of
+    positions a query sees (itself included), ``None`` for all.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    feed_forward: int
+    window: int | None = None
+    rotary_fraction: float = 0.25
+    rotary_base: float = 10000.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def rotary_width(self) -> int:
+        """Leading dimensions of a head that are rotated (an even number)."""
+        return int(self.head_width * self.rotary_fraction) // 2 * 2
+
+
+@dataclass(frozen=True)
+class VanillaConfig:
+    """A GPT-NeoX decoder (the paper's vanilla transformer)."""
+
+    vocabulary: int
+    context_length: int
+    stack: StackConfig
+    family: str = "vanilla"
+
+    @property
+    def first(self) -> int:
+        """The first position of a sequence that the model predicts."""
+        return 1
+
+
+@dataclass(frozen=True)
+class EmbedderConfig:
+    """How L tokens become one block embedding (paper, section 2.2 and appendix F.1).
+
+    kind: ``lookup`` concatenates L table rows of width D / L; ``projection`` projects L rows of ``width`` to D (the
+    uptraining form); ``roberta`` runs a RoBERTa encoder over the block and projects its L outputs; ``cls`` the same
+    with ``cls_tokens`` leading tokens, whose outputs alone are projected. ``stack`` is the encoder's, for the last two.
+    """
+
+    kind: str
+    width: int
+    stack: StackConfig | None = None
+    cls_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class TokenDecoderConfig:
+    """How a block's tokens are decoded from the context embedding of the block before (paper, section 2.4).
+
+    kind: ``prefix`` (``prefix_length`` slots before the tokens), ``summation`` (one slot added to each input
+    position), ``cross_attention`` (a T5 decoder that attends to L slots).
+    """
+
+    kind: str
+    stack: StackConfig
+    prefix_length: int = 0
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """A Block Transformer: embedder, block decoder, token decoder."""
+
+    vocabulary: int
+    context_length: int
+    block_length: int
+    embedder: EmbedderConfig
+    block_decoder: StackConfig
+    token_decoder: TokenDecoderConfig
+    family: str = "block"
+
+    @property
+    def first(self) -> int:
+        """The first position of a sequence that the model predicts: block 0 has no block before it."""
+        return self.block_length
+
+
+ModelConfig = VanillaConfig | BlockConfig
+
+
+def to_dict(config: ModelConfig) -> dict[str, Any]:
+    """The config as JSON-ready nested dictionaries."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> ModelConfig:
+    """Inverse of :func:`to_dict`. Raises ``ValueError`` for an unknown family or key."""
+    values = dict(values)
+    family = values.get("family")
+    try:
+        if family == "vanilla":
+            return VanillaConfig(**values | {"stack": StackConfig(**values["stack"])})
+        if family == "block":
+            embedder, decoder = dict(values["embedder"]), dict(values["token_decoder"])
+            if embedder.get("stack") is not None:
+                embedder["stack"] = StackConfig(**embedder["stack"])
+            decoder["stack"] = StackConfig(**decoder["stack"])
+            return BlockConfig(
+                **values
+                | {
+                    "embedder": EmbedderConfig(**embedder),
+                    "block_decoder": StackConfig(**values["block_decoder"]),
+                    "token_decoder": TokenDecoderConfig(**decoder),
+                }
+            )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a model configuration: {error}") from error
+    raise ValueError(f"model family {family!r} is unknown; it is 'vanilla' or 'block'")

@@ -1,0 +1,20 @@
+"""Where everything lies, relative to the repository root. Every stage, command and test takes its paths from here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+CORPUS = Path("data/corpus")
+TOKENS = Path("data/tokens")
+REPORT = Path("report")
+
+
+def checkpoint(cell: str) -> Path:
+    """Folder of a cell's ``model.safetensors``, ``config.json``, ``tokenizer.json`` and ``curve.csv``."""
+    return Path("checkpoints") / cell
+
+
+def result(stage: str, cell: str) -> Path:
+    """A cell's result file of one stage: ``pretrain``, ``evaluate`` or ``benchmark``."""
+    return Path("results") / stage / f"{cell}.json"

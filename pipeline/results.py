@@ -1,0 +1,168 @@
+"""What each stage writes: one typed record a cell and stage, as JSON. The report and MLflow read these files."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a number was measured with."""
+
+    device: str
+    threads: int
+    precision: str
+    torch: str
+    python: str
+    revision: str
+    dirty: bool
+
+
+@dataclass(frozen=True)
+class CellIdentity:
+    """Who a record is about. ``fingerprint`` ties evaluation and benchmark to the weights they measured."""
+
+    name: str
+    family: str
+    size: str
+    seed: int
+    block_length: int | None
+    variant: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """Losses in nats a target token; times in seconds; memory in bytes."""
+
+    cell: CellIdentity
+    environment: Environment
+    parameters: dict[str, int]
+    non_embedding_parameters: int
+    total_parameters: int
+    steps: int
+    tokens: int
+    target_tokens: int
+    training_flops: float
+    train_loss: float
+    validation_loss: float
+    seconds: float
+    tokens_per_second: float
+    peak_memory: int
+    diverged: bool = False
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One metric of one zero-shot task."""
+
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+    documents: int
+    version: str
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Loss in nats a target token on the held-out documents; every token but a document's first is a target."""
+
+    cell: CellIdentity
+    environment: Environment
+    loss: float
+    loss_stderr: float
+    perplexity: float
+    bits_per_byte: float
+    unigram_loss: float
+    documents: int
+    target_tokens: int
+    bytes: int
+    loss_by_block_position: list[float]
+    tasks: list[TaskScore]
+    documents_hash: str
+    tokenizer_hash: str
+    lm_eval: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BatchMeasurement:
+    """Generation at one batch size. Rates in tokens a second, from the median repeat; spread = (max - min) / median."""
+
+    batch: int
+    seconds: float
+    spread: float
+    tokens_per_second: float
+    prefill_seconds: float
+    decode_tokens_per_second: float
+    peak_memory: int
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """One (prompt, new tokens) setting: the fastest batch's figures, and all that were measured."""
+
+    prompt: int
+    new_tokens: int
+    batch: int
+    tokens_per_second: float
+    decode_tokens_per_second: float
+    spread: float
+    time_to_first_token: float
+    latency_per_token: float
+    bytes_per_sample: float
+    kv_bytes_per_sample: float
+    measurements: list[BatchMeasurement]
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """Generation throughput. ``settings`` is keyed by the setting's name in params.yaml."""
+
+    cell: CellIdentity
+    environment: Environment
+    settings: dict[str, SettingResult]
+    repeats: int
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+Result = TypeVar("Result", PretrainResult, EvaluateResult, BenchmarkResult)
+
+
+def write_result(path: Path, result: PretrainResult | EvaluateResult | BenchmarkResult) -> None:
+    write_json(path, dataclasses.asdict(result))
+
+
+def read_result(path: Path, kind: type[Result], stage: str) -> Result:
+    """Read a record. Raises :class:`UserError` that names the stage to run where it is absent or of another form."""
+    if not path.exists():
+        raise UserError(f"{path}: no such result; run `dvc repro` (stage {stage}) first")
+    try:
+        return _build(kind, read_json(path))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: not a result of stage {stage} ({error}); delete it and run the stage again") from None
+
+
+def _build(kind: type[Result], values: dict[str, Any]) -> Result:
+    values = dict(values)
+    values["cell"] = CellIdentity(**values["cell"])
+    values["environment"] = Environment(**values["environment"])
+    if kind is EvaluateResult:
+        values["tasks"] = [TaskScore(**task) for task in values["tasks"]]
+    if kind is BenchmarkResult:
+        values["settings"] = {name: _setting(setting) for name, setting in values["settings"].items()}
+    return kind(**values)
+
+
+def _setting(values: dict[str, Any]) -> SettingResult:
+    measurements = [BatchMeasurement(**measurement) for measurement in values["measurements"]]
+    return SettingResult(**values | {"measurements": measurements})

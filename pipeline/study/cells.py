@@ -1,0 +1,151 @@
+"""The grid's cells: one model each, with the one spelling of its name, its architecture and its fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+from pipeline.errors import UserError
+from pipeline.models.config import (
+    BlockConfig,
+    EmbedderConfig,
+    ModelConfig,
+    StackConfig,
+    TokenDecoderConfig,
+    VanillaConfig,
+)
+from pipeline.study.schema import EmbedderVariant, Json, Pretrain, Size, StackOverride, Study, Variant
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of the grid. ``block_length`` and ``variant`` are ``None`` for a vanilla cell."""
+
+    family: str
+    size: str
+    seed: int
+    block_length: int | None = None
+    variant: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The DVC item, the results file and the MLflow run: axis values joined as DVC joins them."""
+        axes = (self.family, self.size, self.block_length, self.variant, self.seed)
+        return "-".join(str(value) for value in axes if value is not None)
+
+
+def cells(study: Study) -> list[Cell]:
+    """Every cell of the study's grid, vanilla first, in the grid's order."""
+    grid = study.grid
+    vanilla = [Cell("vanilla", size, seed) for size in grid.vanilla.size for seed in grid.seed]
+    block = [
+        Cell("block", size, seed, block_length, variant)
+        for size in grid.block.size
+        for block_length in grid.block.block_length
+        for variant in grid.block.variant
+        for seed in grid.seed
+    ]
+    return vanilla + block
+
+
+def find_cell(study: Study, name: str) -> Cell:
+    """The cell of that name. Raises :class:`UserError` naming the study's cells."""
+    known = {cell.name: cell for cell in cells(study)}
+    if name not in known:
+        raise UserError(f"cell {name!r} is not in the study's grid; its cells are {', '.join(known)}")
+    return known[name]
+
+
+def model_config(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
+    """The cell's architecture for a vocabulary of that many tokens, padding included.
+
+    Raises :class:`UserError` where size, variant and block length do not fit together.
+    """
+    size = study.sizes[cell.size]
+    context_length = study.pretrain.context_length
+    try:
+        if cell.family == "vanilla":
+            stack = _stack(size, StackOverride(), size.layers, window=size.window)
+            return VanillaConfig(vocabulary, context_length, stack)
+        assert cell.block_length is not None and cell.variant is not None
+        return _block_config(size, study.variants[cell.variant], cell.block_length, vocabulary, context_length)
+    except ValueError as error:
+        raise UserError(f"cell {cell.name}: {error}") from None
+
+
+def learning_rate(study: Study, cell: Cell) -> float:
+    """The peak learning rate: the size's own, or the study's."""
+    own = study.sizes[cell.size].learning_rate
+    return study.pretrain.learning_rate if own is None else own
+
+
+def fingerprint(config: ModelConfig, pretrain: Pretrain, learning_rate: float, seed: int, corpus_hash: str) -> str:
+    """A hash of everything that decides a cell's weights; a checkpoint made under another one is never continued."""
+    made_of: Json = {
+        "model": dataclasses.asdict(config),
+        "pretrain": dataclasses.asdict(pretrain),
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "corpus": corpus_hash,
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def split_layers(layers: int, allocation: list[int]) -> tuple[int, int]:
+    """Layers of the block and of the token decoder by ratio (paper, section 3.3), at least one each."""
+    block, token = allocation
+    first = min(max(round(layers * block / (block + token)), 1), layers - 1)
+    return first, layers - first
+
+
+def default_heads(width: int) -> int:
+    """Heads of the published configurations: 32 wide up to width 256, 64 up to 1536, then 128."""
+    head_width = 32 if width <= 256 else 64 if width <= 1536 else 128
+    return max(width // head_width, 1)
+
+
+def _stack(size: Size, override: StackOverride, layers: int, window: int | None = None) -> StackConfig:
+    width = override.width or size.width
+    same_width = width == size.width
+    heads = override.heads or (size.heads if same_width and size.heads else default_heads(width))
+    kv_heads = override.kv_heads or (size.kv_heads if same_width and size.kv_heads else heads)
+    feed_forward = override.feed_forward or (size.feed_forward if same_width and size.feed_forward else 4 * width)
+    return StackConfig(override.layers or layers, width, heads, kv_heads, feed_forward, window)
+
+
+def _block_config(
+    size: Size, variant: Variant, block_length: int, vocabulary: int, context_length: int
+) -> BlockConfig:
+    block_layers, token_layers = split_layers(size.layers, variant.allocation)
+    block_decoder = _stack(size, variant.block_decoder, block_layers)
+    decoder = variant.token_decoder
+    return BlockConfig(
+        vocabulary=vocabulary,
+        context_length=context_length,
+        block_length=block_length,
+        embedder=_embedder(variant.embedder, block_decoder.width, block_length),
+        block_decoder=block_decoder,
+        token_decoder=TokenDecoderConfig(
+            decoder.kind,
+            _stack(size, decoder, token_layers),
+            decoder.prefix_length if decoder.kind == "prefix" else 0,
+        ),
+    )
+
+
+def _embedder(variant: EmbedderVariant, width: int, block_length: int) -> EmbedderConfig:
+    if variant.kind == "lookup":
+        if width % block_length:
+            raise ValueError(
+                f"the lookup embedder needs a block length that divides the block decoder's width, "
+                f"not {block_length} and {width}; take another block length or embedder.kind: projection"
+            )
+        return EmbedderConfig("lookup", width // block_length)
+    if variant.kind == "projection":
+        return EmbedderConfig("projection", variant.width or width)
+    own = variant.width or 256
+    heads = variant.heads or default_heads(own)
+    stack = StackConfig(variant.layers, own, heads, heads, 4 * own)
+    return EmbedderConfig(variant.kind, own, stack, variant.cls_tokens if variant.kind == "cls" else 0)

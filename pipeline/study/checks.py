@@ -1,0 +1,177 @@
+"""What a typed study must still fulfil: ranges, names, and keys that refer to each other."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.study.cells import cells, model_config
+from pipeline.study.schema import Study
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+SOURCES = ("sotu", "files", "huggingface")
+EMBEDDERS = ("lookup", "projection", "roberta", "cls")
+TOKEN_DECODERS = ("prefix", "summation", "cross_attention")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def check(study: Study, path: Path) -> None:
+    """Raise :class:`UserError` for the first thing that is wrong, naming its key."""
+    try:
+        _check_names(study)
+        _check_corpus(study)
+        _check_sizes(study)
+        _check_variants(study)
+        _check_grid(study)
+        _check_pretrain(study)
+        _check_benchmark(study)
+        for cell in cells(study):
+            model_config(study, cell, vocabulary=64)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _fail(key: str, value: object, right: str) -> None:
+    raise UserError(f"{key}: {value!r} is wrong; {right}")
+
+
+def _require(condition: bool, key: str, value: object, right: str) -> None:
+    if not condition:
+        _fail(key, value, right)
+
+
+def _choice(key: str, value: str, options: Iterable[str]) -> None:
+    options = list(options)
+    close = difflib.get_close_matches(value, options, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it is one of {', '.join(options) or '(none defined)'}"
+    _require(value in options, key, value, hint)
+
+
+def _positive(key: str, value: int | float | None) -> None:
+    _require(value is None or value > 0, key, value, "it must be greater than 0")
+
+
+def _check_names(study: Study) -> None:
+    named = {"name": [study.name], "sizes": study.sizes, "variants": study.variants, "benchmark.settings": study.benchmark.settings}
+    for key, names in named.items():
+        for name in names:
+            _require(
+                bool(NAME.fullmatch(str(name))) and len(str(name)) <= 64,
+                key,
+                name,
+                "a name holds letters, digits, '_' and '.', starts with a letter or digit, and has at most 64 characters",
+            )
+
+
+def _check_corpus(study: Study) -> None:
+    corpus, tokenize = study.corpus, study.tokenize
+    _choice("corpus.source", corpus.source, SOURCES)
+    if corpus.source == "files":
+        _require(bool(corpus.files), "corpus.files", corpus.files, "source 'files' needs at least one path or glob")
+    if corpus.source == "huggingface":
+        name = corpus.dataset.name if corpus.dataset else ""
+        _require(bool(name), "corpus.dataset.name", name, "source 'huggingface' needs a dataset's name")
+    for key in ("validation_fraction", "test_fraction"):
+        value = getattr(corpus, key)
+        _require(0 < value < 0.5, f"corpus.{key}", value, "it must be between 0 and 0.5")
+    _positive("corpus.max_documents", corpus.max_documents)
+    if tokenize.tokenizer is None:
+        _require(tokenize.vocabulary >= 258, "tokenize.vocabulary", tokenize.vocabulary, "byte-level BPE needs at least 258 (256 bytes, end of text, padding)")
+    _positive("tokenize.shard_tokens", tokenize.shard_tokens)
+
+
+def _check_sizes(study: Study) -> None:
+    _require(bool(study.sizes), "sizes", study.sizes, "define at least one size")
+    for name, size in study.sizes.items():
+        for key in ("layers", "width", "heads", "kv_heads", "feed_forward", "window", "learning_rate"):
+            _positive(f"sizes.{name}.{key}", getattr(size, key))
+
+
+def _check_variants(study: Study) -> None:
+    for name, variant in study.variants.items():
+        key = f"variants.{name}"
+        _choice(f"{key}.embedder.kind", variant.embedder.kind, EMBEDDERS)
+        _choice(f"{key}.token_decoder.kind", variant.token_decoder.kind, TOKEN_DECODERS)
+        _require(
+            len(variant.allocation) == 2 and min(variant.allocation) > 0,
+            f"{key}.allocation",
+            variant.allocation,
+            "it is [block decoder share, token decoder share], both greater than 0",
+        )
+        _positive(f"{key}.token_decoder.prefix_length", variant.token_decoder.prefix_length)
+        _positive(f"{key}.embedder.layers", variant.embedder.layers)
+        _positive(f"{key}.embedder.cls_tokens", variant.embedder.cls_tokens)
+        _positive(f"{key}.embedder.width", variant.embedder.width)
+        _positive(f"{key}.embedder.heads", variant.embedder.heads)
+        for part in ("block_decoder", "token_decoder"):
+            for field in ("layers", "width", "heads", "kv_heads", "feed_forward"):
+                _positive(f"{key}.{part}.{field}", getattr(getattr(variant, part), field))
+
+
+def _check_grid(study: Study) -> None:
+    grid = study.grid
+    for key, used, defined in (
+        ("grid.vanilla.size", grid.vanilla.size, study.sizes),
+        ("grid.block.size", grid.block.size, study.sizes),
+        ("grid.block.variant", grid.block.variant, study.variants),
+    ):
+        for name in used:
+            _choice(key, name, defined)
+    for value in grid.block.block_length:
+        _require(value >= 1, "grid.block.block_length", value, "a block holds at least 1 token")
+        _require(
+            study.pretrain.context_length % value == 0,
+            "grid.block.block_length",
+            value,
+            f"it must divide pretrain.context_length ({study.pretrain.context_length})",
+        )
+    for value in grid.seed:
+        _require(value >= 0, "grid.seed", value, "a seed is 0 or more")
+    for name in grid.block.size:
+        _require(study.sizes[name].layers >= 2, f"sizes.{name}.layers", study.sizes[name].layers, "a block transformer splits its layers, so it needs at least 2")
+    names = [cell.name for cell in cells(study)]
+    _require(bool(names), "grid", "no cell", "name at least one size under grid.vanilla.size, or size, block_length and variant under grid.block")
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        _require(seen[name.lower()] is name, "grid", name, f"two cells are called {name!r} and {other!r}; remove the duplicate (upper and lower case count as one)")
+
+
+def _check_pretrain(study: Study) -> None:
+    pretrain = study.pretrain
+    for key in ("context_length", "tokens", "batch_size", "learning_rate", "validate_every", "validation_tokens", "checkpoint_every"):
+        _positive(f"pretrain.{key}", getattr(pretrain, key))
+    _choice("pretrain.precision", pretrain.precision, PRECISIONS)
+    _require(pretrain.warmup_steps >= 0, "pretrain.warmup_steps", pretrain.warmup_steps, "it is 0 or more")
+    _require(0 <= pretrain.final_learning_rate <= 1, "pretrain.final_learning_rate", pretrain.final_learning_rate, "it is a fraction of the peak, 0 to 1")
+    _require(
+        len(pretrain.betas) == 2 and all(0 <= beta < 1 for beta in pretrain.betas),
+        "pretrain.betas", pretrain.betas, "it is two numbers from 0 to below 1",
+    )
+    _require(pretrain.weight_decay >= 0, "pretrain.weight_decay", pretrain.weight_decay, "it is 0 or more")
+    _positive("pretrain.gradient_clip", pretrain.gradient_clip)
+    hardware = study.hardware
+    _choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
+    for key in ("devices", "num_nodes", "micro_batch_size", "log_every"):
+        _positive(f"hardware.{key}", getattr(hardware, key))
+    _require(hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
+
+
+def _check_benchmark(study: Study) -> None:
+    evaluate, benchmark = study.evaluate, study.benchmark
+    _positive("evaluate.limit", evaluate.limit)
+    _positive("evaluate.stride", evaluate.stride)
+    _positive("evaluate.max_documents", evaluate.max_documents)
+    _require(evaluate.few_shot >= 0, "evaluate.few_shot", evaluate.few_shot, "it is 0 or more")
+    _choice("benchmark.precision", benchmark.precision, PRECISIONS)
+    _require(bool(benchmark.settings), "benchmark.settings", {}, "name at least one setting with prompt and new_tokens")
+    for name, setting in benchmark.settings.items():
+        _positive(f"benchmark.settings.{name}.prompt", setting.prompt)
+        _positive(f"benchmark.settings.{name}.new_tokens", setting.new_tokens)
+    for size in benchmark.batch_sizes:
+        _positive("benchmark.batch_sizes", size)
+    _positive("benchmark.repeats", benchmark.repeats)
+    _require(benchmark.warmup >= 0, "benchmark.warmup", benchmark.warmup, "it is 0 or more")

