@@ -115,12 +115,13 @@ def _stack(size: Size, override: StackOverride, layers: int, window: int | None 
     return StackConfig(override.layers or layers, width, heads, kv_heads, feed_forward, window)
 
 
-def _block_config(
-    size: Size, variant: Variant, block_length: int, vocabulary: int, context_length: int
-) -> BlockConfig:
+def _block_config(size: Size, variant: Variant, block_length: int, vocabulary: int, context_length: int) -> BlockConfig:
     block_layers, token_layers = split_layers(size.layers, variant.allocation)
     block_decoder = _stack(size, variant.block_decoder, block_layers)
     decoder = variant.token_decoder
+    token_stack = _stack(size, decoder, token_layers)
+    if decoder.kind == "cross_attention":
+        token_stack = dataclasses.replace(token_stack, norm_eps=1e-6)
     return BlockConfig(
         vocabulary=vocabulary,
         context_length=context_length,
@@ -129,7 +130,7 @@ def _block_config(
         block_decoder=block_decoder,
         token_decoder=TokenDecoderConfig(
             decoder.kind,
-            _stack(size, decoder, token_layers),
+            token_stack,
             decoder.prefix_length if decoder.kind == "prefix" else 0,
         ),
     )
