@@ -135,10 +135,11 @@ class BenchmarkResult:
     notes: list[str] = field(default_factory=list)
 
 
-Result = TypeVar("Result", PretrainResult, EvaluateResult, BenchmarkResult)
+AnyResult = PretrainResult | EvaluateResult | BenchmarkResult
+Result = TypeVar("Result", bound=AnyResult)
 
 
-def write_result(path: Path, result: PretrainResult | EvaluateResult | BenchmarkResult) -> None:
+def write_result(path: Path, result: AnyResult) -> None:
     write_json(path, dataclasses.asdict(result))
 
 

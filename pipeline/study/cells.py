@@ -69,7 +69,8 @@ def model_config(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
         if cell.family == "vanilla":
             stack = _stack(size, [], size.layers, size.window)
             return VanillaConfig(vocabulary, context_length, stack)
-        assert cell.block_length is not None and cell.variant is not None
+        assert cell.block_length is not None
+        assert cell.variant is not None
         return _block_config(size, study.variants[cell.variant], cell.block_length, vocabulary, context_length)
     except ValueError as error:
         raise UserError(f"cell {cell.name}: {error}") from None

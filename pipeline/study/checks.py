@@ -67,7 +67,7 @@ def _check_names(study: Study) -> None:
                 bool(NAME.fullmatch(str(name))) and len(str(name)) <= 64,
                 key,
                 name,
-                "a name holds letters, digits, '_' and '.', starts with a letter or digit, and has at most 64 characters",
+                "a name has letters, digits, '_' and '.', starts with a letter or digit, and is at most 64 long",
             )
 
 
