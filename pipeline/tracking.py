@@ -92,7 +92,7 @@ def checkpoint_record(cell: str) -> dict[str, Any] | None:
 
 @contextmanager
 def following(study_name: str, cell: str) -> Iterator[None]:
-    """Keep the cell's run up to date while the block runs, from a process of its own that also outlives a kill of this one."""
+    """Keep the cell's run up to date while the block runs, from a process of its own that a kill of this one ends."""
     command = [sys.executable, "-m", "pipeline.tracking", study_name, cell]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
