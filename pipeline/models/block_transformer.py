@@ -48,7 +48,7 @@ class BlockTransformer(LanguageModel):
     def split(self, tokens: Tensor) -> Tensor:
         """[B, T] -> [B, N, L], the last block filled up with zeros; nothing before them can see them."""
         length = self.config.block_length
-        return F.pad(tokens, (0, -tokens.shape[1] % length)).unflatten(1, (-1, length))
+        return F.pad(tokens, (0, -tokens.shape[1] % length)).view(len(tokens), -1, length)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.token_decoder.logits(hidden)

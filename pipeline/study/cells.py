@@ -124,6 +124,9 @@ def _block_config(size: Size, variant: Variant, block_length: int, vocabulary: i
     block_layers, token_layers = split_layers(size.layers, variant.allocation)
     block_decoder = _stack(size, [variant.block_decoder, size.block_decoder], block_layers)
     decoder = variant.token_decoder
+    token_stack = _stack(size, [decoder, size.token_decoder], token_layers)
+    if decoder.kind == "cross_attention":
+        token_stack = dataclasses.replace(token_stack, norm_eps=1e-6)
     return BlockConfig(
         vocabulary=vocabulary,
         context_length=context_length,
@@ -132,7 +135,7 @@ def _block_config(size: Size, variant: Variant, block_length: int, vocabulary: i
         block_decoder=block_decoder,
         token_decoder=TokenDecoderConfig(
             decoder.kind,
-            _stack(size, [decoder, size.token_decoder], token_layers),
+            token_stack,
             decoder.prefix_length if decoder.kind == "prefix" else 0,
         ),
     )

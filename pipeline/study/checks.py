@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.study.cells import cells, model_config
 from pipeline.study.schema import Study
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 SOURCES = ("sotu", "files", "huggingface")
 EMBEDDERS = ("lookup", "projection", "roberta", "cls")
 TOKEN_DECODERS = ("prefix", "summation", "cross_attention")
@@ -67,7 +67,7 @@ def _check_names(study: Study) -> None:
                 bool(NAME.fullmatch(str(name))) and len(str(name)) <= 64,
                 key,
                 name,
-                "a name has letters, digits, '_' and '.', starts with a letter or digit, and is at most 64 long",
+                "a name has letters, digits and '_', starts with a letter or digit, and is at most 64 long",
             )
 
 
