@@ -115,9 +115,7 @@ def _stack(size: Size, override: StackOverride, layers: int, window: int | None 
     return StackConfig(override.layers or layers, width, heads, kv_heads, feed_forward, window)
 
 
-def _block_config(
-    size: Size, variant: Variant, block_length: int, vocabulary: int, context_length: int
-) -> BlockConfig:
+def _block_config(size: Size, variant: Variant, block_length: int, vocabulary: int, context_length: int) -> BlockConfig:
     block_layers, token_layers = split_layers(size.layers, variant.allocation)
     block_decoder = _stack(size, variant.block_decoder, block_layers)
     decoder = variant.token_decoder

@@ -55,7 +55,12 @@ def _positive(key: str, value: int | float | None) -> None:
 
 
 def _check_names(study: Study) -> None:
-    named = {"name": [study.name], "sizes": study.sizes, "variants": study.variants, "benchmark.settings": study.benchmark.settings}
+    named = {
+        "name": [study.name],
+        "sizes": study.sizes,
+        "variants": study.variants,
+        "benchmark.settings": study.benchmark.settings,
+    }
     for key, names in named.items():
         for name in names:
             _require(
@@ -79,7 +84,12 @@ def _check_corpus(study: Study) -> None:
         _require(0 < value < 0.5, f"corpus.{key}", value, "it must be between 0 and 0.5")
     _positive("corpus.max_documents", corpus.max_documents)
     if tokenize.tokenizer is None:
-        _require(tokenize.vocabulary >= 258, "tokenize.vocabulary", tokenize.vocabulary, "byte-level BPE needs at least 258 (256 bytes, end of text, padding)")
+        _require(
+            tokenize.vocabulary >= 258,
+            "tokenize.vocabulary",
+            tokenize.vocabulary,
+            "byte-level BPE needs at least 258 (256 bytes, end of text, padding)",
+        )
     _positive("tokenize.shard_tokens", tokenize.shard_tokens)
 
 
@@ -131,25 +141,55 @@ def _check_grid(study: Study) -> None:
     for value in grid.seed:
         _require(value >= 0, "grid.seed", value, "a seed is 0 or more")
     for name in grid.block.size:
-        _require(study.sizes[name].layers >= 2, f"sizes.{name}.layers", study.sizes[name].layers, "a block transformer splits its layers, so it needs at least 2")
+        _require(
+            study.sizes[name].layers >= 2,
+            f"sizes.{name}.layers",
+            study.sizes[name].layers,
+            "a block transformer splits its layers, so it needs at least 2",
+        )
     names = [cell.name for cell in cells(study)]
-    _require(bool(names), "grid", "no cell", "name at least one size under grid.vanilla.size, or size, block_length and variant under grid.block")
+    _require(
+        bool(names),
+        "grid",
+        "no cell",
+        "name at least one size under grid.vanilla.size, or size, block_length and variant under grid.block",
+    )
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.lower(), name)
-        _require(seen[name.lower()] is name, "grid", name, f"two cells are called {name!r} and {other!r}; remove the duplicate (upper and lower case count as one)")
+        _require(
+            seen[name.lower()] is name,
+            "grid",
+            name,
+            f"two cells are called {name!r} and {other!r}; remove the duplicate (upper and lower case count as one)",
+        )
 
 
 def _check_pretrain(study: Study) -> None:
     pretrain = study.pretrain
-    for key in ("context_length", "tokens", "batch_size", "learning_rate", "validate_every", "validation_tokens", "checkpoint_every"):
+    for key in (
+        "context_length",
+        "tokens",
+        "batch_size",
+        "learning_rate",
+        "validate_every",
+        "validation_tokens",
+        "checkpoint_every",
+    ):
         _positive(f"pretrain.{key}", getattr(pretrain, key))
     _choice("pretrain.precision", pretrain.precision, PRECISIONS)
     _require(pretrain.warmup_steps >= 0, "pretrain.warmup_steps", pretrain.warmup_steps, "it is 0 or more")
-    _require(0 <= pretrain.final_learning_rate <= 1, "pretrain.final_learning_rate", pretrain.final_learning_rate, "it is a fraction of the peak, 0 to 1")
+    _require(
+        0 <= pretrain.final_learning_rate <= 1,
+        "pretrain.final_learning_rate",
+        pretrain.final_learning_rate,
+        "it is a fraction of the peak, 0 to 1",
+    )
     _require(
         len(pretrain.betas) == 2 and all(0 <= beta < 1 for beta in pretrain.betas),
-        "pretrain.betas", pretrain.betas, "it is two numbers from 0 to below 1",
+        "pretrain.betas",
+        pretrain.betas,
+        "it is two numbers from 0 to below 1",
     )
     _require(pretrain.weight_decay >= 0, "pretrain.weight_decay", pretrain.weight_decay, "it is 0 or more")
     _positive("pretrain.gradient_clip", pretrain.gradient_clip)

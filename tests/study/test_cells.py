@@ -29,7 +29,8 @@ def test_both_families_spend_the_same_layers_and_width(study: Study) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allocation", "expected"), [([1, 1], (6, 6)), ([5, 1], (10, 2)), ([1, 5], (2, 10)), ([99, 1], (11, 1)), ([1, 99], (1, 11))]
+    ("allocation", "expected"),
+    [([1, 1], (6, 6)), ([5, 1], (10, 2)), ([1, 5], (2, 10)), ([99, 1], (11, 1)), ([1, 99], (1, 11))],
 )
 def test_allocation_splits_the_layers_and_leaves_one_each(allocation: list[int], expected: tuple[int, int]) -> None:
     assert split_layers(12, allocation) == expected
