@@ -155,7 +155,7 @@ def _sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
 
     if not path.exists():
         return
-    done = {key: -1 for key in CURVES}
+    done = dict.fromkeys(CURVES, -1)
     for key in CURVES:
         if key in run.data.metrics:
             done[key] = max(metric.step for metric in mlflow.get_metric_history(run.info.run_id, key))

@@ -93,11 +93,25 @@ def _check_corpus(study: Study) -> None:
     _positive("tokenize.shard_tokens", tokenize.shard_tokens)
 
 
+STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
+PRETRAIN_KEYS = ("learning_rate", "batch_size", "tokens")
+
+
+def _all_positive(key: str, values: object, names: Iterable[str]) -> None:
+    for name in names:
+        _positive(f"{key}.{name}", getattr(values, name))
+
+
 def _check_sizes(study: Study) -> None:
     _require(bool(study.sizes), "sizes", study.sizes, "define at least one size")
     for name, size in study.sizes.items():
-        for key in ("layers", "width", "heads", "kv_heads", "feed_forward", "window", "learning_rate"):
-            _positive(f"sizes.{name}.{key}", getattr(size, key))
+        key = f"sizes.{name}"
+        _all_positive(key, size, (*STACK_KEYS, "window"))
+        _all_positive(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
+        _all_positive(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
+        _all_positive(f"{key}.pretrain", size.pretrain, PRETRAIN_KEYS)
+        warmup = size.pretrain.warmup_steps
+        _require(warmup is None or warmup >= 0, f"{key}.pretrain.warmup_steps", warmup, "it is 0 or more")
 
 
 def _check_variants(study: Study) -> None:
@@ -111,14 +125,9 @@ def _check_variants(study: Study) -> None:
             variant.allocation,
             "it is [block decoder share, token decoder share], both greater than 0",
         )
-        _positive(f"{key}.token_decoder.prefix_length", variant.token_decoder.prefix_length)
-        _positive(f"{key}.embedder.layers", variant.embedder.layers)
-        _positive(f"{key}.embedder.cls_tokens", variant.embedder.cls_tokens)
-        _positive(f"{key}.embedder.width", variant.embedder.width)
-        _positive(f"{key}.embedder.heads", variant.embedder.heads)
-        for part in ("block_decoder", "token_decoder"):
-            for field in ("layers", "width", "heads", "kv_heads", "feed_forward"):
-                _positive(f"{key}.{part}.{field}", getattr(getattr(variant, part), field))
+        _all_positive(f"{key}.embedder", variant.embedder, ("layers", "width", "heads", "cls_tokens"))
+        _all_positive(f"{key}.block_decoder", variant.block_decoder, STACK_KEYS)
+        _all_positive(f"{key}.token_decoder", variant.token_decoder, (*STACK_KEYS, "prefix_length"))
 
 
 def _check_grid(study: Study) -> None:
@@ -167,7 +176,7 @@ def _check_grid(study: Study) -> None:
 
 def _check_pretrain(study: Study) -> None:
     pretrain = study.pretrain
-    for key in (
+    names = (
         "context_length",
         "tokens",
         "batch_size",
@@ -175,8 +184,8 @@ def _check_pretrain(study: Study) -> None:
         "validate_every",
         "validation_tokens",
         "checkpoint_every",
-    ):
-        _positive(f"pretrain.{key}", getattr(pretrain, key))
+    )
+    _all_positive("pretrain", pretrain, names)
     _choice("pretrain.precision", pretrain.precision, PRECISIONS)
     _require(pretrain.warmup_steps >= 0, "pretrain.warmup_steps", pretrain.warmup_steps, "it is 0 or more")
     _require(
@@ -195,22 +204,18 @@ def _check_pretrain(study: Study) -> None:
     _positive("pretrain.gradient_clip", pretrain.gradient_clip)
     hardware = study.hardware
     _choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
-    for key in ("devices", "num_nodes", "micro_batch_size", "log_every"):
-        _positive(f"hardware.{key}", getattr(hardware, key))
+    _all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "log_every"))
     _require(hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
 
 
 def _check_benchmark(study: Study) -> None:
     evaluate, benchmark = study.evaluate, study.benchmark
-    _positive("evaluate.limit", evaluate.limit)
-    _positive("evaluate.stride", evaluate.stride)
-    _positive("evaluate.max_documents", evaluate.max_documents)
+    _all_positive("evaluate", evaluate, ("limit", "stride", "max_documents"))
     _require(evaluate.few_shot >= 0, "evaluate.few_shot", evaluate.few_shot, "it is 0 or more")
     _choice("benchmark.precision", benchmark.precision, PRECISIONS)
     _require(bool(benchmark.settings), "benchmark.settings", {}, "name at least one setting with prompt and new_tokens")
     for name, setting in benchmark.settings.items():
-        _positive(f"benchmark.settings.{name}.prompt", setting.prompt)
-        _positive(f"benchmark.settings.{name}.new_tokens", setting.new_tokens)
+        _all_positive(f"benchmark.settings.{name}", setting, ("prompt", "new_tokens"))
     for size in benchmark.batch_sizes:
         _positive("benchmark.batch_sizes", size)
     _positive("benchmark.repeats", benchmark.repeats)
