@@ -13,15 +13,12 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from pipeline import paths
 from pipeline.errors import UserError
-from pipeline.evaluation.scoring import Request, score
+from pipeline.evaluation.scoring import Request, Scorer
 
 if TYPE_CHECKING:
     import tokenizers
     from lm_eval.api.instance import Instance
-
-    from pipeline.models import LanguageModel
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 
@@ -34,27 +31,31 @@ class Adapter(TemplateLM):  # type: ignore[misc]
     context becomes the end-of-text token.
     """
 
-    def __init__(
-        self, model: LanguageModel, tokenizer: tokenizers.Tokenizer, end_of_text: int, batch_tokens: int | None = None
-    ) -> None:
+    def __init__(self, scorer: Scorer, tokenizer: tokenizers.Tokenizer, end_of_text: int) -> None:
         super().__init__()
-        self.model = model
+        self.scorer = scorer
         self.tokenizer = tokenizer
         self.end_of_text = end_of_text
-        self.max_length: int = model.config.context_length
-        self.batch_tokens = batch_tokens
+        self.max_length: int = scorer.model.config.context_length
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Adapter:
-        """From ``--model_args cell=NAME`` or ``checkpoint=FOLDER``; ``--device`` as torch spells it."""
-        from pipeline.evaluation.checkpoints import open_checkpoint
+        """From ``--model_args cell=NAME`` or ``checkpoint=FOLDER``, with ``end_of_text=TOKEN`` where it is another
+        than ``<|endoftext|>``; ``--device`` as torch spells it.
+        """
+        from pipeline.evaluation.checkpoints import open_cell, open_checkpoint
 
+        device = (additional_config or {}).get("device")
         arguments = {key: str(value) for key, value in arg_dict.items()}
-        if len(arguments) != 1 or not arguments.keys() <= {"cell", "checkpoint"}:
-            raise UserError(f"--model_args: {arguments} is wrong; it is cell=NAME or checkpoint=FOLDER")
-        folder = Path(arguments["checkpoint"]) if "checkpoint" in arguments else paths.checkpoint(arguments["cell"])
-        opened = open_checkpoint(folder, device=(additional_config or {}).get("device"))
-        return cls(opened.model, opened.tokenizer, opened.end_of_text)
+        if arguments.keys() == {"cell"}:
+            opened = open_cell(arguments["cell"], device)
+        elif "checkpoint" in arguments and arguments.keys() <= {"checkpoint", "end_of_text"}:
+            opened = open_checkpoint(Path(arguments.pop("checkpoint")), device, **arguments)
+        else:
+            raise UserError(
+                f"--model_args: {arguments} is wrong; it is cell=NAME or checkpoint=FOLDER,end_of_text=TOKEN"
+            )
+        return cls(Scorer(opened.model, opened.end_of_text), opened.tokenizer, opened.end_of_text)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Adapter:
@@ -71,8 +72,10 @@ class Adapter(TemplateLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(self, requests: Sequence[Encoded], **kwargs: Any) -> list[tuple[float, bool]]:
         """Sum of log-probabilities, and whether greedy decoding would give the continuation, in input order."""
-        scores = score(self.model, [self._request(*request) for request in requests], self.batch_tokens)
-        return [(float(np.sum(result.log_probabilities, dtype=np.float64)), bool(result.greedy.all())) for result in scores]
+        scores = self.scorer([self._request(*request) for request in requests])
+        return [
+            (float(np.sum(result.log_probabilities, dtype=np.float64)), bool(result.greedy.all())) for result in scores
+        ]
 
     def _request(self, texts: tuple[str, str], context: list[int], continuation: list[int]) -> Request:
         if not continuation or len(continuation) > self.max_length:
@@ -116,7 +119,7 @@ class Adapter(TemplateLM):  # type: ignore[misc]
             raise UserError(f"{new_tokens} new tokens leave no room for a prompt in a context of {self.max_length}")
         prompts = [(self.tok_encode(text) or [self.end_of_text])[-room:] for text in contexts]
         generated = generate(
-            self.model,
+            self.scorer.model,
             prompts,
             new_tokens,
             temperature=float(options.get("temperature", 0.0)),
@@ -132,4 +135,3 @@ def _until(text: str, stops: str | list[str] | None) -> str:
         if stop:
             text = text.partition(stop)[0]
     return text
-

@@ -104,7 +104,9 @@ def manager_for(names: Sequence[str]) -> TaskManager:
     for name in names:
         if name not in manager.task_index:
             close = difflib.get_close_matches(name, [*manager.all_tasks, *local_tasks.BUILDERS], n=1, cutoff=0.0)
-            raise UserError(f"evaluate.tasks: {name!r} is no task of lm-eval or of this project; did you mean {close[0]!r}?")
+            raise UserError(
+                f"evaluate.tasks: {name!r} is no task of lm-eval or of this project; did you mean {close[0]!r}?"
+            )
     return manager
 
 

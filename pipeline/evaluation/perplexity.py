@@ -11,15 +11,12 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation.scoring import Request, Tokens, score
-
-if TYPE_CHECKING:
-    from pipeline.models import LanguageModel
+from pipeline.evaluation.scoring import Request, Scorer, Tokens
+from pipeline.results import PositionLosses
 
 RESAMPLES = 1000
 BUCKETS = 16
@@ -63,13 +60,12 @@ def windows(length: int, context_length: int, stride: int) -> Iterator[tuple[int
         start, first = start + stride, end
 
 
-def document_losses(
-    model: LanguageModel, documents: Iterable[Tokens], context_length: int, stride: int, batch_tokens: int | None = None
-) -> Losses:
+def document_losses(scorer: Scorer, documents: Iterable[Tokens], context_length: int, stride: int) -> Losses:
     """Score documents in windows. A document without a target (fewer than two tokens) counts zero targets."""
     nats: list[float] = []
     targets: list[int] = []
-    by_position = np.zeros((2, model.first))
+    block_length = scorer.model.first
+    by_position = np.zeros((2, block_length))
     pending = (
         (index, document, window)
         for index, document in enumerate(_counted(documents, nats, targets))
@@ -77,13 +73,13 @@ def document_losses(
     )
     for group in _grouped(pending, FLUSH_TOKENS):
         requests = [Request(document[start:end], first - start) for _, document, (start, first, end) in group]
-        for (index, _, _), request, result in zip(group, requests, score(model, requests, batch_tokens), strict=True):
+        for (index, _, _), request, result in zip(group, requests, scorer(requests), strict=True):
             losses = -result.log_probabilities.astype(np.float64)
             nats[index] += float(losses.sum())
             targets[index] += len(losses)
-            position = (np.arange(request.first, len(request.tokens)) - 1) % model.first
-            by_position[0] += np.bincount(position, losses, model.first)
-            by_position[1] += np.bincount(position, minlength=model.first)
+            position = (np.arange(request.first, len(request.tokens)) - 1) % block_length
+            by_position[0] += np.bincount(position, losses, block_length)
+            by_position[1] += np.bincount(position, minlength=block_length)
     return Losses(np.array(nats), np.array(targets), by_position[0], by_position[1].astype(np.int64))
 
 
@@ -132,18 +128,8 @@ def unigram_loss(counts: npt.NDArray[np.int64], documents: Iterable[Tokens]) -> 
     return nats / targets
 
 
-@dataclass(frozen=True)
-class PositionLosses:
-    """Mean loss by the number of tokens in context; a bucket holds ``starts[i]`` to ``starts[i + 1] - 1`` of them."""
-
-    length: int
-    chunks: int
-    starts: list[int]
-    losses: list[float]
-
-
 def losses_by_position(
-    model: LanguageModel, documents: Iterable[Tokens], length: int, max_tokens: int | None = None
+    scorer: Scorer, documents: Iterable[Tokens], length: int, max_tokens: int | None = None
 ) -> PositionLosses | None:
     """Loss by position in the context, on disjoint chunks of ``length`` tokens (PG19's form; paper, section 3.6).
 
@@ -159,14 +145,13 @@ def losses_by_position(
     requests = [Request(chunk) for chunk in itertools.islice(chunks, limit)]
     if not requests:
         return None
-    mean = -np.mean([result.log_probabilities for result in score(model, requests)], axis=0, dtype=np.float64)
+    mean = -np.mean([result.log_probabilities for result in scorer(requests)], axis=0, dtype=np.float64)
     starts = np.unique(np.linspace(1, length, BUCKETS + 1).astype(int))[:-1]
     losses = [float(bucket.mean()) for bucket in np.split(mean, starts[1:] - 1)]
     return PositionLosses(length, len(requests), starts.tolist(), losses)
 
 
-def mean_by_block_position(losses: Losses) -> list[float | None]:
-    """Loss at each position of a block; ``None`` where no document is long enough to have a target there."""
+def mean_by_block_position(losses: Losses) -> list[float]:
+    """Loss at each position of a block, up to the last that a document is long enough to have a target at."""
     sums, counts = losses.nats_by_block_position, losses.targets_by_block_position
-    return [float(nats / count) if count else None for nats, count in zip(sums, counts, strict=True)]
-
+    return [float(nats / count) for nats, count in zip(sums, counts, strict=True) if count]

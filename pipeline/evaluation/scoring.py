@@ -40,20 +40,41 @@ class Score:
     greedy: npt.NDArray[np.bool_]
 
 
-def score(model: LanguageModel, requests: Sequence[Request], batch_tokens: int | None = None) -> list[Score]:
-    """Score every request, in the order given; batches hold about ``batch_tokens`` tokens of similar length.
+@dataclass(frozen=True)
+class Scorer:
+    """A model and how to run it: ``pad`` is the id that training padded with, ``batch_tokens`` a batch's size."""
 
-    A block model gets L - 1 pads on the left, so that it predicts every token but the first. What pads a row on the
-    right to its batch's length stands after all of its targets, so that no causal model can see it.
-    Raises :class:`UserError` where a log-probability is not finite.
-    """
-    device = next(model.parameters()).device
-    budget = batch_tokens or (1 << 17 if device.type == "cuda" else 1 << 12)
-    scores: list[Score | None] = [None] * len(requests)
-    for batch in _batches([len(request.tokens) for request in requests], budget):
-        for index, result in zip(batch, _score_batch(model, [requests[i] for i in batch], device), strict=True):
-            scores[index] = result
-    return [result for result in scores if result is not None]
+    model: LanguageModel
+    pad: int = 0
+    batch_tokens: int | None = None
+
+    def __call__(self, requests: Sequence[Request]) -> list[Score]:
+        """Score every request, in the order given.
+
+        A block model gets L - 1 pads on the left, so that it predicts every token but the first. What pads a row on
+        the right to its batch's length stands after all of its targets, where no causal model can see it.
+        Raises :class:`UserError` where a log-probability is not finite.
+        """
+        device = next(self.model.parameters()).device
+        budget = self.batch_tokens or (1 << 17 if device.type == "cuda" else 1 << 12)
+        scores: dict[int, Score] = {}
+        for batch in _batches([len(request.tokens) for request in requests], budget):
+            scores |= zip(batch, self._batch([requests[index] for index in batch], device), strict=True)
+        return [scores[index] for index in range(len(requests))]
+
+    @torch.inference_mode()
+    def _batch(self, requests: list[Request], device: torch.device) -> list[Score]:
+        first = self.model.first
+        tokens, valid, wanted = _pad(requests, first, self.pad)
+        targets = tokens[:, first:][wanted].to(device)
+        valid = None if valid is None else valid.to(device)
+        hidden = self.model.hidden(tokens.to(device), valid, padded_blocks=False)
+        log_probabilities, greedy = _score_rows(self.model, hidden[wanted.to(device)], targets)
+        wrong = int((~np.isfinite(log_probabilities)).sum())
+        if wrong:
+            raise UserError(f"{wrong} of {len(targets)} log-probabilities are not finite: the weights have diverged")
+        ends = np.cumsum([len(request.tokens) - request.first for request in requests])[:-1]
+        return [Score(*pair) for pair in zip(np.split(log_probabilities, ends), np.split(greedy, ends), strict=True)]
 
 
 def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
@@ -66,24 +87,11 @@ def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
         start += rows
 
 
-@torch.inference_mode()
-def _score_batch(model: LanguageModel, requests: list[Request], device: torch.device) -> list[Score]:
-    tokens, valid, wanted = _pad(requests, model.first)
-    targets = tokens[:, model.first :][wanted].to(device)
-    hidden = model.hidden(tokens.to(device), None if valid is None else valid.to(device), padded_blocks=False)
-    log_probabilities, greedy = _score_rows(model, hidden[wanted.to(device)], targets)
-    if not np.isfinite(log_probabilities).all():
-        bad = int((~np.isfinite(log_probabilities)).sum())
-        raise UserError(f"{bad} of {len(targets)} log-probabilities are not finite: the weights have diverged")
-    ends = np.cumsum([len(request.tokens) - request.first for request in requests])[:-1]
-    return [Score(*pair) for pair in zip(np.split(log_probabilities, ends), np.split(greedy, ends), strict=True)]
-
-
-def _pad(requests: list[Request], first: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+def _pad(requests: list[Request], first: int, pad: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Tokens [B, T], valid [B, T] (``None`` without left pads), and the predicted positions to score [B, T - first]."""
     left = first - 1
     length = left + max(len(request.tokens) for request in requests)
-    tokens = torch.zeros(len(requests), length, dtype=torch.int64)
+    tokens = torch.full((len(requests), length), pad)
     wanted = torch.zeros(len(requests), length - first, dtype=torch.bool)
     for row, request in enumerate(requests):
         tokens[row, left : left + len(request.tokens)] = torch.as_tensor(np.asarray(request.tokens, dtype=np.int64))

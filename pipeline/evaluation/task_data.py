@@ -71,7 +71,9 @@ def _offline(name: str, entry: Any, folder: Path, few_shot: int) -> dict[str, An
         wanted = {used} | ({shots} if shots else set())
         return {split: Dataset.from_list(read_rows(folder, name, split)) for split in wanted}
 
-    kept = {key: value for key, value in config.items() if key not in ("training_split", "validation_split", "test_split")}
+    kept = {
+        key: value for key, value in config.items() if key not in ("training_split", "validation_split", "test_split")
+    }
     return kept | {
         "custom_dataset": documents,
         "test_split": used,
@@ -128,12 +130,16 @@ def _lines(task: str, rows: Iterable[Any]) -> Iterator[str]:
         try:
             yield json.dumps(row, ensure_ascii=False) + "\n"
         except TypeError as error:
-            raise UserError(f"task {task}: its documents are not text alone ({error}), so no file can hold them") from None
+            raise UserError(
+                f"task {task}: its documents are not text alone ({error}), so no file can hold them"
+            ) from None
 
 
 def _refusing(name: str) -> type:
     class Refusing:
         def __init__(self) -> None:
-            raise UserError(f"task {name} is a Python class that finds its own documents; it cannot run from evaluate.task_data")
+            raise UserError(
+                f"task {name} is a Python class that finds its own documents; it cannot run from evaluate.task_data"
+            )
 
     return Refusing
