@@ -27,6 +27,7 @@ def check(study: Study, path: Path) -> None:
         _check_variants(study)
         _check_grid(study)
         _check_pretrain(study)
+        _check_evaluate(study)
         _check_benchmark(study)
         for cell in cells(study):
             model_config(study, cell, vocabulary=64)
@@ -208,10 +209,20 @@ def _check_pretrain(study: Study) -> None:
     _require(hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
 
 
+def _check_evaluate(study: Study) -> None:
+    evaluate, context = study.evaluate, study.pretrain.context_length
+    _all_positive("evaluate", evaluate, ("limit", "stride", "max_documents", "long_context_tokens"))
+    right = f"it is at most pretrain.context_length ({context}), so that no token is skipped"
+    _require((evaluate.stride or 1) <= context, "evaluate.stride", evaluate.stride, right)
+    for key in ("few_shot", "needle", "samples"):
+        _require(getattr(evaluate, key) >= 0, f"evaluate.{key}", getattr(evaluate, key), "it is 0 or more")
+    for multiple in evaluate.long_context:
+        _positive("evaluate.long_context", multiple)
+    _choice("evaluate.precision", evaluate.precision, PRECISIONS)
+
+
 def _check_benchmark(study: Study) -> None:
-    evaluate, benchmark = study.evaluate, study.benchmark
-    _all_positive("evaluate", evaluate, ("limit", "stride", "max_documents"))
-    _require(evaluate.few_shot >= 0, "evaluate.few_shot", evaluate.few_shot, "it is 0 or more")
+    benchmark = study.benchmark
     _choice("benchmark.precision", benchmark.precision, PRECISIONS)
     _require(bool(benchmark.settings), "benchmark.settings", {}, "name at least one setting with prompt and new_tokens")
     for name, setting in benchmark.settings.items():

@@ -166,8 +166,14 @@ class Evaluate:
     tasks: list[str] = field(default_factory=list)
     limit: int | None = None
     few_shot: int = 0
+    task_data: str | None = None
     stride: int | None = None
     max_documents: int | None = None
+    long_context: list[int] = field(default_factory=list)
+    long_context_tokens: int | None = None
+    needle: int = 0
+    samples: int = 0
+    precision: str = "auto"
 
 
 @dataclass
