@@ -177,7 +177,9 @@ def _faults(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise UserError(f"{path}: cannot be read to its end ({_one_line(error)}); is it truncated or damaged?") from None
+        raise UserError(
+            f"{path}: cannot be read to its end ({_one_line(error)}); is it truncated or damaged?"
+        ) from None
 
 
 def _text_of(record: dict[str, Any], field: str, where: str) -> str:

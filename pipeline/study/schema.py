@@ -136,11 +136,15 @@ class Grid:
 
 @dataclass
 class Pretrained:
-    """A model trained elsewhere. ``padding``: whether it saw random-length padding; ``None`` for the format's default."""
+    """A model trained elsewhere. ``padding``: whether it saw random-length padding; ``None`` if its files tell.
+
+    ``size`` names the size whose shape it has, for uptraining from it.
+    """
 
     path: str
     format: str = "huggingface"
     padding: bool | None = None
+    size: str | None = None
 
 
 @dataclass

@@ -57,7 +57,7 @@ def test_fingerprint_changes_with_whatever_decides_the_weights(study: Study) -> 
     base = fingerprint(config, study.pretrain, 0, "corpus")
     assert base == fingerprint(config, study.pretrain, 0, "corpus")
     others = {
-        fingerprint(dataclasses.replace(config, block_length=8), study.pretrain, 0, "corpus"),
+        fingerprint(dataclasses.replace(config, context_length=8), study.pretrain, 0, "corpus"),
         fingerprint(config, dataclasses.replace(study.pretrain, tokens=1), 0, "corpus"),
         fingerprint(config, dataclasses.replace(study.pretrain, learning_rate=1.0), 0, "corpus"),
         fingerprint(config, study.pretrain, 1, "corpus"),
