@@ -7,6 +7,7 @@ followed by a process of its own, and :func:`sync_cell` of a finished stage only
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import sys
 import time
@@ -33,11 +34,15 @@ def tracking_uri() -> str:
 
 
 def client() -> MlflowClient:
-    """A client for :func:`tracking_uri`, on a database that exists."""
+    """A client for :func:`tracking_uri`. A lock keeps processes that start together from creating the database twice."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from filelock import FileLock
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri())
+    with FileLock("mlflow.lock"):
+        return MlflowClient(tracking_uri())
 
 
 def sync_cell(study_name: str, cell: str) -> None:
@@ -103,7 +108,7 @@ def serve_ui(port: int) -> None:
 
 
 def _find_or_create(mlflow: MlflowClient, study_name: str, record: dict[str, Any]) -> Run:
-    """The run of this cell and fingerprint. A lock keeps cells that start together from creating it, or the database, twice."""
+    """The run of this cell and fingerprint. A lock keeps processes that start together from creating it twice."""
     from filelock import FileLock
 
     cell, fingerprint = record["cell"], record["fingerprint"]
@@ -150,7 +155,7 @@ def _sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
 
     if not path.exists():
         return
-    done = {key: -1 for key in CURVES}
+    done = dict.fromkeys(CURVES, -1)
     for key in CURVES:
         if key in run.data.metrics:
             done[key] = max(metric.step for metric in mlflow.get_metric_history(run.info.run_id, key))
@@ -212,9 +217,7 @@ def result_metrics(result: PretrainResult | EvaluateResult | BenchmarkResult) ->
     else:
         metrics = {}
         for name, setting in result.settings.items():
-            metrics |= {
-                f"{name}_{key}": float(value) for key, value in asdict(setting).items() if _is_number(value)
-            }
+            metrics |= {f"{name}_{key}": float(value) for key, value in asdict(setting).items() if _is_number(value)}
     return metrics
 
 

@@ -39,8 +39,29 @@ class Tokenize:
 
 
 @dataclass
+class StackOverride:
+    """What a size or a variant changes in one decoder's stack; ``None`` takes the size's own."""
+
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    feed_forward: int | None = None
+
+
+@dataclass
+class PretrainOverride:
+    """What a size changes in ``pretrain``."""
+
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    warmup_steps: int | None = None
+    tokens: int | None = None
+
+
+@dataclass
 class Size:
-    """A body budget that both families share."""
+    """A body budget that both families share. A variant's decoder keys take precedence over the size's."""
 
     layers: int
     width: int
@@ -48,18 +69,9 @@ class Size:
     kv_heads: int | None = None
     feed_forward: int | None = None
     window: int | None = None
-    learning_rate: float | None = None
-
-
-@dataclass
-class StackOverride:
-    """What a variant changes in one decoder's stack; ``None`` takes the size's."""
-
-    layers: int | None = None
-    width: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    feed_forward: int | None = None
+    block_decoder: StackOverride = field(default_factory=StackOverride)
+    token_decoder: StackOverride = field(default_factory=StackOverride)
+    pretrain: PretrainOverride = field(default_factory=PretrainOverride)
 
 
 @dataclass
