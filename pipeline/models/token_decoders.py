@@ -27,6 +27,11 @@ class TokenDecoder(nn.Module):
         expanded: Tensor = self.expansion(context)
         return expanded.unflatten(-1, (self.slots, self.width))
 
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, width]; see :attr:`LanguageModel.head_weight`."""
+        raise NotImplementedError
+
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """[M, L, width]: row j is what predicts token j from the context and the block's tokens before j."""
         raise NotImplementedError
@@ -43,6 +48,10 @@ class PrefixTokenDecoder(TokenDecoder):
         super().__init__(config, config.token_decoder.prefix_length)
         self.stack = Stack(config.token_decoder.stack)
         self.head = nn.Linear(self.width, config.vocabulary, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        return self.head.weight
 
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         inputs = torch.cat([self.expand(context), self.embedding(tokens[:, :-1])], dim=1)

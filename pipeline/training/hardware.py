@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipeline.errors import UserError
-from pipeline.study.schema import Hardware, Study
+from pipeline.study.schema import Hardware, Pretrain
 
 
 def accelerator(hardware: Hardware) -> str:
@@ -32,8 +32,7 @@ def devices(hardware: Hardware, device: str) -> int:
 
 
 
-def micro_batch(study: Study, device: str) -> int:
+def micro_batch(hardware: Hardware, pretrain: Pretrain, device: str) -> int:
     """Sequences a forward pass: those asked for, else a whole batch of one process."""
-    hardware = study.hardware
-    own = -(-study.pretrain.batch_size // (devices(hardware, device) * hardware.num_nodes))
+    own = -(-pretrain.batch_size // (devices(hardware, device) * hardware.num_nodes))
     return min(hardware.micro_batch_size or own, own)

@@ -17,7 +17,8 @@ from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.models.config import ModelConfig, to_dict
 from pipeline.results import CellIdentity, PretrainResult, read_result, write_result
-from pipeline.study import Cell, Study, fingerprint, learning_rate, model_config
+from pipeline.study import Cell, Study, fingerprint, model_config, pretraining
+from pipeline.study.schema import Pretrain
 from pipeline.training.curve import Row
 from pipeline.training.schedule import Schedule, steps
 
@@ -27,10 +28,11 @@ RESUME = "resume"
 
 @dataclass(frozen=True)
 class Job:
-    """``padding``: whether documents are padded to blocks (paper, appendix H); never for a vanilla model."""
+    """``pretrain`` are the keys of this cell's size. ``padding``: whether documents are padded to blocks (paper, appendix H); never for a vanilla model."""
 
     study: Study
     cell: Cell
+    pretrain: Pretrain
     config: ModelConfig
     manifest: Manifest
     schedule: Schedule
@@ -41,14 +43,13 @@ class Job:
     @classmethod
     def of(cls, study: Study, cell: Cell, on_row: Callable[[Row], None] | None = None) -> Job:
         """Raises :class:`UserError` where the tokens are missing or the study does not fit them."""
-        pretrain = study.pretrain
+        pretrain = pretraining(study, cell)
         manifest = Manifest.read(paths.TOKENS)
         config = model_config(study, cell, manifest.model_vocabulary)
-        rate = learning_rate(study, cell)
-        schedule = Schedule(rate, pretrain.final_learning_rate, pretrain.warmup_steps, steps(pretrain))
+        schedule = Schedule(pretrain.learning_rate, pretrain.final_learning_rate, pretrain.warmup_steps, steps(pretrain))
         padding = cell.variant is not None and study.variants[cell.variant].padding
-        mark = fingerprint(config, pretrain, rate, cell.seed, manifest.hash, padding)
-        return cls(study, cell, config, manifest, schedule, padding, mark, on_row)
+        mark = fingerprint(config, pretrain, padding, cell.seed, manifest.hash)
+        return cls(study, cell, pretrain, config, manifest, schedule, padding, mark, on_row)
 
     @property
     def identity(self) -> CellIdentity:
@@ -72,7 +73,7 @@ class Job:
         return {
             "cell": asdict(self.identity),
             "fingerprint": self.fingerprint,
-            "pretrain": asdict(self.study.pretrain) | {"learning_rate": self.schedule.peak, "padding": self.padding},
+            "pretrain": asdict(self.pretrain) | {"padding": self.padding},
             "corpus": self.manifest.hash,
         }
 

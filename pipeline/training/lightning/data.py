@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline import paths
 from pipeline.data import Batches, PackedStream, TokenCorpus
-from pipeline.errors import UserError
 from pipeline.training.job import Job
 from pipeline.training.lightning.module import TrainingBatch
 
@@ -21,13 +20,14 @@ from pipeline.training.lightning.module import TrainingBatch
 class Shard(Dataset[TrainingBatch]):
     """This process's rows of batch k, under index k."""
 
-    def __init__(self, batches: Batches, rows: range, padding: bool) -> None:
+    def __init__(self, batches: Batches, rank: int, world_size: int, padding: bool) -> None:
         self.batches = batches
-        self.rows = rows
+        self.rank = rank
+        self.world_size = world_size
         self.padding = padding
 
     def __getitem__(self, k: int) -> TrainingBatch:
-        batch = self.batches.batch(k, self.rows)
+        batch = self.batches.batch(k, self.rank, self.world_size)
         return torch.from_numpy(batch.tokens), torch.from_numpy(batch.valid) if self.padding else None
 
 
@@ -55,13 +55,12 @@ class PretrainingData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[TrainingBatch]:
         job, trainer = self.job, self.trainer
         assert trainer is not None
-        pretrain, workers = job.study.pretrain, job.study.hardware.workers
+        pretrain, workers = job.pretrain, job.study.hardware.workers
         block_length = job.config.first if job.padding else None
         stream = self._stream("train", block_length)
         batches = Batches(stream, pretrain.batch_size, job.cell.seed)
-        rows = range(trainer.global_rank, pretrain.batch_size, trainer.world_size)
         return DataLoader(
-            Shard(batches, rows, job.padding),
+            Shard(batches, trainer.global_rank, trainer.world_size, job.padding),
             batch_size=None,
             sampler=FromStep(trainer, job.schedule.steps),
             num_workers=workers,
@@ -72,7 +71,7 @@ class PretrainingData(LightningDataModule):
 
     def validation_windows(self) -> Tensor:
         """This process's windows [W, T] of the validation documents, filled up with -1 to equally many everywhere."""
-        pretrain, trainer = self.job.study.pretrain, self.trainer
+        pretrain, trainer = self.job.pretrain, self.trainer
         assert trainer is not None
         stream = self._stream("validation", None)
         wanted = min(max(pretrain.validation_tokens // pretrain.context_length, 1), len(stream))
@@ -83,14 +82,9 @@ class PretrainingData(LightningDataModule):
 
     def _stream(self, split: str, block_length: int | None) -> PackedStream:
         job = self.job
-        context_length = job.study.pretrain.context_length
+        context_length = job.pretrain.context_length
         corpus = TokenCorpus.open(paths.TOKENS, split)
-        stream = PackedStream(corpus, context_length, block_length, job.manifest.end_of_text, job.cell.seed)
-        if len(stream) == 0:
-            raise UserError(
-                f"pretrain.context_length: {context_length} is wrong; the {split} split holds no window so long"
-            )
-        return stream
+        return PackedStream(corpus, context_length, block_length, job.manifest.end_of_text, job.cell.seed)
 
 
 def _identity(batch: TrainingBatch) -> TrainingBatch:

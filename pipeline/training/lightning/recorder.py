@@ -59,7 +59,7 @@ class Recorder(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         step = trainer.global_step
         last = step == self.schedule.steps
-        validate = last or step % self.job.study.pretrain.validate_every == 0
+        validate = last or step % self.job.pretrain.validate_every == 0
         if validate or step % self.log_every == 0:
             self.flush(trainer, validate)
         if trainer.is_global_zero:
@@ -91,7 +91,7 @@ class Recorder(Callback):
         self.resume_clock()
 
     def _row(self, step: int, loss: float, norm: float, elapsed: float, validation_loss: float | None) -> Row:
-        tokens_per_step = self.job.study.pretrain.batch_size * self.job.study.pretrain.context_length
+        tokens_per_step = self.job.pretrain.batch_size * self.job.pretrain.context_length
         speed = (step - self.step) * tokens_per_step / elapsed
         return Row(
             step=step,

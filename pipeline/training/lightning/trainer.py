@@ -30,9 +30,9 @@ def fit(job: Job) -> Outcome:
     study, device = job.study, accelerator(job.study.hardware)
     model = build(job.config)
     initialise(model, job.cell.seed)
-    module = PretrainingModule(Objective(model), study.pretrain, job.schedule, micro_batch(study, device))
+    module = PretrainingModule(Objective(model), job.pretrain, job.schedule, micro_batch(study.hardware, job.pretrain, device))
     stop, recorder = StopRequest(), Recorder(job)
-    resume = Resume(job.resume_path, study.pretrain.checkpoint_every, recorder, stop)
+    resume = Resume(job.resume_path, job.pretrain.checkpoint_every, recorder, stop)
     resuming = read_state(job.resume_path, job.fingerprint) is not None
     with _quiet(), stop.restored():
         trainer = _trainer(job, device, [recorder, resume])
@@ -53,7 +53,7 @@ def fit(job: Job) -> Outcome:
         validation_loss=recorder.validation_loss,
         seconds=recorder.seconds,
         device=device,
-        precision=precision(study.pretrain.precision, device),
+        precision=precision(job.pretrain.precision, device),
         diverged=recorder.diverged,
         main=trainer.is_global_zero,
     )
@@ -68,7 +68,7 @@ def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
         devices=devices(hardware, device),
         num_nodes=hardware.num_nodes,
         strategy=strategy,
-        precision=LIGHTNING_PRECISION[precision(job.study.pretrain.precision, device)],
+        precision=LIGHTNING_PRECISION[precision(job.pretrain.precision, device)],
         max_steps=job.schedule.steps,
         callbacks=callbacks,
         plugins=[ResumeIO(job.fingerprint)],
