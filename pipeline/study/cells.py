@@ -111,11 +111,12 @@ def pretraining(study: Study, cell: Cell) -> Pretrain:
     return dataclasses.replace(study.pretrain, **changed)
 
 
-def fingerprint(config: ModelConfig, pretrain: Pretrain, seed: int, corpus_hash: str) -> str:
+def fingerprint(config: ModelConfig, pretrain: Pretrain, padding: bool, seed: int, corpus_hash: str) -> str:
     """A hash of everything that decides a cell's weights; a checkpoint made under another one is never continued."""
     made_of: Json = {
         "model": dataclasses.asdict(config),
         "pretrain": dataclasses.asdict(pretrain),
+        "padding": padding,
         "seed": seed,
         "corpus": corpus_hash,
     }
