@@ -91,6 +91,8 @@ class EvaluateResult:
     tokenizer_hash: str
     lm_eval: str
     seconds: float
+    nats_by_document: list[float] = field(default_factory=list)
+    targets_by_document: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
