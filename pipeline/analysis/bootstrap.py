@@ -43,13 +43,25 @@ class Sample:
     def mean(self) -> tuple[Floats, Floats]:
         return np.array([seeds.mean() for seeds in self.x]), np.array([seeds.mean() for seeds in self.y])
 
-    def draw(self, generator: np.random.Generator, document_seed: int) -> tuple[Floats, Floats]:
-        """Seeds drawn with replacement for each point, documents once for all points of equal ``document_seed``."""
-        seeds = [generator.integers(len(values), size=len(values)) for values in self.x]
-        y = np.array([values[drawn].mean() for values, drawn in zip(self.y, seeds, strict=True)])
+    def draw(self, replicates: int, seed: int) -> tuple[Floats, Floats]:
+        """x and y [replicates, points] of the bootstrap: for each point its seeds drawn anew, and documents for all.
+
+        The documents drawn are the same for every sample, since every point is scored on the same ones.
+        """
+        generator = np.random.default_rng([1, seed])
+        drawn = [generator.integers(len(values), size=(replicates, len(values))) for values in self.x]
+        y = [values[index].mean(axis=1) for values, index in zip(self.y, drawn, strict=True)]
         if self.nats is None or self.targets is None:
-            return np.array([values[drawn].mean() for values, drawn in zip(self.x, seeds, strict=True)]), y
-        count = len(self.targets)
-        times = np.bincount(np.random.default_rng(document_seed).integers(count, size=count), minlength=count)
-        sums = [nats[drawn].mean(axis=0) @ times for nats, drawn in zip(self.nats, seeds, strict=True)]
-        return np.array(sums) / (self.targets @ times), y
+            x = [values[index].mean(axis=1) for values, index in zip(self.x, drawn, strict=True)]
+        else:
+            times = _document_times(replicates, len(self.targets))
+            sums = ((nats @ times.T).T for nats in self.nats)
+            means = (np.take_along_axis(s, index, axis=1).mean(axis=1) for s, index in zip(sums, drawn, strict=True))
+            x = [mean / (times @ self.targets) for mean in means]
+        return np.stack(x, axis=1), np.stack(y, axis=1)
+
+
+def _document_times(replicates: int, documents: int) -> Floats:
+    """How often each document is drawn [replicates, documents]."""
+    chances = np.full(documents, 1 / documents)
+    return np.random.default_rng(0).multinomial(documents, chances, size=replicates).astype(float)

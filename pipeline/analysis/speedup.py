@@ -158,17 +158,13 @@ class _Pair:
         bounds = np.full((2, len(anchors)), np.nan)
         if not all(sample.resamples for sample in self.samples):
             return bounds, "no interval: it needs several seeds, or losses by document"
-        generator = np.random.default_rng(0)
-        replicates = np.array([self._replicate(generator, anchors) for _ in range(REPLICATES)])
+        (x, y), (u, v) = (sample.draw(REPLICATES, side) for side, sample in enumerate(self.samples))
+        replicates = np.array([self.compare([(x[i], y[i]), (u[i], v[i])], anchors) for i in range(REPLICATES)])
         enough = np.isfinite(replicates).mean(axis=0) >= DEFINED
         if enough.any():
             tail = (100 - CONFIDENCE) / 2
             bounds[:, enough] = np.nanpercentile(replicates[:, enough], [tail, 100 - tail], axis=0)
         return bounds, "" if enough.all() else "no interval where resampling moves one family's curve out of reach"
-
-    def _replicate(self, generator: np.random.Generator, anchors: list[tuple[int, int]]) -> Floats:
-        documents = int(generator.integers(2**63))
-        return self.compare([sample.draw(generator, documents) for sample in self.samples], anchors)
 
 
 def _front(cost: Floats, rate: Floats) -> _Curve:

@@ -11,6 +11,17 @@ from pipeline.analysis.table import Point, series_of
 # with a contrast of 3:1 or more to white.
 VANILLA = "#222222"
 COLOURS = ("#0072b2", "#b5540a", "#00845e", "#aa3377", "#7a5195", "#8a6d00", "#00838f", "#c1121f")
+DARK = {
+    "#222222": "#e6e6e6",
+    "#0072b2": "#56b4e9",
+    "#b5540a": "#f0913f",
+    "#00845e": "#2ecc9a",
+    "#aa3377": "#ee7fb8",
+    "#7a5195": "#b99be0",
+    "#8a6d00": "#e0c23a",
+    "#00838f": "#4fd0dd",
+    "#c1121f": "#ff7a7f",
+}
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#b8b8b8"
 
@@ -73,3 +84,8 @@ def short(value: float | None) -> str:
             return f"{value / factor:.3g}{prefix}" if abs(value) < 999.5 * factor else f"{value / factor:.0f}{prefix}"
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
+
+
+def on_dark(colour: str) -> str:
+    """The series' colour for a dark background: the same hue, lighter."""
+    return DARK[colour]
