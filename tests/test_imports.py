@@ -22,7 +22,16 @@ ALLOWED = {
     "tracking": set(),
 }
 HEAVY = {"lightning", "mlflow", "lm_eval", "matplotlib", "transformers", "datasets", "optuna"}
-TORCH_FREE = ("study", "analysis", "results.py", "plan.py", "tracking.py", "cli.py", "models/config.py", "models/costs.py")
+TORCH_FREE = (
+    "study",
+    "analysis",
+    "results.py",
+    "plan.py",
+    "tracking.py",
+    "cli.py",
+    "models/config.py",
+    "models/costs.py",
+)
 
 
 def imports(tree: ast.AST, everywhere: bool) -> set[str]:
@@ -47,7 +56,9 @@ def test_parts_import_only_what_the_architecture_allows(root: Path, part: str) -
     folder = root / "pipeline" / part
     files = folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]
     for path in files:
-        used = {name.split(".")[1] for name in imports(ast.parse(path.read_text()), True) if name.startswith("pipeline.")}
+        used = {
+            name.split(".")[1] for name in imports(ast.parse(path.read_text()), True) if name.startswith("pipeline.")
+        }
         allowed = ALLOWED[part] | {part} | (COMMON - ({"study"} if part == "models" else set()))
         assert used <= allowed, f"{path} imports {used - allowed}"
 

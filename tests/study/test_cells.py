@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.models.config import BlockConfig, VanillaConfig, from_dict, to_dict
-from pipeline.study import Study, cells, find_cell, fingerprint, load_study, model_config
+from pipeline.study import Study, cells, find_cell, fingerprint, load_study, model_config, pretraining
 from pipeline.study.cells import default_heads, split_layers
 
 
@@ -29,7 +29,8 @@ def test_both_families_spend_the_same_layers_and_width(study: Study) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allocation", "expected"), [([1, 1], (6, 6)), ([5, 1], (10, 2)), ([1, 5], (2, 10)), ([99, 1], (11, 1)), ([1, 99], (1, 11))]
+    ("allocation", "expected"),
+    [([1, 1], (6, 6)), ([5, 1], (10, 2)), ([1, 5], (2, 10)), ([99, 1], (11, 1)), ([1, 99], (1, 11))],
 )
 def test_allocation_splits_the_layers_and_leaves_one_each(allocation: list[int], expected: tuple[int, int]) -> None:
     assert split_layers(12, allocation) == expected
@@ -53,13 +54,25 @@ def test_an_unknown_cell_names_those_there_are(study: Study) -> None:
 
 def test_fingerprint_changes_with_whatever_decides_the_weights(study: Study) -> None:
     config = model_config(study, find_cell(study, "block-s-4-base-0"), 4096)
-    base = fingerprint(config, study.pretrain, 1e-3, 0, "corpus")
-    assert base == fingerprint(config, study.pretrain, 1e-3, 0, "corpus")
+    base = fingerprint(config, study.pretrain, 0, "corpus")
+    assert base == fingerprint(config, study.pretrain, 0, "corpus")
     others = {
-        fingerprint(dataclasses.replace(config, block_length=8), study.pretrain, 1e-3, 0, "corpus"),
-        fingerprint(config, dataclasses.replace(study.pretrain, tokens=1), 1e-3, 0, "corpus"),
-        fingerprint(config, study.pretrain, 2e-3, 0, "corpus"),
-        fingerprint(config, study.pretrain, 1e-3, 1, "corpus"),
-        fingerprint(config, study.pretrain, 1e-3, 0, "other"),
+        fingerprint(dataclasses.replace(config, block_length=8), study.pretrain, 0, "corpus"),
+        fingerprint(config, dataclasses.replace(study.pretrain, tokens=1), 0, "corpus"),
+        fingerprint(config, dataclasses.replace(study.pretrain, learning_rate=1.0), 0, "corpus"),
+        fingerprint(config, study.pretrain, 1, "corpus"),
+        fingerprint(config, study.pretrain, 0, "other"),
     }
     assert len(others | {base}) == 6
+
+
+def test_a_size_may_train_otherwise_and_split_otherwise(tmp_path: Path, params_text: str) -> None:
+    path = tmp_path / "params.yaml"
+    own = "s: {layers: 4, width: 128, pretrain: {batch_size: 3}, token_decoder: {width: 64, heads: 2}}"
+    path.write_text(params_text.replace("s: {layers: 4, width: 128}", own), encoding="utf-8")
+    study = load_study(path)
+    assert pretraining(study, find_cell(study, "vanilla-s-0")).batch_size == 3
+    assert pretraining(study, find_cell(study, "vanilla-m-0")).batch_size == study.pretrain.batch_size
+    block = model_config(study, find_cell(study, "block-s-4-base-0"), 4096)
+    assert isinstance(block, BlockConfig)
+    assert (block.block_decoder.width, block.token_decoder.stack.width, block.token_decoder.stack.heads) == (128, 64, 2)

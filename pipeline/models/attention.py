@@ -1,0 +1,93 @@
+"""Causal attention, its masks, and rotary positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.models.config import StackConfig
+
+Rotary = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Who attends to whom: everybody to all, unless ``causal`` (without ``allowed``) or ``allowed`` says otherwise.
+
+    ``allowed`` [B or 1, heads or 1, queries, keys] is True where a query may see a key, or what to add to the scores.
+    ``queries`` [B, T, 1]: rows whose attention output is kept, the others being 0 as in FlashAttention 2's
+    variable-length form; ``None`` keeps all.
+    """
+
+    allowed: Tensor | None = None
+    queries: Tensor | None = None
+    causal: bool = False
+
+
+def causal_mask(length: int, valid: Tensor | None, window: int | None, device: torch.device) -> Mask:
+    """The mask of ``length`` positions that see themselves and the valid ones before, at most ``window`` in all.
+
+    ``valid`` is [B, length] or ``None``.
+    """
+    if window is not None and window >= length:
+        window = None
+    if valid is None and window is None:
+        return Mask(causal=True)
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    allowed = distance >= 0
+    if window is not None:
+        allowed = allowed & (distance < window)
+    if valid is None:
+        return Mask(allowed[None, None])
+    # A row without any key would be 0 / 0; a padded query sees itself instead, and is then dropped.
+    allowed = allowed & valid[:, None, None, :] | (distance == 0)
+    return Mask(allowed, valid[:, :, None])
+
+
+def split_heads(packed: Tensor, config: StackConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Query [B, heads, T, head width], key and value [B, kv_heads, T, head width] of a packed projection of [B, T]."""
+    heads = packed.view(*packed.shape[:2], -1, config.head_width).transpose(1, 2)
+    query, key, value = torch.split(heads, [config.heads, config.kv_heads, config.kv_heads], dim=1)
+    return query, key, value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float | None = None) -> Tensor:
+    """Attention output [B, T, heads * head width] of ``query`` [B, heads, T, head width].
+
+    ``key`` and ``value`` are [B, kv_heads, keys, head width]; query head h uses key head ``h // (heads / kv_heads)``.
+    ``scale`` multiplies the scores; ``None`` is head width ** -0.5.
+    """
+    attended = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask.allowed,
+        is_causal=mask.causal,
+        scale=scale,
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    attended = attended.transpose(1, 2).flatten(2)
+    return attended if mask.queries is None else attended * mask.queries
+
+
+def rotary(config: StackConfig, positions: Tensor) -> Rotary:
+    """Cosines and sines, fp32 [..., 1, T, rotary width / 2], of ``positions`` [..., T]."""
+    width = config.rotary_width
+    exponent = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
+    angle = positions[..., None, :, None].float() * config.rotary_base**-exponent
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, table: Rotary) -> Tensor:
+    """Rotate the leading dimensions of each head of ``x`` [B, heads, T, head width], halves paired as in GPT-NeoX."""
+    cos, sin = table
+    half = cos.shape[-1]
+    if half == 0:
+        return x
+    left, right, rest = torch.split(x, [half, half, x.shape[-1] - 2 * half], dim=-1)
+    rotated = torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+    return torch.cat([rotated.to(x.dtype), rest], dim=-1)

@@ -1,0 +1,39 @@
+"""What every model of either family offers."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pipeline.models.config import ModelConfig
+
+
+class LanguageModel(nn.Module):
+    """A causal language model over tokens.
+
+    ``first`` is the first position of a sequence that is predicted: 1, or the block length of a block transformer.
+    Shapes: B batch, T tokens, V vocabulary, D width of the decoder under the vocabulary head.
+    """
+
+    config: ModelConfig
+
+    @property
+    def first(self) -> int:
+        return self.config.first
+
+    def forward(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
+        """Logits [B, T - first, V]: row i predicts position ``first + i`` of ``tokens`` [B, T] from those before it.
+
+        ``valid`` [B, T] is False at padding, which may stand anywhere; ``None`` if there is none. Padded positions
+        follow FlashAttention 2: nothing attends to them, and they attend to nothing.
+        ``padded_blocks=False`` promises that no block is padding only (for a vanilla model: that no token is padding),
+        and spares the attention over blocks its mask. Training data padded to block boundaries keeps that promise.
+        """
+        return self.logits(self.hidden(tokens, valid, padded_blocks=padded_blocks))
+
+    def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
+        """What :meth:`logits` maps to the vocabulary, [B, T - first, D]; arguments as for :meth:`forward`."""
+        raise NotImplementedError
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., V]."""
+        raise NotImplementedError

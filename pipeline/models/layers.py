@@ -1,0 +1,73 @@
+"""GPT-NeoX layers: parallel residual, partial rotary positions, grouped-query attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.models.attention import Mask, Rotary, attend, causal_mask, rotary, rotate, split_heads
+from pipeline.models.config import StackConfig
+
+
+class Layer(nn.Module):
+    """``x + attention(norm(x)) + feed_forward(norm'(x))``, both branches reading the layer's input.
+
+    A cached decoder does what :meth:`forward` does with its own attention in the middle: :meth:`qkv` of the new
+    positions, append key and value to its cache, attend, :meth:`finish`.
+    ``query_key_value`` holds all query heads, then all key heads, then all value heads.
+    """
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, key_width = config.width, config.kv_heads * config.head_width
+        self.attention_norm = nn.LayerNorm(width, config.norm_eps)
+        self.query_key_value = nn.Linear(width, width + 2 * key_width)
+        self.attention_output = nn.Linear(width, width)
+        self.feed_forward_norm = nn.LayerNorm(width, config.norm_eps)
+        self.feed_forward_in = nn.Linear(width, config.feed_forward)
+        self.feed_forward_out = nn.Linear(config.feed_forward, width)
+
+    def forward(self, x: Tensor, table: Rotary, mask: Mask) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        query, key, value = self.qkv(x, table)
+        return self.finish(x, attend(query, key, value, mask))
+
+    def qkv(self, x: Tensor, table: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated query [B, heads, T, head width], rotated key and value [B, kv_heads, T, head width] of ``x``.
+
+        ``table`` is :meth:`Stack.rotary` of the positions of ``x``.
+        """
+        query, key, value = split_heads(self.query_key_value(self.attention_norm(x)), self.config)
+        return rotate(query, table), rotate(key, table), value
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The layer's output from its input and the heads' concatenated outputs, both [B, T, D]."""
+        inner = F.gelu(self.feed_forward_in(self.feed_forward_norm(x)))
+        output: Tensor = x + self.attention_output(attended) + self.feed_forward_out(inner)
+        return output
+
+
+class Stack(nn.Module):
+    """Layers and the final norm. Positions count from 0 whatever is padded, as rotary positions are relative."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, config.norm_eps)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Causal [B, T, D] -> [B, T, D]; ``valid`` [B, T] is False at padding, ``None`` if there is none."""
+        length = x.shape[1]
+        table = self.rotary(torch.arange(length, device=x.device))
+        mask = causal_mask(length, valid, self.config.window, x.device)
+        for layer in self.layers:
+            x = layer(x, table, mask)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def rotary(self, positions: Tensor) -> Rotary:
+        """What :meth:`Layer.qkv` rotates by at ``positions`` [T], or [B, T] where rows differ."""
+        return rotary(self.config, positions)

@@ -1,0 +1,33 @@
+"""The vanilla transformer: a GPT-NeoX decoder over tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pipeline.models.config import VanillaConfig
+from pipeline.models.language_model import LanguageModel
+from pipeline.models.layers import Stack
+
+
+class VanillaTransformer(LanguageModel):
+    """Token embedding, layers, untied vocabulary head without bias."""
+
+    config: VanillaConfig
+
+    def __init__(self, config: VanillaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary, config.stack.width)
+        self.stack = Stack(config.stack)
+        self.head = nn.Linear(config.stack.width, config.vocabulary, bias=False)
+
+    def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
+        seen = tokens[:, :-1]
+        if valid is not None:
+            valid = valid[:, :-1] if padded_blocks else None
+        hidden: Tensor = self.stack(self.embedding(seen), valid)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.head(hidden)
+        return logits
