@@ -171,7 +171,7 @@ def _block_positions(points: list[Point]) -> Figures:
             by_position = point.rows[0].evaluate.loss_by_block_position
             style = {"color": styles[point.series].colour, "label": point.series}
             if point in drawn:
-                axes.plot(range(1, len(by_position) + 1), by_position, marker=styles[point.series].marker, **style)
+                axes.plot(range(1, len(by_position) + 1), _gaps(by_position), marker=styles[point.series].marker, **style)
             elif point.family == "vanilla":
                 axes.axhline(point.rows[0].evaluate.loss, linewidth=1.2, linestyle=":", **style)
         axes.set_title(f"size {size}")
@@ -210,6 +210,10 @@ def _measured(row: Row, setting: str) -> list[tuple[float, float]]:
     if setting not in row.benchmark.settings:
         return []
     return sorted((m.batch, m.tokens_per_second) for m in row.benchmark.settings[setting].measurements)
+
+
+def _gaps(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
 
 
 def _at(point: Point, x: Metric, y: Metric) -> tuple[float, float]:

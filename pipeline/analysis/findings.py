@@ -159,27 +159,26 @@ def _headline(rows: list[Row], quality: dict[str, Matched]) -> str:
         reasons = dict.fromkeys(matched.remark for matched in quality.values())
         return f"No speed-up at equal quality can be stated: {'; '.join(reasons)}."
     one_loss = len({best.at for _, best in found}) == 1
-    gains = " and ".join(
-        f"{best.value:.3g} times{_interval(best)} in the {readable(setting)} setting"
-        + ("" if one_loss else f" (at a loss of {best.at:.3f})")
-        for setting, best in found
-    )
-    loss = f", {found[0][1].at:.3f} nats a token" if one_loss else ""
+    loss = f" ({found[0][1].at:.3f} nats a token)" if one_loss else ""
+    gains = [_gain(setting, best, at_its_own_loss=not one_loss) for setting, best in found]
+    gains[0] = gains[0].replace(" times", " times as fast as vanilla transformers", 1)
     missing = "".join(
         f" None can be stated for {readable(setting)}: {matched.remark}."
         for setting, matched in quality.items()
         if not matched.best
     )
     return (
-        f"At the lowest loss that both families reach{loss}, block transformers generate {gains} the tokens a second of "
-        f"vanilla transformers, on {hardware(rows)}.{missing}"
+        f"At the lowest loss that both families reach{loss}, block transformers generate {' and '.join(gains)}, "
+        f"on {hardware(rows)}.{missing}"
     )
 
 
-def _interval(estimate: speedup.Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f" (95 % interval {estimate.low:.3g} to {estimate.high:.3g})"
+def _gain(setting: str, best: speedup.Estimate, at_its_own_loss: bool) -> str:
+    loss = [f"loss {best.at:.3f}"] if at_its_own_loss else []
+    known = best.low is not None and best.high is not None
+    interval = [f"95 % interval {best.low:.3g} to {best.high:.3g}"] if known else []
+    details = f" ({', '.join(loss + interval)})" if loss or interval else ""
+    return f"{best.value:.3g} times in the {readable(setting)} setting{details}"
 
 
 def _describe(environment: Environment) -> str:

@@ -50,6 +50,9 @@ TRAINING_TOKENS = Metric("tokens", "Training tokens", lambda row: row.pretrain.t
 QUALITY = (
     LOSS,
     Metric("perplexity", "Perplexity", lambda row: row.evaluate.perplexity, lower=True, logarithmic=True),
+    Metric(
+        "word_perplexity", "Word perplexity", lambda row: row.evaluate.word_perplexity, lower=True, logarithmic=True
+    ),
     Metric("bits_per_byte", "Bits a byte", lambda row: row.evaluate.bits_per_byte, lower=True),
 )
 TRAINING = (

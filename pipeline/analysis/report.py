@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def write_report(study: Study, folder: Path) -> Findings:
     rows = load_rows(study)
     findings = find(rows)
     figures = folder / "figures"
+    for stale in (figures, folder / "metrics"):
+        shutil.rmtree(stale, ignore_errors=True)
     drawings = draw_all(findings.points, figures)
     write_text(folder / "index.html", render(study, findings, drawings, figures))
     write_text(folder / "results.csv", tables.results_csv(rows))

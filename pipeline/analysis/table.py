@@ -106,7 +106,7 @@ def _load_row(cell: Cell) -> Row:
 
 def _check_same_targets(rows: list[Row]) -> None:
     for row in rows[1:]:
-        for key in ("documents_hash", "tokenizer_hash", "target_tokens"):
+        for key in ("documents_hash", "tokenizer_hash", "documents", "stride", "target_tokens"):
             expected, found = getattr(rows[0].evaluate, key), getattr(row.evaluate, key)
             if found != expected:
                 raise UserError(

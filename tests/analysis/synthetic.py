@@ -16,7 +16,10 @@ from pipeline.results import (
     CellIdentity,
     Environment,
     EvaluateResult,
+    NeedleScore,
+    PositionLosses,
     PretrainResult,
+    Sample,
     SettingResult,
     TaskScore,
     write_result,
@@ -33,6 +36,7 @@ def study_file(
     block_lengths: list[int],
     variants: list[str] | None = None,
     seeds: list[int] | None = None,
+    needle: int = 0,
 ) -> Study:
     """Write params.yaml for a grid of ``sizes`` (layers, width) and load it."""
     study = {
@@ -47,7 +51,7 @@ def study_file(
             "seed": seeds or [0],
         },
         "pretrain": {"context_length": 512, "tokens": 3_000_000, "batch_size": 16},
-        "evaluate": {"tasks": ["cloze", "continuation"]},
+        "evaluate": {"tasks": ["cloze", "continuation"], "long_context": [1, 2], "needle": needle},
         "benchmark": {
             "settings": {name: {"prompt": p, "new_tokens": n} for name, (p, n) in SETTINGS.items()},
             "batch_sizes": [1, 16],
@@ -127,13 +131,25 @@ def evaluate_result(study: Study, cell: Cell) -> EvaluateResult:
         loss=mean,
         loss_stderr=0.03,
         perplexity=math.exp(mean),
+        word_perplexity=math.exp(mean * 1.3),
         bits_per_byte=mean / math.log(2) / 4.1,
         unigram_loss=6.9,
         documents=12,
+        skipped_documents=0,
         target_tokens=sum(targets),
         bytes=600_000,
+        words=100_000,
+        stride=256,
         loss_by_block_position=positions,
+        loss_by_context=[_by_context(mean, 512 * times) for times in study.evaluate.long_context],
         tasks=[cloze, choice],
+        needle=[
+            NeedleScore(prompt, depth, min(max(5.6 - mean + 0.2 * noise(f"{cell.name}{prompt}{depth}"), 0), 1), 20, 500)
+            for prompt in ("plain", "verbatim")
+            for depth in (0, 25, 50, 75, 100)
+            if study.evaluate.needle
+        ],
+        samples=[Sample("The <state> of", " the & union")],
         documents_hash="d" * 16,
         tokenizer_hash="e" * 16,
         lm_eval="0.4.13",
@@ -141,6 +157,11 @@ def evaluate_result(study: Study, cell: Cell) -> EvaluateResult:
         nats_by_document=nats,
         targets_by_document=targets,
     )
+
+
+def _by_context(mean: float, length: int) -> PositionLosses:
+    starts = list(range(1, length, length // 16))[:16]
+    return PositionLosses(length, 8, starts, [mean + 2 / start**0.5 for start in starts])
 
 
 def benchmark_result(study: Study, cell: Cell) -> BenchmarkResult:
