@@ -113,7 +113,8 @@ class EvaluateResult:
 
     ``skipped_documents`` of the ``documents`` hold no target. ``loss_stderr`` is by resampling documents, ``None`` where
     fewer than two hold one. Losses compare between records with equal ``documents_hash``, ``tokenizer_hash``,
-    ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ.
+    ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ. ``nats_by_document``
+    and ``targets_by_document`` are what the loss is made of, for paired resampling.
     """
 
     cell: CellIdentity
@@ -139,6 +140,8 @@ class EvaluateResult:
     tokenizer_hash: str
     lm_eval: str
     seconds: float
+    nats_by_document: list[float] = field(default_factory=list)
+    targets_by_document: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,8 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         tokenizer_hash=Manifest.read(paths.TOKENS).tokenizer_hash,
         lm_eval=version("lm_eval"),
         seconds=time.perf_counter() - started,
+        nats_by_document=losses.nats_by_document.tolist(),
+        targets_by_document=losses.targets_by_document.tolist(),
     )
 
 
