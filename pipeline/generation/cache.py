@@ -37,8 +37,9 @@ class Cache:
         config, device = stack.config, stack.norm_weight.device
         shape = (config.layers, batch, config.kv_heads, capacity, config.head_width)
         self.config = config
-        self.keys = torch.empty(shape, dtype=stack.dtype, device=device)
-        self.values = torch.empty(shape, dtype=stack.dtype, device=device)
+        # Zeros, as a masked position still takes part in products, and 0 times what memory happened to hold may be nan.
+        self.keys = torch.zeros(shape, dtype=stack.dtype, device=device)
+        self.values = torch.zeros(shape, dtype=stack.dtype, device=device)
         self.cosine, self.sine = rotary_tables(config, capacity, device)
         self.partner = rotary_partner(config, device)
         self.starts = torch.zeros(batch, dtype=torch.int32, device=device)

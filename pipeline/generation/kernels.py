@@ -8,13 +8,8 @@ place.
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 
 @triton.jit
@@ -33,7 +28,7 @@ def _gelu(x):
 
 
 @triton.jit
-def _linear_kernel(
+def linear_kernel(
     x, w, out, bias, M, N, K,
     GELU_FROM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     GROUP: tl.constexpr, PROGRAMS: tl.constexpr, PRECISION: tl.constexpr,
@@ -54,7 +49,7 @@ def _linear_kernel(
 
 
 @triton.jit
-def _head_argmax_kernel(
+def head_argmax_kernel(
     x, w, values, indices, M, V, K,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     GROUP: tl.constexpr, PROGRAMS: tl.constexpr, PRECISION: tl.constexpr,
@@ -77,7 +72,7 @@ def _head_argmax_kernel(
 
 
 @triton.jit
-def _pick_kernel(values, indices, tokens, stride_tokens, M, TILES, BT: tl.constexpr, BM: tl.constexpr):
+def pick_kernel(values, indices, tokens, stride_tokens, M, TILES, BT: tl.constexpr, BM: tl.constexpr):
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     tiles = tl.arange(0, BT)
     mask = (rows < M)[None, :] & (tiles < TILES)[:, None]
@@ -90,31 +85,18 @@ def _pick_kernel(values, indices, tokens, stride_tokens, M, TILES, BT: tl.conste
 
 
 @triton.jit
-def _norm_kernel(x, shift, y, D, eps, BD: tl.constexpr):
+def norm_kernel(x, shift, weight, bias, y, D, eps, AFFINE: tl.constexpr, BD: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BD)
     mask = at < D
     value = tl.load(x + row * D + at, mask=mask, other=0.0).to(tl.float32)
-    value += tl.load(shift + at, mask=mask, other=0.0).to(tl.float32)
+    value += tl.load(shift + at, mask=mask, other=0.0)
     centred = tl.where(mask, value - tl.sum(value, 0) / D, 0.0)
-    scale = tl.rsqrt(tl.sum(centred * centred, 0) / D + eps)
-    tl.store(y + row * D + at, (centred * scale).to(y.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _embed_norm_kernel(tokens, stride_tokens, table, add, x, y, D, eps, ADD: tl.constexpr, BD: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BD)
-    mask = at < D
-    token = tl.load(tokens + row * stride_tokens)
-    value = tl.load(table + token * D + at, mask=mask, other=0.0)
-    if ADD:
-        value = (value.to(tl.float32) + tl.load(add + row * D + at, mask=mask, other=0.0).to(tl.float32)).to(value.dtype)
-    tl.store(x + row * D + at, value, mask=mask)
-    value = value.to(tl.float32)
-    centred = tl.where(mask, value - tl.sum(value, 0) / D, 0.0)
-    scale = tl.rsqrt(tl.sum(centred * centred, 0) / D + eps)
-    tl.store(y + row * D + at, (centred * scale).to(y.dtype.element_ty), mask=mask)
+    normed = centred * tl.rsqrt(tl.sum(centred * centred, 0) / D + eps)
+    if AFFINE:
+        normed = normed * tl.load(weight + at, mask=mask, other=0.0).to(tl.float32)
+        normed += tl.load(bias + at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(y + row * D + at, normed.to(y.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -125,7 +107,7 @@ def _partner(at, ROTARY: tl.constexpr):
 
 
 @triton.jit
-def _local_attention_kernel(
+def local_attention_kernel(
     u, stride_u, keys, values, cosine, sine, M, scale,
     POSITION: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr,
     BM: tl.constexpr,
@@ -167,7 +149,7 @@ def _local_attention_kernel(
 
 
 @triton.jit
-def _decode_attention_kernel(
+def decode_attention_kernel(
     u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
     CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
     E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
@@ -238,7 +220,7 @@ def _decode_attention_kernel(
 
 
 @triton.jit
-def _combine_kernel(
+def combine_kernel(
     u, stride_u, parts, peaks, weights,
     KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, E: tl.constexpr, SPLITS: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
@@ -257,9 +239,10 @@ def _combine_kernel(
 
 
 @triton.jit
-def _rotate_and_store_kernel(
+def rotate_and_store_kernel(
     u, stride_u, keys, values, cosine, sine, M, T, OFFSET,
-    CAPACITY: tl.constexpr, KV: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr, BM: tl.constexpr,
+    CAPACITY: tl.constexpr, KV: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr, QUERIES: tl.constexpr,
+    BM: tl.constexpr,
 ):  # fmt: skip
     """Rotate the queries of a whole sequence in place; rotated keys, and values, go to the cache."""
     head = tl.program_id(1)
@@ -271,10 +254,11 @@ def _rotate_and_store_kernel(
     cos = tl.load(cosine + time[:, None] * E + at[None, :], mask=mask, other=0.0)
     sin = tl.load(sine + time[:, None] * E + at[None, :], mask=mask, other=0.0)
     base = u + rows[:, None] * stride_u
-    q_at = base + 2 * KV * E + head * E
-    q = tl.load(q_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
-    q = q * cos + tl.load(q_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin
-    tl.store(q_at + at[None, :], q.to(u.dtype.element_ty), mask=mask)
+    if QUERIES:
+        q_at = base + 2 * KV * E + head * E
+        q = tl.load(q_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
+        q = q * cos + tl.load(q_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin
+        tl.store(q_at + at[None, :], q.to(u.dtype.element_ty), mask=mask)
     if head < KV:
         cache = ((rows // T * KV + head) * CAPACITY + time)[:, None] * E + at[None, :]
         k_at = base + KV * E + head * E

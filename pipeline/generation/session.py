@@ -17,6 +17,9 @@ from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.vanilla import VanillaTransformer
 
+Prompts = Sequence[Sequence[int]] | Tensor
+"""Token lists of any lengths >= 1, or int64 [B, T]."""
+
 Watch = Callable[[Tensor], bool]
 """Sees the tokens [B, S] of a step, and says whether to go on."""
 
@@ -66,7 +69,7 @@ class Session:
         ops: TorchOps | None = None,
     ) -> None:
         device = next(model.parameters()).device
-        self.ops = ops or TorchOps()
+        self.ops = ops or choose_ops(model)
         self.batch, self.device = batch, device
         stride = model.first
         self.prompt = -(-prompt // stride) * stride
@@ -75,31 +78,28 @@ class Session:
         chunk = chunk or PREFILL_POSITIONS[device.type]
         self.decoder = _decoder(model, self.ops, batch, capacity, chunk)
         self.choose = Chooser(self.decoder.head, self.ops, sampling or Sampling(), batch)
-        self.tokens = torch.zeros(batch, self.prompt, dtype=torch.int64, device=device)
         self.new_tokens = new_tokens
         self.output = torch.zeros(batch, self.steps * stride, dtype=torch.int64, device=device)
         self._block = torch.zeros(batch, stride, dtype=torch.int64, device=device)
+        self._graph: torch.cuda.CUDAGraph | None = None
 
     @torch.inference_mode()
-    def run(self, prompts: Sequence[Sequence[int]], rows: Sequence[int] | None = None, watch: Watch | None = None) -> Tensor:
+    def run(self, prompts: Prompts, rows: Sequence[int] | None = None, watch: Watch | None = None) -> Tensor:
         """Generate [B, new tokens] after ``prompts``; ``watch`` may end it early, the rest being undefined then."""
         self.prefill(prompts, rows)
         self.decode(watch)
         return self.output[:, : self.new_tokens]
 
     @torch.inference_mode()
-    def prefill(self, prompts: Sequence[Sequence[int]], rows: Sequence[int] | None = None) -> None:
-        """Take in the prompts and choose the first S tokens."""
-        assert len(prompts) == self.batch
-        stride = self.decoder.stride
-        length = -(-max(map(len, prompts)) // stride) * stride
-        assert length <= self.prompt
-        padding = [length - len(prompt) for prompt in prompts]
-        tokens = torch.tensor([[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)])
+    def prefill(self, prompts: Prompts, rows: Sequence[int] | None = None) -> None:
+        """Take in the prompts and choose the first S tokens. ``rows``: the prompts' places in the request."""
+        tokens, padding = _padded(prompts, self.decoder.stride)
+        assert len(tokens) == self.batch
+        assert tokens.shape[1] <= self.prompt
         self.choose.start(range(self.batch) if rows is None else rows)
         self.decoder.prefill(tokens.to(self.device), padding)
         self.decoder.emit(self.choose, self._block)
-        self.output[:, :stride] = self._block
+        self.output[:, : self.decoder.stride] = self._block
 
     @torch.inference_mode()
     def decode(self, watch: Watch | None = None) -> None:
@@ -114,13 +114,33 @@ class Session:
             watch(self._block)
 
     def _step(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+            self.decoder.causal.clock.host += 1
+            return
+        self._eager_step()
+        if self.ops.graphs:
+            self._capture()
+
+    def _eager_step(self) -> None:
         self.decoder.advance(self._block)
         self.decoder.emit(self.choose, self._block)
+
+    def _capture(self) -> None:
+        """Record a step. Lengths, starts and draws are read from the device, so one graph serves all steps and runs."""
+        clock = self.decoder.causal.clock
+        position = clock.host
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            self._eager_step()
+        clock.host = position
+        self._graph = graph
 
     @property
     def bytes(self) -> int:
         """Size of the caches and token buffers."""
-        return self.decoder.bytes + self.output.nbytes + self.tokens.nbytes
+        return self.decoder.bytes + self.output.nbytes
 
 
 def _decoder(model: LanguageModel, ops: TorchOps, batch: int, capacity: int, chunk: int) -> Decoder:
@@ -128,3 +148,24 @@ def _decoder(model: LanguageModel, ops: TorchOps, batch: int, capacity: int, chu
         return VanillaDecoder(model, ops, batch, capacity, chunk)
     assert isinstance(model, BlockTransformer)
     return BlockDecoder(model, ops, batch, capacity, chunk)
+
+
+def choose_ops(model: LanguageModel) -> TorchOps:
+    """Triton kernels on a CUDA device, for head widths that they can tile; otherwise plain torch."""
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return TorchOps()
+    from pipeline.generation.triton_ops import TritonOps
+
+    return TritonOps(device) if TritonOps.supports(model) else TorchOps()
+
+
+def _padded(prompts: Prompts, stride: int) -> tuple[Tensor, list[int]]:
+    """Tokens [B, T], T a multiple of ``stride``, and the length of each row's left padding."""
+    if isinstance(prompts, Tensor):
+        pad = -prompts.shape[1] % stride
+        return torch.nn.functional.pad(prompts, (pad, 0)), [pad] * len(prompts)
+    length = -(-max(map(len, prompts)) // stride) * stride
+    padding = [length - len(prompt) for prompt in prompts]
+    rows = [[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)]
+    return torch.tensor(rows), padding
