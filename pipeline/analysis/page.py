@@ -36,7 +36,11 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
     from markupsafe import Markup
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(FOLDER), trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=FileSystemLoader(FOLDER),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     first = findings.rows[0].evaluate
     return environment.get_template("report.html").render(
@@ -141,9 +145,7 @@ def _data(findings: Findings) -> dict[str, Any]:
         "x": setting_metric(setting, "tokens_per_second").key if setting else "non_embedding_parameters",
         "y": LOSS.key,
         "shown": [metric.key for metric in summary_metrics(findings.rows)],
-        "metrics": [
-            {"key": m.key, "label": m.label, "lower": m.lower, "logarithmic": m.logarithmic} for m in metrics
-        ],
+        "metrics": [{"key": m.key, "label": m.label, "lower": m.lower, "logarithmic": m.logarithmic} for m in metrics],
         "series": {
             name: {"light": look.colour, "dark": style.on_dark(look.colour), "marker": look.marker}
             for name, look in styles.items()

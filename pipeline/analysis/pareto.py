@@ -101,4 +101,6 @@ def _volume(costs: Floats, bound: Floats) -> float:
     costs = costs[np.argsort(costs[:, 2], kind="stable")]
     heights = np.append(costs[1:, 2], bound[2])
     slabs = enumerate(zip(heights, costs[:, 2], strict=True), start=1)
-    return float(sum((top - bottom) * _area(costs[:count, :2], bound[:2]) for count, (top, bottom) in slabs if top > bottom))
+    return float(
+        sum((top - bottom) * _area(costs[:count, :2], bound[:2]) for count, (top, bottom) in slabs if top > bottom)
+    )

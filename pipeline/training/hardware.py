@@ -29,9 +29,6 @@ def devices(hardware: Hardware, device: str) -> int:
     return torch.cuda.device_count() if device == "cuda" else 1
 
 
-
-
-
 def micro_batch(hardware: Hardware, pretrain: Pretrain, device: str) -> int:
     """Sequences a forward pass: those asked for, else a whole batch of one process."""
     own = -(-pretrain.batch_size // (devices(hardware, device) * hardware.num_nodes))

@@ -46,7 +46,9 @@ class Job:
         pretrain = pretraining(study, cell)
         manifest = Manifest.read(paths.TOKENS)
         config = model_config(study, cell, manifest.model_vocabulary)
-        schedule = Schedule(pretrain.learning_rate, pretrain.final_learning_rate, pretrain.warmup_steps, steps(pretrain))
+        schedule = Schedule(
+            pretrain.learning_rate, pretrain.final_learning_rate, pretrain.warmup_steps, steps(pretrain)
+        )
         padding = cell.variant is not None and study.variants[cell.variant].padding
         mark = fingerprint(config, pretrain, padding, cell.seed, manifest.hash)
         return cls(study, cell, pretrain, config, manifest, schedule, padding, mark, on_row)

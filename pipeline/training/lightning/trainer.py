@@ -30,7 +30,9 @@ def fit(job: Job) -> Outcome:
     study, device = job.study, accelerator(job.study.hardware)
     model = build(job.config)
     initialise(model, job.cell.seed)
-    module = PretrainingModule(Objective(model), job.pretrain, job.schedule, micro_batch(study.hardware, job.pretrain, device))
+    module = PretrainingModule(
+        Objective(model), job.pretrain, job.schedule, micro_batch(study.hardware, job.pretrain, device)
+    )
     stop, recorder = StopRequest(), Recorder(job)
     resume = Resume(job.resume_path, job.pretrain.checkpoint_every, recorder, stop)
     resuming = read_state(job.resume_path, job.fingerprint) is not None
@@ -43,7 +45,9 @@ def fit(job: Job) -> Outcome:
             weights_only=True,
         )
     if resume.stopped_at is not None:
-        raise Stopped(f"{job.cell.name} stopped at step {resume.stopped_at} of {job.schedule.steps}; run it again to go on")
+        raise Stopped(
+            f"{job.cell.name} stopped at step {resume.stopped_at} of {job.schedule.steps}; run it again to go on"
+        )
     weights = _last_good(job) if recorder.diverged else module.final_state
     return Outcome(
         weights={name.removeprefix(PREFIX): weight for name, weight in weights.items()},
@@ -62,7 +66,9 @@ def fit(job: Job) -> Outcome:
 def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
     hardware = job.study.hardware
     processes = devices(hardware, device) * hardware.num_nodes
-    strategy = hardware.strategy if processes > 1 and hardware.strategy != "auto" else "ddp" if processes > 1 else "auto"
+    strategy = (
+        hardware.strategy if processes > 1 and hardware.strategy != "auto" else "ddp" if processes > 1 else "auto"
+    )
     return Trainer(
         accelerator=device,
         devices=devices(hardware, device),
