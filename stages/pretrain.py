@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline import paths
+from pipeline import paths, tracking
 from pipeline.command import cell_argument, command
 from pipeline.results import write_result
 from pipeline.study import find_cell, load_study
@@ -15,9 +15,10 @@ def main() -> None:
     cell = find_cell(study, name)
     from pipeline.training import pretrain
 
-    result = pretrain(study, cell)
-    if result is not None:
-        write_result(paths.result("pretrain", cell.name), result)
+    with tracking.following(study.name, cell.name):
+        result = pretrain(study, cell)
+        if result is not None:
+            write_result(paths.result("pretrain", cell.name), result)
 
 
 if __name__ == "__main__":
