@@ -27,6 +27,10 @@ class BlockTransformer(LanguageModel):
         self.block_decoder = Stack(config.block_decoder)
         self.token_decoder = build_token_decoder(config)
 
+    @property
+    def head_weight(self) -> Tensor:
+        return self.token_decoder.head_weight
+
     def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         batch, length = tokens.shape
         if length <= self.first:

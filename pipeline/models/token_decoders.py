@@ -39,6 +39,11 @@ class TokenDecoder(nn.Module):
         inputs = torch.cat([tokens.new_full((len(tokens), 1), self.start_token), tokens[:, :-1]], dim=1)
         return inputs, None if valid is None else after_ones(valid, 1)
 
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, width]; see :attr:`LanguageModel.head_weight`."""
+        raise NotImplementedError
+
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """[M, L, width]: row j is what predicts token j from the context and the block's tokens before j."""
         raise NotImplementedError
@@ -55,6 +60,10 @@ class PrefixTokenDecoder(TokenDecoder):
         super().__init__(config, config.token_decoder.prefix_length)
         self.stack = Stack(config.token_decoder.stack)
         self.head = nn.Linear(self.width, config.vocabulary, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        return self.head.weight
 
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         inputs = torch.cat([self.expand(context), self.embedding(tokens[:, :-1])], dim=1)
