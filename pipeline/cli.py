@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_tracking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     sync = commands.add_parser("tracking", help="bring MLflow up to date with the files on disk")
-    sync.add_argument("action", choices=["sync", "follow"], help="once, or until standard input closes")
+    sync.add_argument("action", choices=["sync"], help="may be run any number of times")
     sync.add_argument("cell", nargs="?", help="one cell; all of the study's where left out")
     sync.set_defaults(run=_tracking)
 
@@ -64,9 +64,6 @@ def _plan(arguments: argparse.Namespace) -> None:
 def _tracking(arguments: argparse.Namespace) -> None:
     study = load_study(arguments.params)
     names = [find_cell(study, arguments.cell).name] if arguments.cell else [cell.name for cell in cells(study)]
-    if arguments.action == "follow":
-        tracking.follow(study.name, names[0])
-        return
     for name in names:
         tracking.sync_cell(study.name, name)
 

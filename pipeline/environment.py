@@ -6,6 +6,7 @@ import platform
 import subprocess
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 from pipeline.results import Environment
 
@@ -18,7 +19,7 @@ def describe(device: str, threads: int, precision: str) -> Environment:
 
 @cache
 def git_revision() -> tuple[str, bool]:
-    """The commit checked out and whether tracked files differ from it; ``("unknown", False)`` outside a git checkout."""
+    """The commit checked out and whether tracked files differ from it; outside a checkout ``("unknown", False)``."""
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         status = subprocess.run(
@@ -33,13 +34,11 @@ def git_revision() -> tuple[str, bool]:
 def cpu_name() -> str:
     """The processor's model name where the system tells it, else its architecture."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as opened:
-            for line in opened:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 def device_name(device: str) -> str:

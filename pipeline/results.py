@@ -114,6 +114,7 @@ class EvaluateResult:
     ``skipped_documents`` of the ``documents`` hold no target. ``loss_stderr`` is by resampling documents, ``None``
     where fewer than two hold one. Losses compare between records with equal ``documents_hash``, ``tokenizer_hash``,
     ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ.
+    ``nats_by_document`` and ``targets_by_document`` are what the loss is made of, for paired resampling.
     """
 
     cell: CellIdentity
@@ -139,6 +140,8 @@ class EvaluateResult:
     tokenizer_hash: str
     lm_eval: str
     seconds: float
+    nats_by_document: list[float] = field(default_factory=list)
+    targets_by_document: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,8 @@ class BenchmarkResult:
     notes: list[str] = field(default_factory=list)
 
 
+AnyResult = PretrainResult | EvaluateResult | BenchmarkResult
+Result = TypeVar("Result", bound=AnyResult)
 _EVALUATE_LISTS: dict[str, Callable[..., object]] = {
     "loss_by_context": PositionLosses,
     "tasks": TaskScore,
@@ -190,10 +195,8 @@ _EVALUATE_LISTS: dict[str, Callable[..., object]] = {
     "samples": Sample,
 }
 
-Result = TypeVar("Result", PretrainResult, EvaluateResult, BenchmarkResult)
 
-
-def write_result(path: Path, result: PretrainResult | EvaluateResult | BenchmarkResult) -> None:
+def write_result(path: Path, result: AnyResult) -> None:
     write_json(path, dataclasses.asdict(result))
 
 

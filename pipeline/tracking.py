@@ -9,8 +9,12 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import selectors
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 from pipeline import paths
 from pipeline.errors import UserError
 from pipeline.files import read_json
-from pipeline.results import BenchmarkResult, CellIdentity, EvaluateResult, PretrainResult, read_result
+from pipeline.results import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 BATCH = 1000  # metrics that MLflow takes in one request
+LAST_SYNC_SECONDS = 60
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
 
 
@@ -34,7 +39,7 @@ def tracking_uri() -> str:
 
 
 def client() -> MlflowClient:
-    """A client for :func:`tracking_uri`. A lock keeps processes that start together from creating the database twice."""
+    """A client for :func:`tracking_uri`. A lock keeps processes from creating the database at the same time."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -52,12 +57,15 @@ def sync_cell(study_name: str, cell: str) -> None:
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        print(
-            f"warning: MLflow is behind for cell {cell}: {reason}\n"
-            "warning: the results are on disk; `python -m pipeline tracking sync` brings MLflow up to date",
-            file=sys.stderr,
-        )
+        _warn_behind(cell, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+
+
+def _warn_behind(cell: str, reason: str) -> None:
+    print(
+        f"warning: MLflow is behind for cell {cell}: {reason}\n"
+        "warning: the results are on disk; `python -m pipeline tracking sync` brings MLflow up to date",
+        file=sys.stderr,
+    )
 
 
 def _sync_cell(study_name: str, cell: str) -> None:
@@ -82,12 +90,26 @@ def checkpoint_record(cell: str) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
+@contextmanager
+def following(study_name: str, cell: str) -> Iterator[None]:
+    """Keep the cell's run up to date while the block runs, from a process of its own that a kill of this one ends."""
+    command = [sys.executable, "-m", "pipeline.tracking", study_name, cell]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(LAST_SYNC_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _warn_behind(cell, f"no answer in {LAST_SYNC_SECONDS} seconds")
+
+
 def follow(study_name: str, cell: str, seconds: float = 10.0) -> None:
     """Sync while standard input is open, then once more: the other end of the pipe is the training process."""
-    import selectors
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(10)
     watch = selectors.DefaultSelector()
     watch.register(sys.stdin, selectors.EVENT_READ)
     while not watch.select(timeout=seconds):
@@ -187,7 +209,12 @@ def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict
     """Flat metrics and tags of the result files that were made from these weights."""
     metrics: dict[str, float] = {}
     tags: dict[str, str] = {}
-    for stage, kind in (("pretrain", PretrainResult), ("evaluate", EvaluateResult), ("benchmark", BenchmarkResult)):
+    kinds: dict[str, type[AnyResult]] = {
+        "pretrain": PretrainResult,
+        "evaluate": EvaluateResult,
+        "benchmark": BenchmarkResult,
+    }
+    for stage, kind in kinds.items():
         path = paths.result(stage, cell)
         if not path.exists():
             continue
@@ -201,7 +228,7 @@ def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict
     return metrics, tags
 
 
-def result_metrics(result: PretrainResult | EvaluateResult | BenchmarkResult) -> dict[str, float]:
+def result_metrics(result: AnyResult) -> dict[str, float]:
     """A record's numbers under flat names: ``loss``, ``cloze_acc``, ``prefill_heavy_tokens_per_second``."""
     values = asdict(result)
     for key in ("cell", "environment", "tasks", "settings"):
@@ -235,4 +262,5 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-__all__ = ["CellIdentity", "checkpoint_record", "client", "follow", "result_metrics", "sync_cell", "tracking_uri"]
+if __name__ == "__main__":
+    follow(sys.argv[1], sys.argv[2])

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
-TYPE_CODES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
+TYPE_CODES: dict[int, np.dtype[Any]] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 CHUNK = 2**20
 
 Tokens = npt.NDArray[Any]

@@ -13,7 +13,7 @@ from pipeline.files import read_json, write_json
 
 @dataclass(frozen=True)
 class ShardManifest:
-    """A pair ``path``.bin and ``path``.idx, relative to the tokens folder; ``sha256`` is of both, one after the other."""
+    """A pair ``path``.bin and ``path``.idx, relative to the tokens folder; ``sha256`` is of both, one after another."""
 
     path: str
     documents: int
@@ -23,7 +23,7 @@ class ShardManifest:
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """``tokens`` counts no end of text; ``bytes`` is the documents' text as UTF-8, ``None`` where the text is unknown."""
+    """``tokens`` counts no end of text; ``bytes`` is of the text as UTF-8, ``None`` where the text is unknown."""
 
     documents: int
     tokens: int

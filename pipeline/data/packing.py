@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -90,7 +89,7 @@ class PackedStream:
         return pads, lengths, -(-(pads + lengths + 1) // block) * block
 
     def _documents_in(self, start: int) -> tuple[int, Ints, Ints, Ints]:
-        """The first document with a slot in the window; from there on pads, tokens, and first slots (from ``start``)."""
+        """The first document with a slot in the window; from it on left pads, tokens, first slots after ``start``."""
         group = int(np.searchsorted(self._starts, start, "right")) - 1
         last = int(np.searchsorted(self._starts, start + self.context_length, "left"))
         first = group * GROUP

@@ -83,7 +83,7 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
 def end_of_text_id(tokenizer: Tokenizer, name: str) -> int:
     token = tokenizer.token_to_id(name)
     if token is None:
-        raise UserError(f"tokenize.end_of_text: {name!r} is not a token of the tokenizer; name the one that ends a text")
+        raise UserError(f"tokenize.end_of_text: {name!r} is not a token of the tokenizer; name its own")
     return int(token)
 
 

@@ -103,6 +103,8 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         documents=held_out.count,
         skipped_documents=int((losses.targets_by_document == 0).sum()),
         target_tokens=losses.targets,
+        nats_by_document=losses.nats_by_document.tolist(),
+        targets_by_document=losses.targets_by_document.tolist(),
         bytes=size,
         words=words,
         stride=stride,
@@ -115,6 +117,8 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         tokenizer_hash=Manifest.read(paths.TOKENS).tokenizer_hash,
         lm_eval=version("lm_eval"),
         seconds=time.perf_counter() - started,
+        nats_by_document=losses.nats_by_document.tolist(),
+        targets_by_document=losses.targets_by_document.tolist(),
     )
 
 

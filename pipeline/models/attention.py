@@ -15,14 +15,16 @@ Rotary = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Mask:
-    """Who attends to whom. ``allowed`` [B or 1, 1, T, T]: query, key; ``None`` is plain causal attention.
+    """Who attends to whom: everybody to all, unless ``causal`` (without ``allowed``) or ``allowed`` says otherwise.
 
+    ``allowed`` [B or 1, heads or 1, queries, keys] is True where a query may see a key, or what to add to the scores.
     ``queries`` [B, T, 1]: rows whose attention output is kept, the others being 0 as in FlashAttention 2's
     variable-length form; ``None`` keeps all.
     """
 
     allowed: Tensor | None = None
     queries: Tensor | None = None
+    causal: bool = False
 
 
 def causal_mask(length: int, valid: Tensor | None, window: int | None, device: torch.device) -> Mask:
@@ -33,7 +35,7 @@ def causal_mask(length: int, valid: Tensor | None, window: int | None, device: t
     if window is not None and window >= length:
         window = None
     if valid is None and window is None:
-        return Mask()
+        return Mask(causal=True)
     position = torch.arange(length, device=device)
     distance = position[:, None] - position[None, :]
     allowed = distance >= 0
@@ -46,17 +48,26 @@ def causal_mask(length: int, valid: Tensor | None, window: int | None, device: t
     return Mask(allowed, valid[:, :, None])
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+def split_heads(packed: Tensor, config: StackConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Query [B, heads, T, head width], key and value [B, kv_heads, T, head width] of a packed projection of [B, T]."""
+    heads = packed.view(*packed.shape[:2], -1, config.head_width).transpose(1, 2)
+    query, key, value = torch.split(heads, [config.heads, config.kv_heads, config.kv_heads], dim=1)
+    return query, key, value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float | None = None) -> Tensor:
     """Attention output [B, T, heads * head width] of ``query`` [B, heads, T, head width].
 
-    ``key`` and ``value`` are [B, kv_heads, T, head width]; query head h uses key head ``h // (heads / kv_heads)``.
+    ``key`` and ``value`` are [B, kv_heads, keys, head width]; query head h uses key head ``h // (heads / kv_heads)``.
+    ``scale`` multiplies the scores; ``None`` is head width ** -0.5.
     """
     attended = F.scaled_dot_product_attention(
         query,
         key,
         value,
         attn_mask=mask.allowed,
-        is_causal=mask.allowed is None,
+        is_causal=mask.causal,
+        scale=scale,
         enable_gqa=key.shape[1] != query.shape[1],
     )
     attended = attended.transpose(1, 2).flatten(2)
@@ -77,6 +88,6 @@ def rotate(x: Tensor, table: Rotary) -> Tensor:
     half = cos.shape[-1]
     if half == 0:
         return x
-    left, right, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
+    left, right, rest = torch.split(x, [half, half, x.shape[-1] - 2 * half], dim=-1)
     rotated = torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
     return torch.cat([rotated.to(x.dtype), rest], dim=-1)

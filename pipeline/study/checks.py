@@ -11,10 +11,12 @@ from pipeline.errors import UserError
 from pipeline.study.cells import cells, model_config
 from pipeline.study.schema import Study
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 SOURCES = ("sotu", "files", "huggingface")
 EMBEDDERS = ("lookup", "projection", "roberta", "cls")
 TOKEN_DECODERS = ("prefix", "summation", "cross_attention")
+UPTRAINING_METHODS = ("partition", "skip", "duplicate")
+FORMATS = ("huggingface", "published")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -25,12 +27,14 @@ def check(study: Study, path: Path) -> None:
         _check_corpus(study)
         _check_sizes(study)
         _check_variants(study)
+        _check_pretrained(study)
         _check_grid(study)
         _check_pretrain(study)
         _check_evaluate(study)
         _check_benchmark(study)
         for cell in cells(study):
-            model_config(study, cell, vocabulary=64)
+            if cell.family != "pretrained":
+                model_config(study, cell, vocabulary=64)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -60,6 +64,7 @@ def _check_names(study: Study) -> None:
         "name": [study.name],
         "sizes": study.sizes,
         "variants": study.variants,
+        "pretrained": study.pretrained,
         "benchmark.settings": study.benchmark.settings,
     }
     for key, names in named.items():
@@ -68,7 +73,7 @@ def _check_names(study: Study) -> None:
                 bool(NAME.fullmatch(str(name))) and len(str(name)) <= 64,
                 key,
                 name,
-                "a name holds letters, digits, '_' and '.', starts with a letter or digit, and has at most 64 characters",
+                "a name has letters, digits and '_', starts with a letter or digit, and is at most 64 long",
             )
 
 
@@ -126,9 +131,31 @@ def _check_variants(study: Study) -> None:
             variant.allocation,
             "it is [block decoder share, token decoder share], both greater than 0",
         )
+        if variant.init is not None:
+            _choice(f"{key}.init.method", variant.init.method, UPTRAINING_METHODS)
         _all_positive(f"{key}.embedder", variant.embedder, ("layers", "width", "heads", "cls_tokens"))
         _all_positive(f"{key}.block_decoder", variant.block_decoder, STACK_KEYS)
         _all_positive(f"{key}.token_decoder", variant.token_decoder, (*STACK_KEYS, "prefix_length"))
+
+
+def _uptraining_sources(study: Study) -> list[str]:
+    vanilla = [cell.name for cell in cells(study) if cell.family == "vanilla"]
+    return vanilla + [name for name, model in study.pretrained.items() if model.size]
+
+
+def _check_block_lengths(study: Study, key: str, lengths: list[int]) -> None:
+    context_length = study.pretrain.context_length
+    for value in lengths:
+        _require(value >= 1, key, value, "a block holds at least 1 token")
+        right = f"it must divide pretrain.context_length ({context_length})"
+        _require(context_length % value == 0, key, value, right)
+
+
+def _check_pretrained(study: Study) -> None:
+    for name, model in study.pretrained.items():
+        _choice(f"pretrained.{name}.format", model.format, FORMATS)
+        if model.size is not None:
+            _choice(f"pretrained.{name}.size", model.size, study.sizes)
 
 
 def _check_grid(study: Study) -> None:
@@ -137,17 +164,19 @@ def _check_grid(study: Study) -> None:
         ("grid.vanilla.size", grid.vanilla.size, study.sizes),
         ("grid.block.size", grid.block.size, study.sizes),
         ("grid.block.variant", grid.block.variant, study.variants),
+        ("grid.uptrained.variant", grid.uptrained.variant, study.variants),
+        ("grid.uptrained.source", grid.uptrained.source, _uptraining_sources(study)),
     ):
         for name in used:
             _choice(key, name, defined)
-    for value in grid.block.block_length:
-        _require(value >= 1, "grid.block.block_length", value, "a block holds at least 1 token")
-        _require(
-            study.pretrain.context_length % value == 0,
-            "grid.block.block_length",
-            value,
-            f"it must divide pretrain.context_length ({study.pretrain.context_length})",
-        )
+    _check_block_lengths(study, "grid.block.block_length", grid.block.block_length)
+    _check_block_lengths(study, "grid.uptrained.block_length", grid.uptrained.block_length)
+    for name in grid.block.variant:
+        initialised = study.variants[name].init is not None
+        _require(not initialised, "grid.block.variant", name, "it has init, so it belongs under grid.uptrained")
+    for name in grid.uptrained.variant:
+        initialised = study.variants[name].init is not None
+        _require(initialised, "grid.uptrained.variant", name, f"say how it starts: variants.{name}.init")
     for value in grid.seed:
         _require(value >= 0, "grid.seed", value, "a seed is 0 or more")
     for name in grid.block.size:

@@ -90,12 +90,21 @@ class TokenDecoderVariant(StackOverride):
 
 
 @dataclass
+class Uptraining:
+    """How an uptrained cell starts from its source's weights (paper, section 3.7)."""
+
+    method: str = "partition"
+    mean_projection: bool = True
+
+
+@dataclass
 class Variant:
     allocation: list[int] = field(default_factory=lambda: [1, 1])
     padding: bool = True
     embedder: EmbedderVariant = field(default_factory=EmbedderVariant)
     block_decoder: StackOverride = field(default_factory=StackOverride)
     token_decoder: TokenDecoderVariant = field(default_factory=TokenDecoderVariant)
+    init: Uptraining | None = None
 
 
 @dataclass
@@ -111,10 +120,31 @@ class BlockGrid:
 
 
 @dataclass
+class UptrainedGrid:
+    source: list[str] = field(default_factory=list)
+    block_length: list[int] = field(default_factory=list)
+    variant: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Grid:
     vanilla: VanillaGrid
     block: BlockGrid
+    uptrained: UptrainedGrid = field(default_factory=UptrainedGrid)
     seed: list[int] = field(default_factory=lambda: [0])
+
+
+@dataclass
+class Pretrained:
+    """A model trained elsewhere. ``padding``: whether it saw random-length padding; ``None`` if its files tell.
+
+    ``size`` names the size whose shape it has, for uptraining from it.
+    """
+
+    path: str
+    format: str = "huggingface"
+    padding: bool | None = None
+    size: str | None = None
 
 
 @dataclass
@@ -192,6 +222,7 @@ class Study:
     pretrain: Pretrain
     evaluate: Evaluate
     benchmark: Benchmark
+    pretrained: dict[str, Pretrained] = field(default_factory=dict)
     hardware: Hardware = field(default_factory=Hardware)
 
 

@@ -54,7 +54,7 @@ def write_tokens(tokenize: Tokenize, corpus: Path, folder: Path, processes: int 
         vocabulary = vocabulary_size(tokenizer)
         end_of_text = end_of_text_id(tokenizer, tokenize.end_of_text)
         dtype = np.dtype("<u2" if vocabulary <= 2**16 else "<i4")
-        with _Pool(partial / "tokenizer.json", dtype, processes or len(os.sched_getaffinity(0))) as pool:
+        with _Pool(partial / "tokenizer.json", dtype, processes or _cores()) as pool:
             splits = {split: _write_split(split, corpus, partial, pool, tokenize.shard_tokens) for split in SPLITS}
         manifest = Manifest(
             vocabulary=vocabulary,
@@ -66,6 +66,11 @@ def write_tokens(tokenize: Tokenize, corpus: Path, folder: Path, processes: int 
         )
         manifest.write(partial)
     return manifest
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tokenizer(tokenize: Tokenize, corpus: Path) -> Any:
@@ -106,7 +111,7 @@ class _ShardWriter:
         while document < len(ends):
             room = self.shard_tokens - self.writer.tokens
             stop = int(np.searchsorted(ends, token + room, "right"))
-            if stop == document and self.writer.documents:
+            if stop <= document and self.writer.documents:
                 self._close()
                 self._open()
                 continue
