@@ -15,6 +15,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from pipeline.errors import UserError
 from pipeline.evaluation.scoring import Request, Scorer
+from pipeline.generation import generate
 
 if TYPE_CHECKING:
     import tokenizers
@@ -111,8 +112,6 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         return texts
 
     def _generate(self, contexts: list[str], arguments: dict[str, Any]) -> list[str]:
-        from pipeline.generation import generate
-
         options = normalize_gen_kwargs(arguments, default_max_gen_toks=256)
         new_tokens = options["max_gen_toks"]
         room = self.max_length - new_tokens
