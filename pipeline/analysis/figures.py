@@ -171,7 +171,9 @@ def _block_positions(points: list[Point]) -> Figures:
             by_position = point.rows[0].evaluate.loss_by_block_position
             style = {"color": styles[point.series].colour, "label": point.series}
             if point in drawn:
-                axes.plot(range(1, len(by_position) + 1), _gaps(by_position), marker=styles[point.series].marker, **style)
+                axes.plot(
+                    range(1, len(by_position) + 1), _gaps(by_position), marker=styles[point.series].marker, **style
+                )
             elif point.family == "vanilla":
                 axes.axhline(point.rows[0].evaluate.loss, linewidth=1.2, linestyle=":", **style)
         axes.set_title(f"size {size}")
@@ -179,7 +181,10 @@ def _block_positions(points: list[Point]) -> Figures:
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel(LOSS.label)
     _legend(figure, *panels)
-    yield figure, Drawing("block_position", "Loss by position in the block", "Loss at each position of a block, a panel a size.")
+    yield (
+        figure,
+        Drawing("block_position", "Loss by position in the block", "Loss at each position of a block, a panel a size."),
+    )
 
 
 def _batches(points: list[Point]) -> Figures:
@@ -203,7 +208,10 @@ def _batches(points: list[Point]) -> Figures:
         panels[0].set_ylabel(f"{readable(setting)} tokens/s")
         _legend(figure, *panels)
         title = f"Throughput by batch, {readable(setting)}"
-        yield figure, Drawing(f"batch_{setting}", title, "Generated tokens a second at each batch measured, a panel a size.")
+        yield (
+            figure,
+            Drawing(f"batch_{setting}", title, "Generated tokens a second at each batch measured, a panel a size."),
+        )
 
 
 def _measured(row: Row, setting: str) -> list[tuple[float, float]]:

@@ -91,7 +91,8 @@ def _hypervolumes(kept: list[Point], setting: str) -> dict[str, float]:
     worst = (values[:, 0].max(), values[:, 1].min())
     families = np.array([point.family for point in complete])
     return {
-        family: pareto.hypervolume(values[families == family], worst, (True, False)) for family in dict.fromkeys(families.tolist())
+        family: pareto.hypervolume(values[families == family], worst, (True, False))
+        for family in dict.fromkeys(families.tolist())
     }
 
 
@@ -128,7 +129,9 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     notes = []
     devices = {_describe(row.benchmark.environment) for row in rows}
     if len(devices) > 1:
-        notes.append(f"Generation was measured on different hardware ({'; '.join(sorted(devices))}), so tokens/s do not compare.")
+        notes.append(
+            f"Generation was measured on different hardware ({'; '.join(sorted(devices))}), so tokens/s do not compare."
+        )
     diverged = [row.name for row in rows if row.pretrain.diverged]
     if diverged:
         notes.append(f"Training diverged, so these take part in no comparison: {', '.join(diverged)}.")

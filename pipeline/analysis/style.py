@@ -85,7 +85,6 @@ def short(value: float | None) -> str:
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
-
 def on_dark(colour: str) -> str:
     """The series' colour for a dark background: the same hue, lighter."""
     return DARK[colour]

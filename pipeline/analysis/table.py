@@ -61,7 +61,13 @@ def points(rows: list[Row]) -> list[Point]:
     for row in rows:
         groups.setdefault((row.cell.family, row.cell.size, row.cell.block_length, row.cell.variant), []).append(row)
     return [
-        Point("-".join(str(part) for part in _axes(group[0])), group[0].cell.family, _series(group[0], several_variants), group[0].cell.size, tuple(group))
+        Point(
+            "-".join(str(part) for part in _axes(group[0])),
+            group[0].cell.family,
+            _series(group[0], several_variants),
+            group[0].cell.size,
+            tuple(group),
+        )
         for group in groups.values()
     ]
 

@@ -38,7 +38,9 @@ def identity(row: Row) -> list[str]:
 def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
     """The columns of the short table: size, loss, task scores; tokens/s and bytes a sample in each setting."""
     settings = settings_of(rows)
-    generation = [setting_metric(name, field) for field in ("tokens_per_second", "bytes_per_sample") for name in settings]
+    generation = [
+        setting_metric(name, field) for field in ("tokens_per_second", "bytes_per_sample") for name in settings
+    ]
     return [PARAMETERS, TRAINING_FLOPS, LOSS, QUALITY[-1], *task_metrics(rows), *generation]
 
 
@@ -49,7 +51,13 @@ def results_csv(rows: Sequence[Row]) -> str:
     return _csv(
         [*IDENTITY, *(metric.key for metric in metrics), "diverged", "device", "precision"],
         (
-            [*identity(row), *read, row.pretrain.diverged, row.benchmark.environment.device, row.benchmark.environment.precision]
+            [
+                *identity(row),
+                *read,
+                row.pretrain.diverged,
+                row.benchmark.environment.device,
+                row.benchmark.environment.precision,
+            ]
             for row, read in zip(rows, values, strict=True)
         ),
     )
@@ -96,7 +104,14 @@ def terminal_table(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
     rates = [setting_metric(name, "tokens_per_second") for name in settings]
     metrics = [PARAMETERS, LOSS, QUALITY[-1], *task_metrics(rows)]
     best = {name: {row.name for point in fronts[name].front for row in point.rows} for name in settings}
-    header = ["cell", "params", "loss", "bits/byte", *(m.label for m in task_metrics(rows)), *(readable(s) for s in settings)]
+    header = [
+        "cell",
+        "params",
+        "loss",
+        "bits/byte",
+        *(m.label for m in task_metrics(rows)),
+        *(readable(s) for s in settings),
+    ]
     lines = [header]
     for row in rows:
         speeds = [
@@ -106,7 +121,15 @@ def terminal_table(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
         lines.append([row.name, *(format_value(metric, row) for metric in metrics), *speeds])
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:], "", f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s"])
+    return "\n".join(
+        [
+            text[0],
+            "-" * len(text[0]),
+            *text[1:],
+            "",
+            f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s",
+        ]
+    )
 
 
 def format_value(metric: Metric, row: Row) -> str:
