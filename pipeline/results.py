@@ -90,7 +90,7 @@ class PositionLosses:
 
 @dataclass(frozen=True)
 class NeedleScore:
-    """Needle in a haystack: the share of ``examples`` right, with the needle ``depth`` percent into ``length`` tokens."""
+    """Needle in a haystack: the share of ``examples`` right, the needle ``depth`` percent into ``length`` tokens."""
 
     prompt: str
     depth: int
@@ -111,10 +111,10 @@ class Sample:
 class EvaluateResult:
     """Loss in nats a target token on the held-out documents; every token but a document's first is a target.
 
-    ``skipped_documents`` of the ``documents`` hold no target. ``loss_stderr`` is by resampling documents, ``None`` where
-    fewer than two hold one. Losses compare between records with equal ``documents_hash``, ``tokenizer_hash``,
-    ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ. ``nats_by_document``
-    and ``targets_by_document`` are what the loss is made of, for paired resampling.
+    ``skipped_documents`` of the ``documents`` hold no target. ``loss_stderr`` is by resampling documents, ``None``
+    where fewer than two hold one. Losses compare between records with equal ``documents_hash``, ``tokenizer_hash``,
+    ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ.
+    ``nats_by_document`` and ``targets_by_document`` are what the loss is made of, for paired resampling.
     """
 
     cell: CellIdentity

@@ -15,6 +15,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from pipeline.errors import UserError
 from pipeline.evaluation.scoring import Request, Scorer
+from pipeline.generation import generate
 
 if TYPE_CHECKING:
     import tokenizers
@@ -80,7 +81,8 @@ class Adapter(TemplateLM):  # type: ignore[misc]
     def _request(self, texts: tuple[str, str], context: list[int], continuation: list[int]) -> Request:
         if not continuation or len(continuation) > self.max_length:
             raise UserError(
-                f"a continuation of {len(continuation)} tokens cannot be scored within {self.max_length}: {texts[1]!r:.60}"
+                f"a continuation of {len(continuation)} tokens cannot be scored, 1 to {self.max_length} can: "
+                f"{texts[1]!r:.60}"
             )
         tokens = (context + continuation)[-(self.max_length + 1) :]
         return Request(tokens, len(tokens) - len(continuation))
@@ -98,7 +100,7 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         return [float(value) for value in sums]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continuations up to the first stop text, end of text, or the limit; requests alike in their arguments go together."""
+        """Continuations up to the first stop text, end of text, or the limit. Equal arguments share batches."""
         groups: dict[str, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             groups[repr(request.args[1])].append(index)
@@ -110,8 +112,6 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         return texts
 
     def _generate(self, contexts: list[str], arguments: dict[str, Any]) -> list[str]:
-        from pipeline.generation import generate
-
         options = normalize_gen_kwargs(arguments, default_max_gen_toks=256)
         new_tokens = options["max_gen_toks"]
         room = self.max_length - new_tokens

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,8 +43,8 @@ def run_tasks(
     lm-eval's ``evaluate`` is called instead of its ``simple_evaluate``, which reseeds every global generator.
     Raises :class:`UserError` for an unknown task, documents that cannot be had, and scores that are not finite.
     """
-    if not names:
-        return []
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
     from lm_eval.evaluator import evaluate
 
     with _quiet():
