@@ -51,8 +51,8 @@ class PretrainResult:
     tokens: int
     target_tokens: int
     training_flops: float
-    train_loss: float
-    validation_loss: float
+    train_loss: float | None
+    validation_loss: float | None
     seconds: float
     tokens_per_second: float
     peak_memory: int
