@@ -55,10 +55,10 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from pipeline.plan import plan, print_plan, write_json_plan
+    from pipeline.plan import plan, print_json, print_plan
 
     planned = plan(load_study(arguments.params))
-    (write_json_plan if arguments.json else print_plan)(planned, sys.stdout)
+    (print_json if arguments.json else print_plan)(planned, sys.stdout)
 
 
 def _tracking(arguments: argparse.Namespace) -> None:

@@ -30,7 +30,7 @@ class Sample:
         complete = tuple(point for point in points if x.of(point) is not None and y.of(point) is not None)
         columns = [[np.array([metric.read(row) for row in p.rows], float) for p in complete] for metric in (x, y)]
         rows = [row for point in complete for row in point.rows]
-        if x.key != LOSS.key or not all(row.evaluate.nats_by_document for row in rows):
+        if x.key != LOSS.key or not rows or not all(row.evaluate.nats_by_document for row in rows):
             return cls(complete, columns[0], columns[1])
         nats = [np.array([row.evaluate.nats_by_document for row in point.rows]) for point in complete]
         return cls(complete, columns[0], columns[1], nats, np.array(rows[0].evaluate.targets_by_document, float))

@@ -84,6 +84,7 @@ GENERATION = (
     ("kv_bytes_per_sample", "KV cache bytes a sample", True),
     ("time_to_first_token", "time to first token (s)", True),
     ("latency_per_token", "latency a token (s)", True),
+    ("spread", "timing spread", True),
     ("batch", "batch", None),
 )
 
@@ -101,7 +102,7 @@ def setting_metric(setting: str, field: str) -> Metric:
         measured = row.benchmark.settings.get(setting)
         return None if measured is None else float(getattr(measured, field))
 
-    return Metric(f"{setting}_{field}", f"{readable(setting)} {label}", read, lower, logarithmic=True)
+    return Metric(f"{setting}_{field}", f"{readable(setting)} {label}", read, lower, logarithmic=field != "spread")
 
 
 def settings_of(rows: list[Row]) -> list[str]:

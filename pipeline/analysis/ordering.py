@@ -19,7 +19,6 @@ class Comparison:
 
     metric: Metric
     size: str
-    variant: str
     first: str
     second: str
     before: float
@@ -30,15 +29,14 @@ class Comparison:
         return self.after > self.before
 
     def __str__(self) -> str:
-        variant = f", variant {self.variant}" if self.variant else ""
         relation = "below" if self.holds else "not below"
-        return f"size {self.size}{variant}: {self.first} ({self.before:.4g}) is {relation} {self.second} ({self.after:.4g})"
+        return f"size {self.size}: {self.first} ({self.before:.4g}) is {relation} {self.second} ({self.after:.4g})"
 
 
 def compare(points: list[Point], metric: Metric = LOSS) -> list[Comparison]:
     """Each pair of neighbours that both have the metric, for each size and block variant of the study."""
     return [
-        Comparison(metric, first.size, second.cell.variant or "", first.series, second.series, before, after)
+        Comparison(metric, first.size, first.series, second.series, before, after)
         for ladder in _ladders(points)
         for first, second in pairwise(ladder)
         if (before := metric.of(first)) is not None and (after := metric.of(second)) is not None

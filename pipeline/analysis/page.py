@@ -42,6 +42,7 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     first = findings.rows[0].evaluate
     return environment.get_template("report.html").render(
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
@@ -139,7 +140,7 @@ def _configuration(study: Study) -> str:
 def _data(findings: Findings) -> dict[str, Any]:
     """What the interactive plot shows: each configuration's mean over seeds."""
     metrics = all_metrics(findings.rows)
-    setting = findings.settings[-1] if findings.settings else ""
+    setting = findings.settings[0] if findings.settings else ""
     styles = style.series_styles(findings.points)
     return {
         "x": setting_metric(setting, "tokens_per_second").key if setting else "non_embedding_parameters",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -98,9 +99,11 @@ def _area(costs: Floats, bound: Floats) -> float:
 
 
 def _volume(costs: Floats, bound: Floats) -> float:
+    """Slabs between neighbouring heights, each as wide as the area of the points below it."""
     costs = costs[np.argsort(costs[:, 2], kind="stable")]
-    heights = np.append(costs[1:, 2], bound[2])
-    slabs = enumerate(zip(heights, costs[:, 2], strict=True), start=1)
-    return float(
-        sum((top - bottom) * _area(costs[:count, :2], bound[:2]) for count, (top, bottom) in slabs if top > bottom)
-    )
+    heights = [*costs[:, 2], bound[2]]
+    volume = 0.0
+    for below, (bottom, top) in enumerate(pairwise(heights), start=1):
+        if top > bottom:
+            volume += float(top - bottom) * _area(costs[:below, :2], bound[:2])
+    return volume

@@ -72,7 +72,7 @@ class PackedStream:
         own = valid & ~is_end
         skipped = int(np.clip(-begins[0], 0, lengths[0]))
         tokens = np.full(size, self.end_of_text, np.int64)
-        tokens[own] = self.corpus.span(first, skipped, int(own.sum()))
+        tokens[own] = self.corpus.span(first, first + len(lengths), skipped, int(own.sum()))
         return tokens, valid
 
     def left_pads(self, start: int, stop: int) -> Ints:

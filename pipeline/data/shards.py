@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pipeline.data.corpus import SPLITS, CorpusManifest, read_documents, read_lines
 from pipeline.data.folders import replacing_folder
+from pipeline.data.foreign import foreign_split
 from pipeline.data.indexed import IndexedWriter
 from pipeline.data.manifest import Manifest, ShardManifest, SplitManifest
 from pipeline.data.tokenizer import (
@@ -55,7 +56,12 @@ def write_tokens(tokenize: Tokenize, corpus: Path, folder: Path, processes: int 
         end_of_text = end_of_text_id(tokenizer, tokenize.end_of_text)
         dtype = np.dtype("<u2" if vocabulary <= 2**16 else "<i4")
         with _Pool(partial / "tokenizer.json", dtype, processes or _cores()) as pool:
-            splits = {split: _write_split(split, corpus, partial, pool, tokenize.shard_tokens) for split in SPLITS}
+            splits = {
+                split: foreign_split(tokenize.indexed[split], vocabulary, end_of_text, folder)
+                if split in tokenize.indexed
+                else _write_split(split, corpus, partial, pool, tokenize.shard_tokens)
+                for split in SPLITS
+            }
         manifest = Manifest(
             vocabulary=vocabulary,
             model_vocabulary=padded(vocabulary if tokenize.tokenizer else max(vocabulary, tokenize.vocabulary)),

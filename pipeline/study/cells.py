@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 
 from pipeline.errors import UserError
@@ -109,6 +110,11 @@ def pretraining(study: Study, cell: Cell) -> Pretrain:
     """The study's training keys with those that the cell's size changes."""
     changed = {key: value for key, value in vars(study.sizes[cell.size].pretrain).items() if value is not None}
     return dataclasses.replace(study.pretrain, **changed)
+
+
+def training_steps(pretrain: Pretrain) -> int:
+    """Optimizer steps that see ``pretrain.tokens`` tokens, the last one whole."""
+    return math.ceil(pretrain.tokens / (pretrain.batch_size * pretrain.context_length))
 
 
 def fingerprint(config: ModelConfig, pretrain: Pretrain, padding: bool, seed: int, corpus_hash: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.study.cells import cells, model_config
+from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
 from pipeline.study.schema import Study
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
@@ -35,6 +35,7 @@ def check(study: Study, path: Path) -> None:
         for cell in cells(study):
             if cell.family != "pretrained":
                 model_config(study, cell, vocabulary=64)
+                _check_steps(study, cell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -97,6 +98,12 @@ def _check_corpus(study: Study) -> None:
             "byte-level BPE needs at least 258 (256 bytes, end of text, padding)",
         )
     _positive("tokenize.shard_tokens", tokenize.shard_tokens)
+    for split, paths in tokenize.indexed.items():
+        key = f"tokenize.indexed.{split}"
+        # Evaluation reads the test documents' text, which token files lack.
+        _choice("tokenize.indexed", split, ("train", "validation"))
+        _require(bool(paths), key, paths, "it needs at least one path of a .bin and .idx pair, given without the ending")
+        _require(tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with")
 
 
 STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
@@ -248,6 +255,17 @@ def _check_evaluate(study: Study) -> None:
     for multiple in evaluate.long_context:
         _positive("evaluate.long_context", multiple)
     _choice("evaluate.precision", evaluate.precision, PRECISIONS)
+
+
+def _check_steps(study: Study, cell: Cell) -> None:
+    pretrain = pretraining(study, cell)
+    steps = training_steps(pretrain)
+    _require(
+        pretrain.warmup_steps < steps,
+        "pretrain.warmup_steps",
+        pretrain.warmup_steps,
+        f"it must be less than the {steps} steps of cell {cell.name} (tokens / (batch_size * context_length))",
+    )
 
 
 def _check_benchmark(study: Study) -> None:

@@ -36,6 +36,7 @@ class Tokenize:
     vocabulary: int = 4096
     end_of_text: str = "<|endoftext|>"
     shard_tokens: int = 100_000_000
+    indexed: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pipeline.data.indexed import IndexedFile, IndexedWriter
 
 
 def _write_pair(prefix: Path, documents: list[list[int]], dtype: str = "<u2") -> Path:
+    prefix.parent.mkdir(exist_ok=True)
     writer = IndexedWriter(prefix, np.dtype(dtype))
     for document in documents:
         writer.add(np.array(document, dtype), np.array([len(document)], np.int32))
@@ -34,6 +35,6 @@ def make_corpus(tmp_path: Path):
             IndexedFile.open(_write_pair(folder / f"part-{number}", [documents[i] for i in part]))
             for number, part in enumerate(parts)
         ]
-        return TokenCorpus(files, vocabulary, "hash", folder)
+        return TokenCorpus(files, vocabulary, 0, "hash", folder)
 
     return make
