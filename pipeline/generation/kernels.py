@@ -85,11 +85,11 @@ def pick_kernel(values, indices, tokens, stride_tokens, M, TILES, BT: tl.constex
 
 
 @triton.jit
-def norm_kernel(x, shift, weight, bias, y, D, eps, AFFINE: tl.constexpr, BD: tl.constexpr):
+def norm_kernel(x, stride_x, shift, weight, bias, y, D, eps, AFFINE: tl.constexpr, BD: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BD)
     mask = at < D
-    value = tl.load(x + row * D + at, mask=mask, other=0.0).to(tl.float32)
+    value = tl.load(x + row * stride_x + at, mask=mask, other=0.0).to(tl.float32)
     value += tl.load(shift + at, mask=mask, other=0.0)
     centred = tl.where(mask, value - tl.sum(value, 0) / D, 0.0)
     normed = centred * tl.rsqrt(tl.sum(centred * centred, 0) / D + eps)

@@ -46,10 +46,9 @@ class TritonOps(TorchOps):
 
     def _norm(self, x: Tensor, shift: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         rows, width = x.shape
-        assert x.is_contiguous()
-        y = torch.empty_like(x)
+        y = x.new_empty(rows, width)
         kernels.norm_kernel[(rows,)](
-            x, shift, weight, bias, y, width, eps,
+            x, x.stride(0), shift, weight, bias, y, width, eps,
             AFFINE=weight is not None, BD=triton.next_power_of_2(width), num_warps=4,
         )  # fmt: skip
         return y
