@@ -24,15 +24,21 @@ def _tile(index, tiles_m, tiles_n, GROUP: tl.constexpr):
 
 @triton.jit
 def _gelu(x):
-    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    """Exact GELU through Abramowitz and Stegun's formula 7.1.26 for erf (error below 2e-7), cheaper than ``tl.erf``."""
+    z = tl.abs(x) * 0.7071067811865476
+    t = 1.0 / (1.0 + 0.3275911 * z)
+    tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    tail = 0.5 * x * tail * tl.exp2(-1.4426950408889634 * z * z)
+    return tl.where(x >= 0, x - tail, tail)
 
 
 @triton.jit
 def linear_kernel(
     x, w, out, bias, M, N, K,
     GELU_FROM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, PRECISION: tl.constexpr,
+    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, ACCUMULATE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """``out = activated(x w^T + bias)``, GELU from column GELU_FROM on; or ``out += x w^T``."""
     tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(N, BN)
     for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
         m, n = _tile(index, tiles_m, tiles_n, GROUP)
@@ -41,10 +47,13 @@ def linear_kernel(
             total = tl.dot(
                 x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION
             )
-        columns = n * BN + tl.arange(0, BN)
-        total += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
-        if n * BN + BN > GELU_FROM:
-            total = tl.where((columns >= GELU_FROM)[None, :], _gelu(total), total)
+        if ACCUMULATE:
+            total += out.load([m * BM, n * BN]).to(tl.float32)
+        else:
+            columns = n * BN + tl.arange(0, BN)
+            total += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
+            if n * BN + BN > GELU_FROM:
+                total = tl.where((columns >= GELU_FROM)[None, :], _gelu(total), total)
         out.store([m * BM, n * BN], total.to(out.dtype))
 
 
@@ -109,8 +118,8 @@ def _partner(at, ROTARY: tl.constexpr):
 @triton.jit
 def local_attention_kernel(
     u, stride_u, keys, values, cosine, sine, M, scale,
-    POSITION: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr,
-    BM: tl.constexpr,
+    POSITION: tl.constexpr, STORE: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr,
+    ROTARY: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     kv = head // G
@@ -130,7 +139,7 @@ def local_attention_kernel(
     v = tl.load(base + kv * E + at[None, :], mask=mask, other=0.0)
     cache = rows[:, None] * (KV * E) + kv * E + at[None, :]
     size = M.to(tl.int64) * KV * E
-    if head % G == 0:
+    if STORE and head % G == 0:
         tl.store(keys + POSITION * size + cache, k.to(keys.dtype.element_ty), mask=mask)
         tl.store(values + POSITION * size + cache, v, mask=mask)
     peak = tl.sum(q * k, 1)
@@ -149,15 +158,11 @@ def local_attention_kernel(
 
 
 @triton.jit
-def decode_attention_kernel(
-    u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
+def _attend_item(
+    row, kv, split, u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
     CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
     E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One query position against the cache, one program a (row, key/value head, split)."""
-    row = (tl.program_id(0) // KV).to(tl.int64)
-    kv = tl.program_id(0) % KV
-    split = tl.program_id(1)
     now = tl.load(position).to(tl.int32)
     first = tl.load(starts + row).to(tl.int32)
     if WINDOW > 0:
@@ -217,6 +222,22 @@ def decode_attention_kernel(
         tl.store(parts + part[:, None] * E + at[None, :], total, mask=mask)
         tl.store(peaks + part, peak, mask=group < G)
         tl.store(weights + part, weight, mask=group < G)
+
+
+@triton.jit
+def decode_attention_kernel(
+    u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale, ITEMS,
+    CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
+    E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PROGRAMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One query position against the cache; an item is a row, a key/value head, and one of SPLITS parts of the span."""
+    for item in tl.range(tl.program_id(0), ITEMS, PROGRAMS):
+        _attend_item(
+            tl.cast(item // (KV * SPLITS), tl.int64), item // SPLITS % KV, item % SPLITS,
+            u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
+            CAPACITY, WINDOW, KV, G, GP, E, ROTARY, SPLITS, BT, PRECISION,
+        )  # fmt: skip
 
 
 @triton.jit
