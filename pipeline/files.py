@@ -21,8 +21,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
-    os.chmod(name, 0o666 & ~_umask())
     temporary = Path(name)
+    temporary.chmod(0o666 & ~_umask())
     try:
         yield temporary
         with temporary.open("rb") as written:

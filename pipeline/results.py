@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,7 +61,7 @@ class PretrainResult:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One metric of one zero-shot task."""
+    """One metric of one zero-shot task. ``split`` is where its documents are from; a group has none."""
 
     task: str
     metric: str
@@ -69,28 +70,78 @@ class TaskScore:
     documents: int
     version: str
     chance: float | None = None
+    few_shot: int = 0
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class PositionLosses:
+    """Loss by tokens of context, over ``chunks`` pieces of ``length`` tokens that each hold every position.
+
+    Bucket i is the mean over targets with ``starts[i]`` to ``starts[i + 1] - 1`` tokens of context, the last one over
+    those with up to ``length - 1``.
+    """
+
+    length: int
+    chunks: int
+    starts: list[int]
+    losses: list[float]
+
+
+@dataclass(frozen=True)
+class NeedleScore:
+    """Needle in a haystack: the share of ``examples`` right, the needle ``depth`` percent into ``length`` tokens."""
+
+    prompt: str
+    depth: int
+    accuracy: float
+    examples: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A held-out prompt and what the model wrote after it."""
+
+    prompt: str
+    continuation: str
 
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Loss in nats a target token on the held-out documents; every token but a document's first is a target."""
+    """Loss in nats a target token on the held-out documents; every token but a document's first is a target.
+
+    ``skipped_documents`` of the ``documents`` hold no target. ``loss_stderr`` is by resampling documents, ``None``
+    where fewer than two hold one. Losses compare between records with equal ``documents_hash``, ``tokenizer_hash``,
+    ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ.
+    ``nats_by_document`` and ``targets_by_document`` are what the loss is made of, for paired resampling.
+    """
 
     cell: CellIdentity
     environment: Environment
     loss: float
-    loss_stderr: float
+    loss_stderr: float | None
     perplexity: float
     bits_per_byte: float
+    word_perplexity: float
     unigram_loss: float
     documents: int
+    skipped_documents: int
     target_tokens: int
     bytes: int
+    words: int
+    stride: int
     loss_by_block_position: list[float]
+    loss_by_context: list[PositionLosses]
     tasks: list[TaskScore]
+    needle: list[NeedleScore]
+    samples: list[Sample]
     documents_hash: str
     tokenizer_hash: str
     lm_eval: str
     seconds: float
+    nats_by_document: list[float] = field(default_factory=list)
+    targets_by_document: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -135,10 +186,17 @@ class BenchmarkResult:
     notes: list[str] = field(default_factory=list)
 
 
-Result = TypeVar("Result", PretrainResult, EvaluateResult, BenchmarkResult)
+AnyResult = PretrainResult | EvaluateResult | BenchmarkResult
+Result = TypeVar("Result", bound=AnyResult)
+_EVALUATE_LISTS: dict[str, Callable[..., object]] = {
+    "loss_by_context": PositionLosses,
+    "tasks": TaskScore,
+    "needle": NeedleScore,
+    "samples": Sample,
+}
 
 
-def write_result(path: Path, result: PretrainResult | EvaluateResult | BenchmarkResult) -> None:
+def write_result(path: Path, result: AnyResult) -> None:
     write_json(path, dataclasses.asdict(result))
 
 
@@ -157,7 +215,8 @@ def _build(kind: type[Result], values: dict[str, Any]) -> Result:
     values["cell"] = CellIdentity(**values["cell"])
     values["environment"] = Environment(**values["environment"])
     if kind is EvaluateResult:
-        values["tasks"] = [TaskScore(**task) for task in values["tasks"]]
+        for key, part in _EVALUATE_LISTS.items():
+            values[key] = [part(**item) for item in values[key]]
     if kind is BenchmarkResult:
         values["settings"] = {name: _setting(setting) for name, setting in values["settings"].items()}
     return kind(**values)

@@ -44,9 +44,7 @@ def linear_kernel(
         m, n = _tile(index, tiles_m, tiles_n, GROUP)
         total = tl.zeros((BM, BN), dtype=tl.float32)
         for k in range(tl.cdiv(K, BK)):
-            total = tl.dot(
-                x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION
-            )
+            total = tl.dot(x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION)
         if ACCUMULATE:
             total += out.load([m * BM, n * BN]).to(tl.float32)
         else:
@@ -68,9 +66,7 @@ def head_argmax_kernel(
         m, n = _tile(index, tiles_m, tiles_n, GROUP)
         total = tl.zeros((BM, BN), dtype=tl.float32)
         for k in range(tl.cdiv(K, BK)):
-            total = tl.dot(
-                x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION
-            )
+            total = tl.dot(x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION)
         columns = n * BN + tl.arange(0, BN)
         total = tl.where((columns < V)[None, :], total, float("-inf"))
         best = tl.max(total, 1)

@@ -147,9 +147,7 @@ class TritonOps(TorchOps):
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         self._rotate_and_store(u, cache, layer, rows, first, queries=False)
 
-    def _rotate_and_store(
-        self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, *, queries: bool
-    ) -> None:
+    def _rotate_and_store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, *, queries: bool) -> None:
         config, block = cache.config, 32
         heads = config.heads if queries else config.kv_heads
         kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](

@@ -15,13 +15,17 @@ Rotary = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Mask:
-    """Who attends to whom. ``allowed`` [B or 1, 1, T, T]: query, key; ``None`` is plain causal attention.
+    """Who attends to whom: everybody to all, but for one of ``causal``, ``allowed`` and ``bias``.
 
+    ``allowed`` [B, 1, queries, keys] is True where a query may see a key; ``bias`` [B, heads, queries, keys] is added
+    to the scores (B, heads and queries may be 1).
     ``queries`` [B, T, 1]: rows whose attention output is kept, the others being 0 as in FlashAttention 2's
     variable-length form; ``None`` keeps all.
     """
 
+    causal: bool = False
     allowed: Tensor | None = None
+    bias: Tensor | None = None
     queries: Tensor | None = None
 
 
@@ -33,34 +37,51 @@ def causal_mask(length: int, valid: Tensor | None, window: int | None, device: t
     if window is not None and window >= length:
         window = None
     if valid is None and window is None:
-        return Mask()
+        return Mask(causal=True)
     position = torch.arange(length, device=device)
     distance = position[:, None] - position[None, :]
     allowed = distance >= 0
     if window is not None:
         allowed = allowed & (distance < window)
     if valid is None:
-        return Mask(allowed[None, None])
+        return Mask(allowed=allowed[None, None])
     # A row without any key would be 0 / 0; a padded query sees itself instead, and is then dropped.
     allowed = allowed & valid[:, None, None, :] | (distance == 0)
-    return Mask(allowed, valid[:, :, None])
+    return Mask(allowed=allowed, queries=valid[:, :, None])
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+def split_heads(packed: Tensor, config: StackConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Query [B, heads, T, head width], key and value [B, kv_heads, T, head width] of a packed projection of [B, T]."""
+    heads = packed.view(*packed.shape[:2], config.heads + 2 * config.kv_heads, config.head_width).transpose(1, 2)
+    query, key, value = torch.split(heads, [config.heads, config.kv_heads, config.kv_heads], dim=1)
+    return query, key, value
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float | None = None) -> Tensor:
     """Attention output [B, T, heads * head width] of ``query`` [B, heads, T, head width].
 
-    ``key`` and ``value`` are [B, kv_heads, T, head width]; query head h uses key head ``h // (heads / kv_heads)``.
+    ``key`` and ``value`` are [B, kv_heads, keys, head width]; query head h uses key head ``h // (heads / kv_heads)``.
+    ``scale`` multiplies the scores; ``None`` is head width ** -0.5.
     """
-    attended = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask.allowed,
-        is_causal=mask.allowed is None,
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
+    if mask.bias is not None:
+        attended = _attend_with_bias(query, key, value, mask.bias, scale)
+    else:
+        grouped = key.shape[1] != query.shape[1]
+        attended = F.scaled_dot_product_attention(
+            query, key, value, mask.allowed, is_causal=mask.causal, scale=scale, enable_gqa=grouped
+        )
     attended = attended.transpose(1, 2).flatten(2)
     return attended if mask.queries is None else attended * mask.queries
+
+
+def _attend_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:
+    """Attention by its formula: fused kernels' gradients are wrong where a whole row's bias is the lowest number."""
+    batch, heads, length, width = query.shape
+    kv_heads = key.shape[1]
+    grouped = query.reshape(batch, kv_heads, -1, width) * (width**-0.5 if scale is None else scale)
+    scores = (grouped @ key.transpose(-1, -2)).view(batch, heads, length, -1) + bias
+    weights = scores.softmax(-1).view(batch, kv_heads, -1, scores.shape[-1])
+    return (weights @ value).view(query.shape)
 
 
 def rotary(config: StackConfig, positions: Tensor) -> Rotary:
@@ -77,6 +98,6 @@ def rotate(x: Tensor, table: Rotary) -> Tensor:
     half = cos.shape[-1]
     if half == 0:
         return x
-    left, right, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
+    left, right, rest = torch.split(x, [half, half, x.shape[-1] - 2 * half], dim=-1)
     rotated = torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
     return torch.cat([rotated.to(x.dtype), rest], dim=-1)

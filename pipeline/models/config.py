@@ -6,13 +6,17 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+EMBEDDERS = ("lookup", "projection", "roberta", "cls")
+TOKEN_DECODERS = ("prefix", "summation", "cross_attention")
+ENCODER_POSITIONS = 512
+
 
 @dataclass(frozen=True)
 class StackConfig:
     """A stack of transformer layers, GPT-NeoX style unless its user says otherwise.
 
     ``width`` is the hidden size, ``kv_heads < heads`` is grouped-query attention, ``window`` is the number of
-    positions a query sees (itself included), ``None`` for all.
+    positions a query sees (itself included), ``None`` for all. RoBERTa and T5 stacks have no rotary positions.
     """
 
     layers: int
@@ -26,6 +30,10 @@ class StackConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "kv_heads", "feed_forward", "window"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value} must be at least 1")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.heads % self.kv_heads:
@@ -63,12 +71,25 @@ class EmbedderConfig:
     kind: ``lookup`` concatenates L table rows of width D / L; ``projection`` projects L rows of ``width`` to D (the
     uptraining form); ``roberta`` runs a RoBERTa encoder over the block and projects its L outputs; ``cls`` the same
     with ``cls_tokens`` leading tokens, whose outputs alone are projected. ``stack`` is the encoder's, for the last two.
+    ``padding_token`` is an id that the encoder takes for padding wherever it stands; only imported models have one.
     """
 
     kind: str
     width: int
     stack: StackConfig | None = None
     cls_tokens: int = 0
+    padding_token: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in EMBEDDERS:
+            raise ValueError(f"embedder kind {self.kind!r} is unknown; it is one of {', '.join(EMBEDDERS)}")
+        encoder = self.kind in ("roberta", "cls")
+        if encoder != (self.stack is not None):
+            raise ValueError(f"embedder kind {self.kind!r} {'needs a' if encoder else 'has no'} stack")
+        if self.stack is not None and self.stack.width != self.width:
+            raise ValueError(f"the embedder's width {self.width} is not its encoder's, {self.stack.width}")
+        if (self.kind == "cls") != (self.cls_tokens > 0):
+            raise ValueError(f"embedder kind {self.kind!r} does not go with cls_tokens {self.cls_tokens}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +104,12 @@ class TokenDecoderConfig:
     stack: StackConfig
     prefix_length: int = 0
 
+    def __post_init__(self) -> None:
+        if self.kind not in TOKEN_DECODERS:
+            raise ValueError(f"token decoder kind {self.kind!r} is unknown; it is one of {', '.join(TOKEN_DECODERS)}")
+        if (self.kind == "prefix") != (self.prefix_length > 0):
+            raise ValueError(f"token decoder kind {self.kind!r} does not go with prefix_length {self.prefix_length}")
+
 
 @dataclass(frozen=True)
 class BlockConfig:
@@ -95,6 +122,23 @@ class BlockConfig:
     block_decoder: StackConfig
     token_decoder: TokenDecoderConfig
     family: str = "block"
+
+    def __post_init__(self) -> None:
+        embedder, width = self.embedder, self.block_decoder.width
+        if self.block_length < 1:
+            raise ValueError(f"block_length {self.block_length} must be at least 1")
+        if embedder.kind == "lookup" and embedder.width * self.block_length != width:
+            raise ValueError(
+                f"a lookup embedder of width {embedder.width} makes blocks of {self.block_length} tokens "
+                f"{embedder.width * self.block_length} wide, but the block decoder's width is {width}"
+            )
+        if embedder.stack is not None and embedder.cls_tokens + self.block_length > ENCODER_POSITIONS:
+            raise ValueError(f"the encoder takes {ENCODER_POSITIONS} tokens, cls_tokens and block together")
+
+    @property
+    def slots(self) -> int:
+        """Vectors that a context embedding becomes in the token decoder."""
+        return self.token_decoder.prefix_length or self.block_length
 
     @property
     def first(self) -> int:

@@ -1,25 +1,90 @@
-"""Embedders: L tokens become one block embedding (paper, section 2.2 and appendix F.1)."""
+"""Embedders: L tokens become one block embedding (paper, section 2.2 and appendix F.1).
+
+All of them map tokens [B, N, L] and their validity [B, N, L] (``None``: all valid) to block embeddings [B, N, D].
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.models.config import BlockConfig
+from pipeline.models.roberta import RobertaEncoder
+
+CLS_TOKEN = 0
 
 
-class LookupEmbedder(nn.Module):
+class Embedder(nn.Module):
+    """Base of the embedders. ``projection`` maps the concatenated token vectors to D; lookup has none."""
+
+    projection: nn.Linear | None
+
+
+class LookupEmbedder(Embedder):
     """Concatenates the table rows of a block's tokens, each D / L wide. Padding is embedded as the token it holds."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(config.vocabulary, config.embedder.width)
+        self.projection = None
 
     def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Tokens [B, N, L] -> block embeddings [B, N, D]; ``valid`` [B, N, L] changes nothing here."""
         rows: Tensor = self.embedding(blocks)
         return rows.flatten(2)
 
 
-def build_embedder(config: BlockConfig) -> nn.Module:
+class ProjectionEmbedder(Embedder):
+    """Projects the concatenated table rows to D, whatever their width: the form that uptraining starts from."""
+
+    projection: nn.Linear
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        width = config.embedder.width
+        self.embedding = nn.Embedding(config.vocabulary, width)
+        self.projection = nn.Linear(config.block_length * width, config.block_decoder.width)
+
+    def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
+        projected: Tensor = self.projection(self.embedding(blocks).flatten(2))
+        return projected
+
+
+class EncoderEmbedder(Embedder):
+    """Encodes each block with RoBERTa and projects the concatenated outputs to D.
+
+    With ``cls_tokens`` = n, n leading tokens are added and their outputs alone are projected.
+    """
+
+    projection: nn.Linear
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        embedder = config.embedder
+        assert embedder.stack is not None
+        self.cls_tokens = embedder.cls_tokens
+        self.encoder = RobertaEncoder(config.vocabulary, embedder.stack, embedder.padding_token)
+        outputs = self.cls_tokens or config.block_length
+        self.projection = nn.Linear(outputs * embedder.stack.width, config.block_decoder.width)
+
+    def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
+        tokens = blocks.flatten(0, 1)
+        keys = None if valid is None else valid.flatten(0, 1)
+        if self.cls_tokens:
+            leading = tokens.new_full((len(tokens), self.cls_tokens), CLS_TOKEN)
+            tokens = torch.cat([leading, tokens], dim=1)
+            keys = None if keys is None else torch.cat([torch.ones_like(leading, dtype=torch.bool), keys], dim=1)
+        encoded = self.encoder(tokens, keys)
+        outputs = encoded[:, : self.cls_tokens] if self.cls_tokens else encoded
+        projected: Tensor = self.projection(outputs.flatten(1))
+        return projected.view(*blocks.shape[:2], -1)
+
+
+def build_embedder(config: BlockConfig) -> Embedder:
     """The embedder that ``config.embedder.kind`` names."""
-    return LookupEmbedder(config)
+    kinds: dict[str, type[LookupEmbedder | ProjectionEmbedder | EncoderEmbedder]] = {
+        "lookup": LookupEmbedder,
+        "projection": ProjectionEmbedder,
+        "roberta": EncoderEmbedder,
+        "cls": EncoderEmbedder,
+    }
+    return kinds[config.embedder.kind](config)

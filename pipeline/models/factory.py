@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.config import BlockConfig, ModelConfig
 from pipeline.models.language_model import LanguageModel
-from pipeline.models.token_decoders import TokenDecoder
+from pipeline.models.t5 import T5Layer
+from pipeline.models.token_decoders import CrossAttentionTokenDecoder
 from pipeline.models.vanilla import VanillaTransformer
 
 __all__ = ["LanguageModel", "build", "initialise"]
@@ -28,27 +29,49 @@ def build(config: ModelConfig, device: torch.device | str = "cpu") -> LanguageMo
 def initialise(model: LanguageModel, seed: int) -> None:
     """Draw every weight anew, as the published code does; the same on every device.
 
-    Norms are 1 and 0, biases 0, matrices and tables normal: standard deviation 0.02, but 1 / sqrt(inputs) for the
-    projections between embedder, block decoder and token decoder.
+    Norms are 1 and 0, biases 0, matrices and tables normal. Their standard deviation is 0.02, in the projections
+    between embedder, block decoder and token decoder 1 / sqrt(inputs), in a T5 decoder T5's own.
     """
     generator = torch.Generator().manual_seed(seed)
+    deviations = _deviations(model)
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
+        for name, weight in module.named_parameters(recurse=False):
             if name == "bias":
-                parameter.zero_()
-            elif isinstance(module, nn.LayerNorm):
-                parameter.fill_(1.0)
+                weight.zero_()
+            elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+                weight.fill_(1.0)
             else:
-                parameter.copy_(_normal(parameter, 0.02, generator))
-    if isinstance(model, BlockTransformer):
-        for linear in _projections(model):
-            linear.weight.copy_(_normal(linear.weight, linear.in_features**-0.5, generator))
+                normal = torch.empty(weight.shape).normal_(generator=generator)
+                weight.copy_(normal.mul_(deviations.get(module, 0.02)))
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight[module.padding_idx].zero_()
 
 
-def _normal(parameter: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
-    return torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator)
+def _deviations(model: LanguageModel) -> dict[nn.Module, Tensor | float]:
+    """Standard deviations other than 0.02, by module; a tensor [outputs, 1] where rows differ."""
+    if not isinstance(model, BlockTransformer):
+        return {}
+    linears = [model.token_decoder.expansion]
+    if model.embedder.projection is not None:
+        linears.append(model.embedder.projection)
+    deviations: dict[nn.Module, Tensor | float] = {linear: linear.in_features**-0.5 for linear in linears}
+    if isinstance(model.token_decoder, CrossAttentionTokenDecoder):
+        deviations |= _t5_deviations(model.token_decoder)
+    return deviations
 
 
-def _projections(model: BlockTransformer) -> list[nn.Linear]:
-    assert isinstance(model.token_decoder, TokenDecoder)
-    return [model.token_decoder.expansion]
+def _t5_deviations(token_decoder: CrossAttentionTokenDecoder) -> dict[nn.Module, Tensor | float]:
+    decoder = token_decoder.decoder
+    width, head_width = decoder.config.width, decoder.config.head_width
+    deviations: dict[nn.Module, Tensor | float] = {token_decoder.embedding: 1.0, decoder.relative_bias: width**-0.5}
+    for layer in decoder.layers:
+        assert isinstance(layer, T5Layer)
+        rows = torch.full((layer.query_key_value.out_features, 1), width**-0.5)
+        rows[:width] *= head_width**-0.5
+        deviations[layer.query_key_value] = rows
+        deviations[layer.cross_query] = (width * head_width) ** -0.5
+        for linear in (layer.attention_output, layer.cross_keys_values, layer.cross_output):
+            deviations[linear] = width**-0.5
+        deviations[layer.feed_forward_in] = width**-0.5
+        deviations[layer.feed_forward_out] = decoder.config.feed_forward**-0.5
+    return deviations

@@ -20,6 +20,11 @@ class LanguageModel(nn.Module):
     def first(self) -> int:
         return self.config.first
 
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, D]: :meth:`logits` of a hidden state is its product with this matrix, transposed."""
+        raise NotImplementedError
+
     def forward(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         """Logits [B, T - first, V]: row i predicts position ``first + i`` of ``tokens`` [B, T] from those before it.
 

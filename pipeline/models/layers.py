@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.attention import Mask, Rotary, attend, causal_mask, rotary, rotate
+from pipeline.models.attention import Mask, Rotary, attend, causal_mask, rotary, rotate, split_heads
 from pipeline.models.config import StackConfig
 
 
@@ -39,16 +39,14 @@ class Layer(nn.Module):
 
         ``table`` is :meth:`Stack.rotary` of the positions of ``x``.
         """
-        config = self.config
-        packed = self.query_key_value(self.attention_norm(x))
-        heads = packed.unflatten(-1, (-1, config.head_width)).transpose(1, 2)
-        query, key, value = heads.split([config.heads, config.kv_heads, config.kv_heads], dim=1)
+        query, key, value = split_heads(self.query_key_value(self.attention_norm(x)), self.config)
         return rotate(query, table), rotate(key, table), value
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """The layer's output from its input and the heads' concatenated outputs, both [B, T, D]."""
         inner = F.gelu(self.feed_forward_in(self.feed_forward_norm(x)))
-        return x + self.attention_output(attended) + self.feed_forward_out(inner)
+        output: Tensor = x + self.attention_output(attended) + self.feed_forward_out(inner)
+        return output
 
 
 class Stack(nn.Module):

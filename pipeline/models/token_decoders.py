@@ -10,10 +10,16 @@ from torch import Tensor, nn
 
 from pipeline.models.config import BlockConfig
 from pipeline.models.layers import Stack
+from pipeline.models.t5 import T5Decoder
 
 
 class TokenDecoder(nn.Module):
-    """What the token decoders share: their own token embedding, and the expansion of a context into slots."""
+    """What the token decoders share: their own token embedding, and the expansion of a context into slots.
+
+    ``start_token`` stands before a block's first token where the slots do not (the published models' ids).
+    """
+
+    start_token: int | None = None
 
     def __init__(self, config: BlockConfig, slots: int) -> None:
         super().__init__()
@@ -25,7 +31,18 @@ class TokenDecoder(nn.Module):
     def expand(self, context: Tensor) -> Tensor:
         """Context embeddings [M, D] -> slots [M, slots, token decoder width]."""
         expanded: Tensor = self.expansion(context)
-        return expanded.unflatten(-1, (self.slots, self.width))
+        return expanded.view(*context.shape[:-1], self.slots, self.width)
+
+    def shifted(self, tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The block's tokens after the start token, without the last one, and which of them are valid; [M, L]."""
+        assert self.start_token is not None
+        inputs = torch.cat([tokens.new_full((len(tokens), 1), self.start_token), tokens[:, :-1]], dim=1)
+        return inputs, None if valid is None else after_ones(valid, 1)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, width]; see :attr:`LanguageModel.head_weight`."""
+        raise NotImplementedError
 
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """[M, L, width]: row j is what predicts token j from the context and the block's tokens before j."""
@@ -44,11 +61,13 @@ class PrefixTokenDecoder(TokenDecoder):
         self.stack = Stack(config.token_decoder.stack)
         self.head = nn.Linear(self.width, config.vocabulary, bias=False)
 
+    @property
+    def head_weight(self) -> Tensor:
+        return self.head.weight
+
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         inputs = torch.cat([self.expand(context), self.embedding(tokens[:, :-1])], dim=1)
-        if valid is not None:
-            valid = torch.cat([valid.new_ones(len(valid), self.slots), valid[:, :-1]], dim=1)
-        hidden: Tensor = self.stack(inputs, valid)
+        hidden: Tensor = self.stack(inputs, None if valid is None else after_ones(valid, self.slots))
         return hidden[:, self.slots - 1 :]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -56,6 +75,55 @@ class PrefixTokenDecoder(TokenDecoder):
         return logits
 
 
+class SummationTokenDecoder(TokenDecoder):
+    """Slot j is added to the j-th input embedding, the start token's being the first."""
+
+    start_token = 0
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__(config, config.block_length)
+        self.stack = Stack(config.token_decoder.stack)
+        self.head = nn.Linear(self.width, config.vocabulary, bias=False)
+
+    def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        inputs, inputs_valid = self.shifted(tokens, valid)
+        hidden: Tensor = self.stack(self.embedding(inputs) + self.expand(context), inputs_valid)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+class CrossAttentionTokenDecoder(TokenDecoder):
+    """A T5 decoder that attends to the slots. Its head is the embedding, on hidden states scaled by width ** -0.5."""
+
+    start_token = 1
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__(config, config.block_length)
+        self.decoder = T5Decoder(config.token_decoder.stack)
+
+    def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        inputs, inputs_valid = self.shifted(tokens, valid)
+        decoded = self.decoder(self.embedding(inputs), inputs_valid, self.expand(context))
+        hidden: Tensor = decoded * self.width**-0.5
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.embedding.weight.T
+
+
+def after_ones(valid: Tensor, leading: int) -> Tensor:
+    """``valid`` [M, L] without its last column, after ``leading`` columns that are always valid."""
+    return torch.cat([valid.new_ones(len(valid), leading), valid[:, :-1]], dim=1)
+
+
 def build_token_decoder(config: BlockConfig) -> TokenDecoder:
     """The token decoder that ``config.token_decoder.kind`` names."""
-    return PrefixTokenDecoder(config)
+    kinds: dict[str, type[PrefixTokenDecoder | SummationTokenDecoder | CrossAttentionTokenDecoder]] = {
+        "prefix": PrefixTokenDecoder,
+        "summation": SummationTokenDecoder,
+        "cross_attention": CrossAttentionTokenDecoder,
+    }
+    return kinds[config.token_decoder.kind](config)

@@ -21,6 +21,10 @@ class VanillaTransformer(LanguageModel):
         self.stack = Stack(config.stack)
         self.head = nn.Linear(config.stack.width, config.vocabulary, bias=False)
 
+    @property
+    def head_weight(self) -> Tensor:
+        return self.head.weight
+
     def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         seen = tokens[:, :-1]
         if valid is not None:

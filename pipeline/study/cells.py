@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 
 from pipeline.errors import UserError
@@ -21,33 +22,61 @@ from pipeline.study.schema import EmbedderVariant, Json, Pretrain, Size, StackOv
 
 @dataclass(frozen=True)
 class Cell:
-    """One model of the grid. ``block_length`` and ``variant`` are ``None`` for a vanilla cell."""
+    """One model of the study.
+
+    ``family`` is ``vanilla``, ``block``, or ``pretrained`` for a model trained elsewhere, whose ``size`` is its name.
+    ``block_length`` and ``variant`` are set for block cells alone. ``source`` is the cell whose weights an uptrained
+    cell starts from; its ``size`` is then the source's.
+    """
 
     family: str
     size: str
-    seed: int
+    seed: int = 0
     block_length: int | None = None
     variant: str | None = None
+    source: str | None = None
 
     @property
     def name(self) -> str:
         """The DVC item, the results file and the MLflow run: axis values joined as DVC joins them."""
-        axes = (self.family, self.size, self.block_length, self.variant, self.seed)
+        if self.family == "pretrained":
+            return self.size
+        axes = (self.family, self.source or self.size, self.block_length, self.variant, self.seed)
         return "-".join(str(value) for value in axes if value is not None)
 
 
 def cells(study: Study) -> list[Cell]:
-    """Every cell of the study's grid, vanilla first, in the grid's order."""
+    """Every cell of the study: models trained elsewhere, then the grid's vanilla, block and uptrained cells."""
+    elsewhere = [Cell("pretrained", name) for name in study.pretrained]
+    return elsewhere + _vanilla_cells(study) + _block_cells(study) + _uptrained_cells(study)
+
+
+def _vanilla_cells(study: Study) -> list[Cell]:
+    return [Cell("vanilla", size, seed) for size in study.grid.vanilla.size for seed in study.grid.seed]
+
+
+def _block_cells(study: Study) -> list[Cell]:
     grid = study.grid
-    vanilla = [Cell("vanilla", size, seed) for size in grid.vanilla.size for seed in grid.seed]
-    block = [
+    return [
         Cell("block", size, seed, block_length, variant)
         for size in grid.block.size
         for block_length in grid.block.block_length
         for variant in grid.block.variant
         for seed in grid.seed
     ]
-    return vanilla + block
+
+
+def _uptrained_cells(study: Study) -> list[Cell]:
+    grid = study.grid
+    sizes = {cell.name: cell.size for cell in _vanilla_cells(study)}
+    sizes |= {name: model.size for name, model in study.pretrained.items() if model.size}
+    return [
+        Cell("block", sizes.get(source, source), seed, block_length, variant, source)
+        for source in grid.uptrained.source
+        for block_length in grid.uptrained.block_length
+        for variant in grid.uptrained.variant
+        for seed in grid.seed
+    ]
 
 
 def find_cell(study: Study, name: str) -> Cell:
@@ -61,32 +90,39 @@ def find_cell(study: Study, name: str) -> Cell:
 def model_config(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
     """The cell's architecture for a vocabulary of that many tokens, padding included.
 
-    Raises :class:`UserError` where size, variant and block length do not fit together.
+    A model trained elsewhere brings its own; its checkpoint tells. Raises :class:`UserError` where size, variant and block length do not fit together.
     """
+    assert cell.family != "pretrained"
     size = study.sizes[cell.size]
     context_length = study.pretrain.context_length
     try:
         if cell.family == "vanilla":
-            stack = _stack(size, StackOverride(), size.layers, window=size.window)
+            stack = _stack(size, [], size.layers, size.window)
             return VanillaConfig(vocabulary, context_length, stack)
-        assert cell.block_length is not None and cell.variant is not None
+        assert cell.block_length is not None
+        assert cell.variant is not None
         return _block_config(size, study.variants[cell.variant], cell.block_length, vocabulary, context_length)
     except ValueError as error:
         raise UserError(f"cell {cell.name}: {error}") from None
 
 
-def learning_rate(study: Study, cell: Cell) -> float:
-    """The peak learning rate: the size's own, or the study's."""
-    own = study.sizes[cell.size].learning_rate
-    return study.pretrain.learning_rate if own is None else own
+def pretraining(study: Study, cell: Cell) -> Pretrain:
+    """The study's training keys with those that the cell's size changes."""
+    changed = {key: value for key, value in vars(study.sizes[cell.size].pretrain).items() if value is not None}
+    return dataclasses.replace(study.pretrain, **changed)
 
 
-def fingerprint(config: ModelConfig, pretrain: Pretrain, learning_rate: float, seed: int, corpus_hash: str) -> str:
+def training_steps(pretrain: Pretrain) -> int:
+    """Optimizer steps that see ``pretrain.tokens`` tokens, the last one whole."""
+    return math.ceil(pretrain.tokens / (pretrain.batch_size * pretrain.context_length))
+
+
+def fingerprint(config: ModelConfig, pretrain: Pretrain, padding: bool, seed: int, corpus_hash: str) -> str:
     """A hash of everything that decides a cell's weights; a checkpoint made under another one is never continued."""
     made_of: Json = {
         "model": dataclasses.asdict(config),
         "pretrain": dataclasses.asdict(pretrain),
-        "learning_rate": learning_rate,
+        "padding": padding,
         "seed": seed,
         "corpus": corpus_hash,
     }
@@ -106,21 +142,27 @@ def default_heads(width: int) -> int:
     return max(width // head_width, 1)
 
 
-def _stack(size: Size, override: StackOverride, layers: int, window: int | None = None) -> StackConfig:
-    width = override.width or size.width
-    same_width = width == size.width
-    heads = override.heads or (size.heads if same_width and size.heads else default_heads(width))
-    kv_heads = override.kv_heads or (size.kv_heads if same_width and size.kv_heads else heads)
-    feed_forward = override.feed_forward or (size.feed_forward if same_width and size.feed_forward else 4 * width)
-    return StackConfig(override.layers or layers, width, heads, kv_heads, feed_forward, window)
+def _stack(size: Size, overrides: list[StackOverride], layers: int, window: int | None = None) -> StackConfig:
+    """A stack of the size's shape, changed by the first override that says so."""
+
+    def chosen(key: str) -> int | None:
+        return next((value for override in overrides if (value := getattr(override, key)) is not None), None)
+
+    width = chosen("width") or size.width
+    own = size if width == size.width else StackOverride()
+    heads = chosen("heads") or own.heads or default_heads(width)
+    kv_heads = chosen("kv_heads") or own.kv_heads or heads
+    feed_forward = chosen("feed_forward") or own.feed_forward or 4 * width
+    return StackConfig(chosen("layers") or layers, width, heads, kv_heads, feed_forward, window)
 
 
-def _block_config(
-    size: Size, variant: Variant, block_length: int, vocabulary: int, context_length: int
-) -> BlockConfig:
+def _block_config(size: Size, variant: Variant, block_length: int, vocabulary: int, context_length: int) -> BlockConfig:
     block_layers, token_layers = split_layers(size.layers, variant.allocation)
-    block_decoder = _stack(size, variant.block_decoder, block_layers)
+    block_decoder = _stack(size, [variant.block_decoder, size.block_decoder], block_layers)
     decoder = variant.token_decoder
+    token_stack = _stack(size, [decoder, size.token_decoder], token_layers)
+    if decoder.kind == "cross_attention":
+        token_stack = dataclasses.replace(token_stack, norm_eps=1e-6)
     return BlockConfig(
         vocabulary=vocabulary,
         context_length=context_length,
@@ -129,7 +171,7 @@ def _block_config(
         block_decoder=block_decoder,
         token_decoder=TokenDecoderConfig(
             decoder.kind,
-            _stack(size, decoder, token_layers),
+            token_stack,
             decoder.prefix_length if decoder.kind == "prefix" else 0,
         ),
     )

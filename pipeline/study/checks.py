@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.study.cells import cells, model_config
+from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
 from pipeline.study.schema import Study
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 SOURCES = ("sotu", "files", "huggingface")
 EMBEDDERS = ("lookup", "projection", "roberta", "cls")
 TOKEN_DECODERS = ("prefix", "summation", "cross_attention")
+UPTRAINING_METHODS = ("partition", "skip", "duplicate")
+FORMATS = ("huggingface", "published")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -25,11 +27,15 @@ def check(study: Study, path: Path) -> None:
         _check_corpus(study)
         _check_sizes(study)
         _check_variants(study)
+        _check_pretrained(study)
         _check_grid(study)
         _check_pretrain(study)
+        _check_evaluate(study)
         _check_benchmark(study)
         for cell in cells(study):
-            model_config(study, cell, vocabulary=64)
+            if cell.family != "pretrained":
+                model_config(study, cell, vocabulary=64)
+                _check_steps(study, cell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -55,14 +61,20 @@ def _positive(key: str, value: int | float | None) -> None:
 
 
 def _check_names(study: Study) -> None:
-    named = {"name": [study.name], "sizes": study.sizes, "variants": study.variants, "benchmark.settings": study.benchmark.settings}
+    named = {
+        "name": [study.name],
+        "sizes": study.sizes,
+        "variants": study.variants,
+        "pretrained": study.pretrained,
+        "benchmark.settings": study.benchmark.settings,
+    }
     for key, names in named.items():
         for name in names:
             _require(
                 bool(NAME.fullmatch(str(name))) and len(str(name)) <= 64,
                 key,
                 name,
-                "a name holds letters, digits, '_' and '.', starts with a letter or digit, and has at most 64 characters",
+                "a name has letters, digits and '_', starts with a letter or digit, and is at most 64 long",
             )
 
 
@@ -79,15 +91,40 @@ def _check_corpus(study: Study) -> None:
         _require(0 < value < 0.5, f"corpus.{key}", value, "it must be between 0 and 0.5")
     _positive("corpus.max_documents", corpus.max_documents)
     if tokenize.tokenizer is None:
-        _require(tokenize.vocabulary >= 258, "tokenize.vocabulary", tokenize.vocabulary, "byte-level BPE needs at least 258 (256 bytes, end of text, padding)")
+        _require(
+            tokenize.vocabulary >= 258,
+            "tokenize.vocabulary",
+            tokenize.vocabulary,
+            "byte-level BPE needs at least 258 (256 bytes, end of text, padding)",
+        )
     _positive("tokenize.shard_tokens", tokenize.shard_tokens)
+    for split, paths in tokenize.indexed.items():
+        key = f"tokenize.indexed.{split}"
+        # Evaluation reads the test documents' text, which token files lack.
+        _choice("tokenize.indexed", split, ("train", "validation"))
+        _require(bool(paths), key, paths, "it needs at least one path of a .bin and .idx pair, given without the ending")
+        _require(tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with")
+
+
+STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
+PRETRAIN_KEYS = ("learning_rate", "batch_size", "tokens")
+
+
+def _all_positive(key: str, values: object, names: Iterable[str]) -> None:
+    for name in names:
+        _positive(f"{key}.{name}", getattr(values, name))
 
 
 def _check_sizes(study: Study) -> None:
     _require(bool(study.sizes), "sizes", study.sizes, "define at least one size")
     for name, size in study.sizes.items():
-        for key in ("layers", "width", "heads", "kv_heads", "feed_forward", "window", "learning_rate"):
-            _positive(f"sizes.{name}.{key}", getattr(size, key))
+        key = f"sizes.{name}"
+        _all_positive(key, size, (*STACK_KEYS, "window"))
+        _all_positive(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
+        _all_positive(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
+        _all_positive(f"{key}.pretrain", size.pretrain, PRETRAIN_KEYS)
+        warmup = size.pretrain.warmup_steps
+        _require(warmup is None or warmup >= 0, f"{key}.pretrain.warmup_steps", warmup, "it is 0 or more")
 
 
 def _check_variants(study: Study) -> None:
@@ -101,14 +138,31 @@ def _check_variants(study: Study) -> None:
             variant.allocation,
             "it is [block decoder share, token decoder share], both greater than 0",
         )
-        _positive(f"{key}.token_decoder.prefix_length", variant.token_decoder.prefix_length)
-        _positive(f"{key}.embedder.layers", variant.embedder.layers)
-        _positive(f"{key}.embedder.cls_tokens", variant.embedder.cls_tokens)
-        _positive(f"{key}.embedder.width", variant.embedder.width)
-        _positive(f"{key}.embedder.heads", variant.embedder.heads)
-        for part in ("block_decoder", "token_decoder"):
-            for field in ("layers", "width", "heads", "kv_heads", "feed_forward"):
-                _positive(f"{key}.{part}.{field}", getattr(getattr(variant, part), field))
+        if variant.init is not None:
+            _choice(f"{key}.init.method", variant.init.method, UPTRAINING_METHODS)
+        _all_positive(f"{key}.embedder", variant.embedder, ("layers", "width", "heads", "cls_tokens"))
+        _all_positive(f"{key}.block_decoder", variant.block_decoder, STACK_KEYS)
+        _all_positive(f"{key}.token_decoder", variant.token_decoder, (*STACK_KEYS, "prefix_length"))
+
+
+def _uptraining_sources(study: Study) -> list[str]:
+    vanilla = [cell.name for cell in cells(study) if cell.family == "vanilla"]
+    return vanilla + [name for name, model in study.pretrained.items() if model.size]
+
+
+def _check_block_lengths(study: Study, key: str, lengths: list[int]) -> None:
+    context_length = study.pretrain.context_length
+    for value in lengths:
+        _require(value >= 1, key, value, "a block holds at least 1 token")
+        right = f"it must divide pretrain.context_length ({context_length})"
+        _require(context_length % value == 0, key, value, right)
+
+
+def _check_pretrained(study: Study) -> None:
+    for name, model in study.pretrained.items():
+        _choice(f"pretrained.{name}.format", model.format, FORMATS)
+        if model.size is not None:
+            _choice(f"pretrained.{name}.size", model.size, study.sizes)
 
 
 def _check_grid(study: Study) -> None:
@@ -117,60 +171,109 @@ def _check_grid(study: Study) -> None:
         ("grid.vanilla.size", grid.vanilla.size, study.sizes),
         ("grid.block.size", grid.block.size, study.sizes),
         ("grid.block.variant", grid.block.variant, study.variants),
+        ("grid.uptrained.variant", grid.uptrained.variant, study.variants),
+        ("grid.uptrained.source", grid.uptrained.source, _uptraining_sources(study)),
     ):
         for name in used:
             _choice(key, name, defined)
-    for value in grid.block.block_length:
-        _require(value >= 1, "grid.block.block_length", value, "a block holds at least 1 token")
-        _require(
-            study.pretrain.context_length % value == 0,
-            "grid.block.block_length",
-            value,
-            f"it must divide pretrain.context_length ({study.pretrain.context_length})",
-        )
+    _check_block_lengths(study, "grid.block.block_length", grid.block.block_length)
+    _check_block_lengths(study, "grid.uptrained.block_length", grid.uptrained.block_length)
+    for name in grid.block.variant:
+        initialised = study.variants[name].init is not None
+        _require(not initialised, "grid.block.variant", name, "it has init, so it belongs under grid.uptrained")
+    for name in grid.uptrained.variant:
+        initialised = study.variants[name].init is not None
+        _require(initialised, "grid.uptrained.variant", name, f"say how it starts: variants.{name}.init")
     for value in grid.seed:
         _require(value >= 0, "grid.seed", value, "a seed is 0 or more")
     for name in grid.block.size:
-        _require(study.sizes[name].layers >= 2, f"sizes.{name}.layers", study.sizes[name].layers, "a block transformer splits its layers, so it needs at least 2")
+        _require(
+            study.sizes[name].layers >= 2,
+            f"sizes.{name}.layers",
+            study.sizes[name].layers,
+            "a block transformer splits its layers, so it needs at least 2",
+        )
     names = [cell.name for cell in cells(study)]
-    _require(bool(names), "grid", "no cell", "name at least one size under grid.vanilla.size, or size, block_length and variant under grid.block")
+    _require(
+        bool(names),
+        "grid",
+        "no cell",
+        "name at least one size under grid.vanilla.size, or size, block_length and variant under grid.block",
+    )
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.lower(), name)
-        _require(seen[name.lower()] is name, "grid", name, f"two cells are called {name!r} and {other!r}; remove the duplicate (upper and lower case count as one)")
+        _require(
+            seen[name.lower()] is name,
+            "grid",
+            name,
+            f"two cells are called {name!r} and {other!r}; remove the duplicate (upper and lower case count as one)",
+        )
 
 
 def _check_pretrain(study: Study) -> None:
     pretrain = study.pretrain
-    for key in ("context_length", "tokens", "batch_size", "learning_rate", "validate_every", "validation_tokens", "checkpoint_every"):
-        _positive(f"pretrain.{key}", getattr(pretrain, key))
+    names = (
+        "context_length",
+        "tokens",
+        "batch_size",
+        "learning_rate",
+        "validate_every",
+        "validation_tokens",
+        "checkpoint_every",
+    )
+    _all_positive("pretrain", pretrain, names)
     _choice("pretrain.precision", pretrain.precision, PRECISIONS)
     _require(pretrain.warmup_steps >= 0, "pretrain.warmup_steps", pretrain.warmup_steps, "it is 0 or more")
-    _require(0 <= pretrain.final_learning_rate <= 1, "pretrain.final_learning_rate", pretrain.final_learning_rate, "it is a fraction of the peak, 0 to 1")
+    _require(
+        0 <= pretrain.final_learning_rate <= 1,
+        "pretrain.final_learning_rate",
+        pretrain.final_learning_rate,
+        "it is a fraction of the peak, 0 to 1",
+    )
     _require(
         len(pretrain.betas) == 2 and all(0 <= beta < 1 for beta in pretrain.betas),
-        "pretrain.betas", pretrain.betas, "it is two numbers from 0 to below 1",
+        "pretrain.betas",
+        pretrain.betas,
+        "it is two numbers from 0 to below 1",
     )
     _require(pretrain.weight_decay >= 0, "pretrain.weight_decay", pretrain.weight_decay, "it is 0 or more")
     _positive("pretrain.gradient_clip", pretrain.gradient_clip)
     hardware = study.hardware
     _choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
-    for key in ("devices", "num_nodes", "micro_batch_size", "log_every"):
-        _positive(f"hardware.{key}", getattr(hardware, key))
+    _all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "log_every"))
     _require(hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
 
 
+def _check_evaluate(study: Study) -> None:
+    evaluate, context = study.evaluate, study.pretrain.context_length
+    _all_positive("evaluate", evaluate, ("limit", "stride", "max_documents", "long_context_tokens"))
+    right = f"it is at most pretrain.context_length ({context}), so that no token is skipped"
+    _require((evaluate.stride or 1) <= context, "evaluate.stride", evaluate.stride, right)
+    for key in ("few_shot", "needle", "samples"):
+        _require(getattr(evaluate, key) >= 0, f"evaluate.{key}", getattr(evaluate, key), "it is 0 or more")
+    for multiple in evaluate.long_context:
+        _positive("evaluate.long_context", multiple)
+    _choice("evaluate.precision", evaluate.precision, PRECISIONS)
+
+
+def _check_steps(study: Study, cell: Cell) -> None:
+    pretrain = pretraining(study, cell)
+    steps = training_steps(pretrain)
+    _require(
+        pretrain.warmup_steps < steps,
+        "pretrain.warmup_steps",
+        pretrain.warmup_steps,
+        f"it must be less than the {steps} steps of cell {cell.name} (tokens / (batch_size * context_length))",
+    )
+
+
 def _check_benchmark(study: Study) -> None:
-    evaluate, benchmark = study.evaluate, study.benchmark
-    _positive("evaluate.limit", evaluate.limit)
-    _positive("evaluate.stride", evaluate.stride)
-    _positive("evaluate.max_documents", evaluate.max_documents)
-    _require(evaluate.few_shot >= 0, "evaluate.few_shot", evaluate.few_shot, "it is 0 or more")
+    benchmark = study.benchmark
     _choice("benchmark.precision", benchmark.precision, PRECISIONS)
     _require(bool(benchmark.settings), "benchmark.settings", {}, "name at least one setting with prompt and new_tokens")
     for name, setting in benchmark.settings.items():
-        _positive(f"benchmark.settings.{name}.prompt", setting.prompt)
-        _positive(f"benchmark.settings.{name}.new_tokens", setting.new_tokens)
+        _all_positive(f"benchmark.settings.{name}", setting, ("prompt", "new_tokens"))
     for size in benchmark.batch_sizes:
         _positive("benchmark.batch_sizes", size)
     _positive("benchmark.repeats", benchmark.repeats)

@@ -36,11 +36,33 @@ class Tokenize:
     vocabulary: int = 4096
     end_of_text: str = "<|endoftext|>"
     shard_tokens: int = 100_000_000
+    indexed: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class StackOverride:
+    """What a size or a variant changes in one decoder's stack; ``None`` takes the size's own."""
+
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    feed_forward: int | None = None
+
+
+@dataclass
+class PretrainOverride:
+    """What a size changes in ``pretrain``."""
+
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    warmup_steps: int | None = None
+    tokens: int | None = None
 
 
 @dataclass
 class Size:
-    """A body budget that both families share."""
+    """A body budget that both families share. A variant's decoder keys take precedence over the size's."""
 
     layers: int
     width: int
@@ -48,18 +70,9 @@ class Size:
     kv_heads: int | None = None
     feed_forward: int | None = None
     window: int | None = None
-    learning_rate: float | None = None
-
-
-@dataclass
-class StackOverride:
-    """What a variant changes in one decoder's stack; ``None`` takes the size's."""
-
-    layers: int | None = None
-    width: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    feed_forward: int | None = None
+    block_decoder: StackOverride = field(default_factory=StackOverride)
+    token_decoder: StackOverride = field(default_factory=StackOverride)
+    pretrain: PretrainOverride = field(default_factory=PretrainOverride)
 
 
 @dataclass
@@ -78,12 +91,21 @@ class TokenDecoderVariant(StackOverride):
 
 
 @dataclass
+class Uptraining:
+    """How an uptrained cell starts from its source's weights (paper, section 3.7)."""
+
+    method: str = "partition"
+    mean_projection: bool = True
+
+
+@dataclass
 class Variant:
     allocation: list[int] = field(default_factory=lambda: [1, 1])
     padding: bool = True
     embedder: EmbedderVariant = field(default_factory=EmbedderVariant)
     block_decoder: StackOverride = field(default_factory=StackOverride)
     token_decoder: TokenDecoderVariant = field(default_factory=TokenDecoderVariant)
+    init: Uptraining | None = None
 
 
 @dataclass
@@ -99,10 +121,31 @@ class BlockGrid:
 
 
 @dataclass
+class UptrainedGrid:
+    source: list[str] = field(default_factory=list)
+    block_length: list[int] = field(default_factory=list)
+    variant: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Grid:
     vanilla: VanillaGrid
     block: BlockGrid
+    uptrained: UptrainedGrid = field(default_factory=UptrainedGrid)
     seed: list[int] = field(default_factory=lambda: [0])
+
+
+@dataclass
+class Pretrained:
+    """A model trained elsewhere. ``padding``: whether it saw random-length padding; ``None`` if its files tell.
+
+    ``size`` names the size whose shape it has, for uptraining from it.
+    """
+
+    path: str
+    format: str = "huggingface"
+    padding: bool | None = None
+    size: str | None = None
 
 
 @dataclass
@@ -128,8 +171,14 @@ class Evaluate:
     tasks: list[str] = field(default_factory=list)
     limit: int | None = None
     few_shot: int = 0
+    task_data: str | None = None
     stride: int | None = None
     max_documents: int | None = None
+    long_context: list[int] = field(default_factory=list)
+    long_context_tokens: int | None = None
+    needle: int = 0
+    samples: int = 0
+    precision: str = "auto"
 
 
 @dataclass
@@ -174,6 +223,7 @@ class Study:
     pretrain: Pretrain
     evaluate: Evaluate
     benchmark: Benchmark
+    pretrained: dict[str, Pretrained] = field(default_factory=dict)
     hardware: Hardware = field(default_factory=Hardware)
 
 

@@ -1,0 +1,59 @@
+# make repro: the study, from nothing to the report.   make test: the tests.   make help: the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help repro test check format ui lock clean
+.DEFAULT_GOAL := help
+
+help:           ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+repro: $(VENV)/.run   ## build the environment, run the study, end with its results
+	@python -m pipeline check
+	@dvc repro
+	@python -m pipeline show
+
+test: $(VENV)/.test   ## build the environment, run the tests
+	python -m pytest -m "not slow and not gpu"
+
+check: $(VENV)/.dev   ## lint, types, formatting
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(VENV)/.dev  ## format the code
+	ruff check --fix .
+	ruff format .
+
+ui: $(VENV)/.run      ## MLflow's UI on 127.0.0.1
+	@python -m pipeline ui
+
+lock:           ## write requirements.lock anew from pyproject.toml (torch stays as pinned there)
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet "$$(grep '^torch==' requirements.lock)" -e '.[dev]'
+	$(VENV)-lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu$$//' > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:          ## remove the environment; results stay
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python %d.%d found; 3.11 or newer is needed (PYTHON=... make)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@

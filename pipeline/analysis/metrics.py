@@ -1,0 +1,130 @@
+"""What can be compared: each number of a row with its name, unit and direction. Tables, figures and page share these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.analysis.table import Point, Row
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that each row has or lacks.
+
+    ``key`` is its column in results.csv and its name in MLflow; ``lower`` says which direction is better, ``None`` that neither is.
+    """
+
+    key: str
+    label: str
+    read: Callable[[Row], float | None]
+    lower: bool | None = None
+    logarithmic: bool = False
+
+    def of(self, point: Point) -> float | None:
+        """The mean over the point's seeds; ``None`` where a seed lacks it."""
+        values = [finite(self.read(row)) for row in point.rows]
+        present = [value for value in values if value is not None]
+        return sum(present) / len(present) if len(present) == len(values) else None
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or ``None`` in place of infinity and not-a-number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+LOSS = Metric("loss", "Loss (nats a token)", lambda row: row.evaluate.loss, lower=True)
+PARAMETERS = Metric(
+    "non_embedding_parameters",
+    "Non-embedding parameters",
+    lambda row: row.pretrain.non_embedding_parameters,
+    lower=True,
+    logarithmic=True,
+)
+TRAINING_FLOPS = Metric(
+    "training_flops", "Training FLOPs", lambda row: row.pretrain.training_flops, lower=True, logarithmic=True
+)
+TRAINING_TOKENS = Metric("tokens", "Training tokens", lambda row: row.pretrain.tokens, lower=True, logarithmic=True)
+
+QUALITY = (
+    LOSS,
+    Metric("perplexity", "Perplexity", lambda row: row.evaluate.perplexity, lower=True, logarithmic=True),
+    Metric(
+        "word_perplexity", "Word perplexity", lambda row: row.evaluate.word_perplexity, lower=True, logarithmic=True
+    ),
+    Metric("bits_per_byte", "Bits a byte", lambda row: row.evaluate.bits_per_byte, lower=True),
+)
+TRAINING = (
+    Metric(
+        "total_parameters",
+        "Parameters",
+        lambda row: row.pretrain.total_parameters,
+        lower=True,
+        logarithmic=True,
+    ),
+    PARAMETERS,
+    TRAINING_FLOPS,
+    TRAINING_TOKENS,
+    Metric("train_loss", "Training loss (nats a token)", lambda row: row.pretrain.train_loss, lower=True),
+    Metric("validation_loss", "Validation loss (nats a token)", lambda row: row.pretrain.validation_loss, lower=True),
+    Metric("training_seconds", "Training time (s)", lambda row: row.pretrain.seconds, lower=True, logarithmic=True),
+    Metric(
+        "training_tokens_per_second",
+        "Training tokens/s",
+        lambda row: row.pretrain.tokens_per_second,
+        lower=False,
+        logarithmic=True,
+    ),
+)
+GENERATION = (
+    ("tokens_per_second", "tokens/s", False),
+    ("decode_tokens_per_second", "decode tokens/s", False),
+    ("bytes_per_sample", "bytes a sample", True),
+    ("kv_bytes_per_sample", "KV cache bytes a sample", True),
+    ("time_to_first_token", "time to first token (s)", True),
+    ("latency_per_token", "latency a token (s)", True),
+    ("spread", "timing spread", True),
+    ("batch", "batch", None),
+)
+
+
+def readable(name: str) -> str:
+    """A name of params.yaml as words: ``decode_heavy`` becomes ``decode-heavy``."""
+    return name.replace("_", "-")
+
+
+def setting_metric(setting: str, field: str) -> Metric:
+    """One figure of one benchmark setting, such as ``decode_heavy_tokens_per_second``."""
+    label, lower = next((label, lower) for key, label, lower in GENERATION if key == field)
+
+    def read(row: Row) -> float | None:
+        measured = row.benchmark.settings.get(setting)
+        return None if measured is None else float(getattr(measured, field))
+
+    return Metric(f"{setting}_{field}", f"{readable(setting)} {label}", read, lower, logarithmic=field != "spread")
+
+
+def settings_of(rows: list[Row]) -> list[str]:
+    """The benchmark settings that any row has, in order."""
+    return list(dict.fromkeys(setting for row in rows for setting in row.benchmark.settings))
+
+
+def task_metrics(rows: list[Row]) -> list[Metric]:
+    """One metric for each task and score that any row has; perplexities are better lower, everything else higher."""
+    scores = dict.fromkeys((score.task, score.metric) for row in rows for score in row.evaluate.tasks)
+    return [_task_metric(task, metric) for task, metric in scores]
+
+
+def all_metrics(rows: list[Row]) -> list[Metric]:
+    """Every metric of these rows: quality, tasks, training, then generation by setting."""
+    generation = [setting_metric(setting, key) for setting in settings_of(rows) for key, _, _ in GENERATION]
+    return [*QUALITY, *task_metrics(rows), *TRAINING, *generation]
+
+
+def _task_metric(task: str, metric: str) -> Metric:
+    def read(row: Row) -> float | None:
+        return next((s.value for s in row.evaluate.tasks if (s.task, s.metric) == (task, metric)), None)
+
+    lower = any(word in metric for word in ("perplexity", "ppl", "bits_per_byte", "loss"))
+    return Metric(f"{task}_{metric}", f"{readable(task)} {metric}", read, lower, logarithmic="perplexity" in metric)

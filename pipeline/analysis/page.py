@@ -1,0 +1,164 @@
+"""The self-contained HTML page: no network, readable without scripts, every string escaped by the template engine."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.analysis import ordering, style
+from pipeline.analysis.figures import Drawing
+from pipeline.analysis.findings import Findings, environments
+from pipeline.analysis.metrics import LOSS, all_metrics, readable, setting_metric
+from pipeline.analysis.speedup import Estimate, Matched
+from pipeline.analysis.tables import IDENTITY, format_value, identity, summary_metrics
+from pipeline.study import Study
+
+FOLDER = Path(__file__).parent / "page"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A small table as text; the first column heads its rows."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    remark: str = ""
+
+
+def render(study: Study, findings: Findings, drawings: list[Drawing], figures: Path) -> str:
+    """The page as HTML, with the figures of the folder inlined as SVG."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=FileSystemLoader(FOLDER),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    first = findings.rows[0].evaluate
+    return environment.get_template("report.html").render(
+        css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
+        js=Markup((FOLDER / "report.js").read_text(encoding="utf-8")),
+        study=study.name,
+        headline=findings.headline,
+        notes=findings.notes,
+        cells=len(findings.rows),
+        documents=first.documents,
+        targets=f"{first.target_tokens:,}",
+        unigram=f"{first.unigram_loss:.3f}",
+        equal_quality=[_equal_quality(findings.quality[setting], setting) for setting in findings.settings],
+        equal_cost=_equal_cost(findings.costs),
+        orderings=[ordering.summary(comparisons) for comparisons in findings.orderings.values()],
+        figures=[_figure(drawing, figures) for drawing in drawings],
+        fits=TextTable("", (), ()),
+        refusals=[],
+        table=_cells(findings),
+        environments=_environments(findings),
+        configuration=_configuration(study),
+        data=_data(findings),
+    )
+
+
+def _equal_quality(matched: Matched, setting: str) -> TextTable:
+    head = ("At the loss of", "Loss", f"{matched.first} / {matched.second} tokens/s", "95 % interval")
+    rows = [(e.anchor, f"{e.at:.3f}", f"{e.value:.3g}×", _interval(e, "{:.3g}×")) for e in matched.estimates]
+    return TextTable(f"{readable(setting).capitalize()} generation", head, rows, matched.remark)
+
+
+def _equal_cost(costs: list[Matched]) -> TextTable:
+    rows = []
+    for matched in costs:
+        shape = "{:.3g}×" if matched.measured.logarithmic else "{:+.3f}"
+        ends = dict.fromkeys((*matched.estimates[:1], *matched.estimates[-1:]))
+        rows += [
+            (
+                f"{matched.first} against {matched.second}",
+                matched.equal.label,
+                style.short(estimate.at),
+                matched.measured.label,
+                shape.format(estimate.value),
+                _interval(estimate, shape),
+            )
+            for estimate in ends
+        ]
+    head = ("Series", "Equal", "At", "Compared", "Result", "95 % interval")
+    return TextTable("At equal cost", head, rows)
+
+
+def _interval(estimate: Estimate, shape: str) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "–"
+    return f"{shape.format(estimate.low)} to {shape.format(estimate.high)}"
+
+
+def _figure(drawing: Drawing, figures: Path) -> dict[str, str]:
+    svg = base64.b64encode((figures / f"{drawing.name}.svg").read_bytes()).decode("ascii")
+    return dataclasses.asdict(drawing) | {"svg": svg}
+
+
+def _cells(findings: Findings) -> dict[str, Any]:
+    metrics = all_metrics(findings.rows)
+    rows = []
+    for row in findings.rows:
+        names = [{"text": text, "number": None} for text in identity(row)[1:]]
+        numbers = [{"text": format_value(metric, row), "number": metric.read(row)} for metric in metrics]
+        rows.append({"name": row.name, "fields": names + numbers})
+    head = [name.replace("_", " ") for name in IDENTITY] + [metric.label for metric in metrics]
+    return {"head": head, "rows": rows}
+
+
+def _environments(findings: Findings) -> list[list[str]]:
+    return [
+        [
+            stage,
+            str(count),
+            used.device,
+            str(used.threads),
+            used.precision,
+            used.torch,
+            used.python,
+            used.revision[:12] + (" with changes" if used.dirty else ""),
+        ]
+        for stage, used, count in environments(findings.rows)
+    ]
+
+
+def _configuration(study: Study) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(dataclasses.asdict(study), sort_keys=False, allow_unicode=True))
+
+
+def _data(findings: Findings) -> dict[str, Any]:
+    """What the interactive plot shows: each configuration's mean over seeds."""
+    metrics = all_metrics(findings.rows)
+    setting = findings.settings[0] if findings.settings else ""
+    styles = style.series_styles(findings.points)
+    return {
+        "x": setting_metric(setting, "tokens_per_second").key if setting else "non_embedding_parameters",
+        "y": LOSS.key,
+        "shown": [metric.key for metric in summary_metrics(findings.rows)],
+        "metrics": [{"key": m.key, "label": m.label, "lower": m.lower, "logarithmic": m.logarithmic} for m in metrics],
+        "series": {
+            name: {"light": look.colour, "dark": style.on_dark(look.colour), "marker": look.marker}
+            for name, look in styles.items()
+        },
+        "points": [
+            {
+                "name": point.name,
+                "family": point.family,
+                "series": point.series,
+                "size": point.size,
+                "values": {metric.key: metric.of(point) for metric in metrics},
+            }
+            for point in findings.points
+        ],
+    }

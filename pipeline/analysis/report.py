@@ -1,0 +1,72 @@
+"""Everything in ``report/``: tables, figures, page, and the numbers that DVC and MLflow show."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.analysis import tables
+from pipeline.analysis.figures import draw_all
+from pipeline.analysis.findings import Findings, find, hardware
+from pipeline.analysis.page import render
+from pipeline.analysis.speedup import Matched
+from pipeline.analysis.table import Row, load_rows
+from pipeline.files import write_json, write_text
+from pipeline.study import Study
+
+
+def write_report(study: Study, folder: Path) -> Findings:
+    """Read every cell's results and write the report. Raises :class:`UserError` where a result is missing.
+
+    ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``pareto.csv`` and ``curves.csv`` to
+    plot and to quote; ``report.json`` with the headline, speed-ups, fronts and order; ``metrics/{cell}.json`` for
+    ``dvc metrics``.
+    """
+    rows = load_rows(study)
+    findings = find(rows)
+    figures = folder / "figures"
+    for stale in (figures, folder / "metrics"):
+        shutil.rmtree(stale, ignore_errors=True)
+    drawings = draw_all(findings.points, figures)
+    write_text(folder / "index.html", render(study, findings, drawings, figures))
+    write_text(folder / "results.csv", tables.results_csv(rows))
+    write_text(folder / "results.md", tables.results_markdown(rows, hardware(rows)))
+    write_text(folder / "curves.csv", tables.curves_csv(rows))
+    write_text(folder / "pareto.csv", tables.pareto_csv(rows, findings.fronts))
+    write_json(folder / "report.json", _summary(study, findings))
+    for row in rows:
+        write_json(folder / "metrics" / f"{row.name}.json", _cell_metrics(rows, row))
+    return findings
+
+
+def _summary(study: Study, findings: Findings) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "headline": findings.headline,
+        "cells": len(findings.rows),
+        "speedup": {
+            setting: _best(matched) for setting, matched in findings.quality.items() if matched.best is not None
+        },
+        "hypervolume": findings.hypervolumes,
+        "ordering": {
+            key: {"compared": len(found), "held": sum(comparison.holds for comparison in found)}
+            for key, found in findings.orderings.items()
+        },
+        "exceptions": [str(item) for found in findings.orderings.values() for item in found if not item.holds],
+        "pareto": {
+            name: [row.name for point in front.front for row in point.rows] for name, front in findings.fronts.items()
+        },
+        "notes": findings.notes,
+    }
+
+
+def _best(matched: Matched) -> dict[str, float]:
+    assert matched.best is not None
+    values = {"loss": matched.best.at, "ratio": matched.best.value, "low": matched.best.low, "high": matched.best.high}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _cell_metrics(rows: list[Row], row: Row) -> dict[str, float]:
+    values = {metric.key: metric.read(row) for metric in tables.summary_metrics(rows)}
+    return {key: value for key, value in values.items() if value is not None}

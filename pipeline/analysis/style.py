@@ -1,0 +1,90 @@
+"""How figures and page look: colours that colour-blind readers tell apart, a marker a series, numbers in short form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.analysis.table import Point, series_of
+
+# Paul Tol's "bright" scheme and Okabe and Ito's orange: distinct under the common colour vision deficiencies, and each
+# with a contrast of 3:1 or more to white.
+VANILLA = "#222222"
+COLOURS = ("#0072b2", "#b5540a", "#00845e", "#aa3377", "#7a5195", "#8a6d00", "#00838f", "#c1121f")
+DARK = {
+    "#222222": "#e6e6e6",
+    "#0072b2": "#56b4e9",
+    "#b5540a": "#f0913f",
+    "#00845e": "#2ecc9a",
+    "#aa3377": "#ee7fb8",
+    "#7a5195": "#b99be0",
+    "#8a6d00": "#e0c23a",
+    "#00838f": "#4fd0dd",
+    "#c1121f": "#ff7a7f",
+}
+MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
+GREY = "#b8b8b8"
+
+RC: dict[str, Any] = {
+    "svg.hashsalt": "blockscale",
+    "svg.fonttype": "none",
+    "font.size": 10.0,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 10.0,
+    "legend.fontsize": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "figure.dpi": 150.0,
+}
+
+
+@dataclass(frozen=True)
+class SeriesStyle:
+    """One series' colour and Matplotlib marker."""
+
+    colour: str
+    marker: str
+
+
+def series_styles(points: list[Point]) -> dict[str, SeriesStyle]:
+    """A style for each series, vanilla first, then by block length.
+
+    Where a study varies both, the colour tells the variant and the marker the block length; else both tell the one
+    that varies.
+    """
+    cells = {point.series: point.cell for point in points}
+    lengths = list(dict.fromkeys(cells[name].block_length for name in series_of(points) if name != "vanilla"))
+    variants = list(dict.fromkeys(cell.variant for cell in cells.values() if cell.variant is not None))
+    styles = {}
+    for name in series_of(points):
+        cell = cells[name]
+        if cell.variant is None:
+            styles[name] = SeriesStyle(VANILLA, "o")
+            continue
+        length, variant = lengths.index(cell.block_length), variants.index(cell.variant)
+        shade = variant if len(variants) > 1 else length
+        shape = length if len(lengths) > 1 else variant
+        styles[name] = SeriesStyle(COLOURS[shade % len(COLOURS)], MARKERS[shape % len(MARKERS)])
+    return styles
+
+
+def short(value: float | None) -> str:
+    """Three digits and an SI prefix: ``1.23M``, ``45.6K``, ``0.0123``; a dash for ``None``."""
+    if value is None:
+        return "–"
+    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{value / factor:.3g}{prefix}" if abs(value) < 999.5 * factor else f"{value / factor:.0f}{prefix}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+
+
+def on_dark(colour: str) -> str:
+    """The series' colour for a dark background: the same hue, lighter."""
+    return DARK[colour]

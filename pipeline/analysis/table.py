@@ -1,0 +1,133 @@
+"""One row a cell: its three result records read and checked against each other, and the cells of one seed-mean point."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pipeline.errors import UserError
+from pipeline.paths import checkpoint, result
+from pipeline.results import BenchmarkResult, EvaluateResult, PretrainResult, read_result
+from pipeline.study import Cell, Study, cells
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell and what each stage recorded about it."""
+
+    cell: Cell
+    pretrain: PretrainResult
+    evaluate: EvaluateResult
+    benchmark: BenchmarkResult
+
+    @property
+    def name(self) -> str:
+        return self.cell.name
+
+
+@dataclass(frozen=True)
+class Point:
+    """A configuration: cells that differ in their seed only. Every comparison is between points.
+
+    ``series`` is what a curve of the figures joins: one family, block length and variant, over its sizes.
+    """
+
+    name: str
+    family: str
+    series: str
+    size: str
+    rows: tuple[Row, ...]
+
+    @property
+    def cell(self) -> Cell:
+        return self.rows[0].cell
+
+
+def load_rows(study: Study) -> list[Row]:
+    """Every cell's row, in the grid's order.
+
+    Raises :class:`UserError` for a missing result, for one that was measured on other weights than the cell's, and
+    for cells that were scored on different documents or tokens, whose losses do not compare.
+    """
+    rows = [_load_row(cell) for cell in cells(study)]
+    _check_same_targets(rows)
+    return rows
+
+
+def points(rows: list[Row]) -> list[Point]:
+    """The rows joined over seeds, in the order of their first cells."""
+    several_variants = len({row.cell.variant for row in rows if row.cell.variant is not None}) > 1
+    groups: dict[tuple[str, str, int | None, str | None], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.cell.family, row.cell.size, row.cell.block_length, row.cell.variant), []).append(row)
+    return [
+        Point(
+            "-".join(str(part) for part in _axes(group[0])),
+            group[0].cell.family,
+            _series(group[0], several_variants),
+            group[0].cell.size,
+            tuple(group),
+        )
+        for group in groups.values()
+    ]
+
+
+def series_of(points: list[Point]) -> list[str]:
+    """The series' labels, vanilla first, then by block length."""
+    first = {point.series: (point.family != "vanilla", point.cell.block_length or 0) for point in reversed(points)}
+    return sorted(dict.fromkeys(point.series for point in points), key=lambda series: first[series])
+
+
+def read_curve(cell: str) -> dict[str, list[float]] | None:
+    """The cell's training curve by column, ``nan`` where a step has no value; ``None`` where the file is absent."""
+    import csv
+
+    path = checkpoint(cell) / "curve.csv"
+    if not path.exists():
+        return None
+    with path.open(newline="", encoding="utf-8") as opened:
+        records = list(csv.DictReader(opened))
+    try:
+        return {
+            column: [float(record[column] or math.nan) for record in records]
+            for column in (records[0] if records else {})
+            if column != "time"
+        }
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a training curve ({error}); delete it and run stage pretrain again") from None
+
+
+def _load_row(cell: Cell) -> Row:
+    pretrain = read_result(result("pretrain", cell.name), PretrainResult, "pretrain")
+    evaluate = read_result(result("evaluate", cell.name), EvaluateResult, "evaluate")
+    benchmark = read_result(result("benchmark", cell.name), BenchmarkResult, "benchmark")
+    for stage, record in (("evaluate", evaluate), ("benchmark", benchmark)):
+        if record.cell.fingerprint != pretrain.cell.fingerprint:
+            raise UserError(
+                f"{result(stage, cell.name)}: measured on weights {record.cell.fingerprint!r}, but the cell's are "
+                f"{pretrain.cell.fingerprint!r}; run `dvc repro` (stage {stage}) again"
+            )
+    return Row(cell, pretrain, evaluate, benchmark)
+
+
+def _check_same_targets(rows: list[Row]) -> None:
+    for row in rows[1:]:
+        for key in ("documents_hash", "tokenizer_hash", "documents", "stride", "target_tokens"):
+            expected, found = getattr(rows[0].evaluate, key), getattr(row.evaluate, key)
+            if found != expected:
+                raise UserError(
+                    f"{result('evaluate', row.name)}: {key} is {found!r}, but {expected!r} for {rows[0].name}; "
+                    f"losses compare on the same tokens only, so run `dvc repro` (stage evaluate) again"
+                )
+
+
+def _axes(row: Row) -> list[str | int]:
+    cell = row.cell
+    return [axis for axis in (cell.family, cell.size, cell.block_length, cell.variant) if axis is not None]
+
+
+def _series(row: Row, several_variants: bool) -> str:
+    if row.cell.block_length is None:
+        return row.cell.family
+    variant = f" {row.cell.variant}" if several_variants else ""
+    return f"{row.cell.family} L={row.cell.block_length}{variant}"

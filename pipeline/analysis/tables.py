@@ -1,0 +1,159 @@
+"""The cells as CSV (everything, in SI units), and as the short table of the terminal and the README."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from pipeline.analysis.metrics import (
+    GENERATION,
+    LOSS,
+    PARAMETERS,
+    QUALITY,
+    TRAINING_FLOPS,
+    Metric,
+    all_metrics,
+    finite,
+    readable,
+    setting_metric,
+    settings_of,
+    task_metrics,
+)
+from pipeline.analysis.pareto import Front
+from pipeline.analysis.style import short
+from pipeline.analysis.table import Row, read_curve
+
+IDENTITY = ("cell", "family", "size", "block_length", "variant", "seed")
+
+
+def identity(row: Row) -> list[str]:
+    """The row's :data:`IDENTITY` columns; what a vanilla cell lacks is empty."""
+    cell = row.cell
+    values = (cell.name, cell.family, cell.size, cell.block_length, cell.variant, cell.seed)
+    return ["" if value is None else str(value) for value in values]
+
+
+def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
+    """The columns of the short table: size, loss, task scores; tokens/s and bytes a sample in each setting."""
+    settings = settings_of(rows)
+    generation = [
+        setting_metric(name, field) for field in ("tokens_per_second", "bytes_per_sample") for name in settings
+    ]
+    return [PARAMETERS, TRAINING_FLOPS, LOSS, QUALITY[-1], *task_metrics(rows), *generation]
+
+
+def results_csv(rows: Sequence[Row]) -> str:
+    """Every metric of every cell; a metric that a cell lacks, or that is not finite, is empty."""
+    metrics = all_metrics(rows)
+    values = ([finite(metric.read(row)) for metric in metrics] for row in rows)
+    return _csv(
+        [*IDENTITY, *(metric.key for metric in metrics), "diverged", "device", "precision"],
+        (
+            [
+                *identity(row),
+                *read,
+                row.pretrain.diverged,
+                row.benchmark.environment.device,
+                row.benchmark.environment.precision,
+            ]
+            for row, read in zip(rows, values, strict=True)
+        ),
+    )
+
+
+def curves_csv(rows: Sequence[Row]) -> str:
+    """Every validation of every cell's training, for plots."""
+    records = []
+    for row in rows:
+        curve = read_curve(row.name) or {"step": [], "tokens": [], "train_loss": [], "validation_loss": []}
+        columns = (curve["step"], curve["tokens"], curve["train_loss"], curve["validation_loss"])
+        records += [
+            [*identity(row), int(step), int(tokens), finite(train), loss]
+            for step, tokens, train, loss in zip(*columns, strict=True)
+            if math.isfinite(loss)
+        ]
+    return _csv([*IDENTITY, "step", "tokens", "train_loss", "validation_loss"], records)
+
+
+def pareto_csv(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
+    """Loss and generation by cell and setting, with whether the cell is on the front of loss and tokens/s."""
+    fields = [key for key, _, _ in GENERATION]
+    records = []
+    for setting in settings_of(rows):
+        best = {row.name for point in fronts[setting].front for row in point.rows}
+        for row in rows:
+            values = [setting_metric(setting, field).read(row) for field in fields]
+            records.append([*identity(row), setting, finite(row.evaluate.loss), *values, row.name in best])
+    return _csv([*IDENTITY, "setting", "loss", *fields, "pareto"], records)
+
+
+def results_markdown(rows: Sequence[Row], hardware: str) -> str:
+    """The short table as GitHub Markdown, under a line that names the hardware."""
+    metrics = summary_metrics(rows)
+    header = ["cell", *(metric.label for metric in metrics)]
+    lines = [f"Generation measured on {hardware}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
+    lines += [_pipes([row.name, *(format_value(metric, row) for metric in metrics)]) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def terminal_table(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
+    """The short table in columns; ``*`` marks tokens/s that no cell beats at that loss or a lower one."""
+    settings = settings_of(rows)
+    rates = [setting_metric(name, "tokens_per_second") for name in settings]
+    metrics = [PARAMETERS, LOSS, QUALITY[-1], *task_metrics(rows)]
+    best = {name: {row.name for point in fronts[name].front for row in point.rows} for name in settings}
+    header = [
+        "cell",
+        "params",
+        "loss",
+        "bits/byte",
+        *(m.label for m in task_metrics(rows)),
+        *(readable(s) for s in settings),
+    ]
+    lines = [header]
+    for row in rows:
+        speeds = [
+            format_value(rate, row) + ("*" if row.name in best[name] else " ")
+            for name, rate in zip(settings, rates, strict=True)
+        ]
+        lines.append([row.name, *(format_value(metric, row) for metric in metrics), *speeds])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+    return "\n".join(
+        [
+            text[0],
+            "-" * len(text[0]),
+            *text[1:],
+            "",
+            f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s",
+        ]
+    )
+
+
+def format_value(metric: Metric, row: Row) -> str:
+    """Three digits, four for losses, whose differences are small."""
+    return format_number(metric, metric.read(row))
+
+
+def format_number(metric: Metric, value: float | None) -> str:
+    value = finite(value)
+    return f"{value:.4g}" if value is not None and not metric.logarithmic else short(value)
+
+
+def _aligned(line: list[str], widths: list[int]) -> list[str]:
+    first, *others = zip(line, widths, strict=True)
+    return [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+
+
+def _pipes(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+
+def _csv(header: Sequence[str], records: object) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(records)  # type: ignore[arg-type]
+    return text.getvalue()

@@ -1,0 +1,72 @@
+"""`python -m pipeline COMMAND`: what there is to do around `dvc repro`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pipeline import tracking
+from pipeline.command import command
+from pipeline.paths import PARAMS
+from pipeline.study import cells, find_cell, load_study
+
+DESCRIPTION = """\
+Scaling studies of vanilla and Block Transformers. The study is params.yaml; `dvc repro` runs it.
+"""
+
+
+@command
+def main() -> None:
+    arguments = _parser().parse_args()
+    arguments.run(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description=DESCRIPTION)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    check = commands.add_parser("check", help="check params.yaml and run nothing")
+    check.set_defaults(run=_check)
+
+    plan = commands.add_parser("plan", help="every cell and what it will cost, before anything runs")
+    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    plan.set_defaults(run=_plan)
+
+    ui = commands.add_parser("ui", help="start the MLflow UI on 127.0.0.1")
+    ui.add_argument("--port", type=int, default=5000)
+    ui.set_defaults(run=_ui)
+
+    _add_tracking(commands)
+    for subparser in commands.choices.values():
+        subparser.add_argument("--params", default=PARAMS, metavar="FILE", help=f"the study; default {PARAMS}")
+    return parser
+
+
+def _add_tracking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sync = commands.add_parser("tracking", help="bring MLflow up to date with the files on disk")
+    sync.add_argument("action", choices=["sync"], help="may be run any number of times")
+    sync.add_argument("cell", nargs="?", help="one cell; all of the study's where left out")
+    sync.set_defaults(run=_tracking)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    study = load_study(arguments.params)
+    print(f"{arguments.params}: study {study.name!r} with {len(cells(study))} cells is well-formed")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from pipeline.plan import plan, print_json, print_plan
+
+    planned = plan(load_study(arguments.params))
+    (print_json if arguments.json else print_plan)(planned, sys.stdout)
+
+
+def _tracking(arguments: argparse.Namespace) -> None:
+    study = load_study(arguments.params)
+    names = [find_cell(study, arguments.cell).name] if arguments.cell else [cell.name for cell in cells(study)]
+    for name in names:
+        tracking.sync_cell(study.name, name)
+
+
+def _ui(arguments: argparse.Namespace) -> None:
+    tracking.serve_ui(arguments.port)

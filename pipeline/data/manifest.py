@@ -1,0 +1,86 @@
+"""What the tokens folder holds: counts, ids and hashes, small enough to read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class ShardManifest:
+    """A pair ``path``.bin and ``path``.idx, relative to the tokens folder.
+
+    ``sha256`` is of both files, one after another; of files used in place, it is the fingerprint of
+    :mod:`pipeline.data.foreign`. ``ends_included``: each document's last token in the file is its end of text.
+    """
+
+    path: str
+    documents: int
+    tokens: int
+    sha256: str
+    ends_included: bool = False
+
+
+@dataclass(frozen=True)
+class SplitManifest:
+    """``tokens`` counts no end of text; ``bytes`` is of the text as UTF-8, ``None`` where the text is unknown."""
+
+    documents: int
+    tokens: int
+    bytes: int | None
+    shards: list[ShardManifest]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``vocabulary`` is one more than the largest token id, ``model_vocabulary`` the size of the models' tables."""
+
+    vocabulary: int
+    model_vocabulary: int
+    end_of_text: int
+    padding: int
+    tokenizer_hash: str
+    splits: dict[str, SplitManifest]
+
+    @property
+    def hash(self) -> str:
+        """A hash of every token of every split, and of the tokenizer."""
+        return self.hash_of(*self.splits)
+
+    def hash_of(self, *splits: str) -> str:
+        digest = hashlib.sha256(f"{self.tokenizer_hash} {self.end_of_text}".encode())
+        for split in splits:
+            for shard in self.splits[split].shards:
+                digest.update(f" {split} {shard.sha256}".encode())
+        return digest.hexdigest()
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "manifest.json", {"hash": self.hash, **dataclasses.asdict(self)})
+
+    @staticmethod
+    def read(folder: Path) -> Manifest:
+        """Raises :class:`UserError` naming the stage to run where it is absent or of another form."""
+        path = Path(folder) / "manifest.json"
+        if not path.exists():
+            raise UserError(f"{path}: no such file; run `dvc repro tokenize` first")
+        try:
+            values = read_json(path)
+            recorded = values.pop("hash")
+            manifest = Manifest(**values | {"splits": {k: _split(v) for k, v in values["splits"].items()}})
+            damaged = manifest.hash != recorded
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path}: not a token manifest ({error}); run `dvc repro --force tokenize`") from None
+        if damaged:
+            raise UserError(f"{path}: its hash does not match its shards; run `dvc repro --force tokenize`")
+        return manifest
+
+
+def _split(values: dict[str, object]) -> SplitManifest:
+    shards = values["shards"]
+    assert isinstance(shards, list)
+    return SplitManifest(**values | {"shards": [ShardManifest(**shard) for shard in shards]})  # type: ignore[arg-type]

@@ -1,0 +1,108 @@
+"""The tokenizer: byte-level BPE trained on the training split, or any tokenizer.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.files import read_json
+from pipeline.study.schema import Tokenize
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PADDING = "<|padding|>"
+TRAINING_BYTES = 2**30
+"""Text a BPE is trained on; of a larger corpus, evenly spaced documents of about this size together."""
+
+_PADDING_NAMES = (PADDING, "<pad>", "<|pad|>", "[PAD]")
+
+
+def model_vocabulary(tokenize: Tokenize) -> int:
+    """Tokens of the models' tables: the vocabulary rounded up to a multiple of 64. Known before anything has run."""
+    if tokenize.tokenizer is None:
+        return padded(tokenize.vocabulary)
+    return padded(_vocabulary(read_tokenizer_json(Path(tokenize.tokenizer))))
+
+
+def padded(vocabulary: int) -> int:
+    """GPT-NeoX's 50,277 tokens become Pythia's 50,304."""
+    return -(-vocabulary // 64) * 64
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a token or checkpoint folder. Text is never mistaken for a special token, however it reads."""
+    return open_tokenizer(Path(folder) / "tokenizer.json")
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    read_tokenizer_json(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({error})") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int, end_of_text: str) -> Tokenizer:
+    """Byte-level BPE in the manner of GPT-2: lossless; end of text is token 0, padding token 1."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[end_of_text, PADDING],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def training_sample(texts: Iterator[str], total_bytes: int) -> Iterator[str]:
+    """Evenly spaced documents, so that training a tokenizer takes bounded time and memory."""
+    return islice(texts, 0, None, -(-total_bytes // TRAINING_BYTES) or 1)
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest token id."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def end_of_text_id(tokenizer: Tokenizer, name: str) -> int:
+    token = tokenizer.token_to_id(name)
+    if token is None:
+        raise UserError(f"tokenize.end_of_text: {name!r} is not a token of the tokenizer; name its own")
+    return int(token)
+
+
+def padding_id(tokenizer: Tokenizer, end_of_text: int) -> int:
+    """The tokenizer's own padding token, or end of text where it has none (as the published training runs do)."""
+    found = (tokenizer.token_to_id(name) for name in _PADDING_NAMES)
+    return next((int(token) for token in found if token is not None), end_of_text)
+
+
+def read_tokenizer_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"tokenize.tokenizer: {str(path)!r} does not exist; give the path of a tokenizer.json, or null")
+    values = read_json(path)
+    if not isinstance(values, dict) or not isinstance(values.get("model"), dict) or "vocab" not in values["model"]:
+        raise UserError(f"tokenize.tokenizer: {path} is not a tokenizer.json of the tokenizers library")
+    return values
+
+
+def _vocabulary(values: dict[str, Any]) -> int:
+    vocabulary = values["model"]["vocab"]
+    largest = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
+    return int(max([largest, *(token["id"] for token in values.get("added_tokens") or [])])) + 1

@@ -1,0 +1,137 @@
+"""lm-eval's model interface over the project's models, registered there as ``blockscale``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from pipeline.errors import UserError
+from pipeline.evaluation.scoring import Request, Scorer
+from pipeline.generation import generate
+
+if TYPE_CHECKING:
+    import tokenizers
+    from lm_eval.api.instance import Instance
+
+Encoded = tuple[tuple[str, str], list[int], list[int]]
+
+
+@register_model("blockscale")
+class Adapter(TemplateLM):  # type: ignore[misc]
+    """A vanilla or block model behind lm-eval's requests: log-likelihood, rolling log-likelihood, generation.
+
+    Contexts are cut on the left to the model's context length, as lm-eval's Hugging Face model cuts them; an empty
+    context becomes the end-of-text token.
+    """
+
+    def __init__(self, scorer: Scorer, tokenizer: tokenizers.Tokenizer, end_of_text: int) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.tokenizer = tokenizer
+        self.end_of_text = end_of_text
+        self.max_length: int = scorer.model.config.context_length
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Adapter:
+        """From ``--model_args cell=NAME`` or ``checkpoint=FOLDER``, with ``end_of_text=TOKEN`` where it is another
+        than ``<|endoftext|>``; ``--device`` as torch spells it.
+        """
+        from pipeline.evaluation.checkpoints import open_cell, open_checkpoint
+
+        device = (additional_config or {}).get("device")
+        arguments = {key: str(value) for key, value in arg_dict.items()}
+        if arguments.keys() == {"cell"}:
+            opened = open_cell(arguments["cell"], device)
+        elif "checkpoint" in arguments and arguments.keys() <= {"checkpoint", "end_of_text"}:
+            opened = open_checkpoint(Path(arguments.pop("checkpoint")), device, **arguments)
+        else:
+            raise UserError(
+                f"--model_args: {arguments} is wrong; it is cell=NAME or checkpoint=FOLDER,end_of_text=TOKEN"
+            )
+        return cls(Scorer(opened.model, opened.end_of_text), opened.tokenizer, opened.end_of_text)
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Adapter:
+        pairs = [pair.partition("=") for pair in arg_string.split(",") if pair]
+        return cls.create_from_arg_obj({key.strip(): value for key, _, value in pairs}, additional_config)
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.end_of_text
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(string, add_special_tokens=False).ids
+        return ids
+
+    def _loglikelihood_tokens(self, requests: Sequence[Encoded], **kwargs: Any) -> list[tuple[float, bool]]:
+        """Sum of log-probabilities, and whether greedy decoding would give the continuation, in input order."""
+        scores = self.scorer([self._request(*request) for request in requests])
+        return [
+            (float(np.sum(result.log_probabilities, dtype=np.float64)), bool(result.greedy.all())) for result in scores
+        ]
+
+    def _request(self, texts: tuple[str, str], context: list[int], continuation: list[int]) -> Request:
+        if not continuation or len(continuation) > self.max_length:
+            raise UserError(
+                f"a continuation of {len(continuation)} tokens cannot be scored, 1 to {self.max_length} can: "
+                f"{texts[1]!r:.60}"
+            )
+        tokens = (context + continuation)[-(self.max_length + 1) :]
+        return Request(tokens, len(tokens) - len(continuation))
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihood of whole texts after end of text, in disjoint windows of the context length."""
+        encoded: list[Encoded] = []
+        owners: list[int] = []
+        for index, (text,) in enumerate(request.args for request in requests):
+            for window in get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, 1):
+                encoded.append((("", text), *make_disjoint_window(window)))
+                owners.append(index)
+        sums = np.zeros(len(requests))
+        np.add.at(sums, owners, [value for value, _ in self._loglikelihood_tokens(encoded)])
+        return [float(value) for value in sums]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Continuations up to the first stop text, end of text, or the limit. Equal arguments share batches."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            groups[repr(request.args[1])].append(index)
+        texts = [""] * len(requests)
+        for indices in groups.values():
+            contexts = [requests[index].args[0] for index in indices]
+            for index, text in zip(indices, self._generate(contexts, requests[indices[0]].args[1]), strict=True):
+                texts[index] = text
+        return texts
+
+    def _generate(self, contexts: list[str], arguments: dict[str, Any]) -> list[str]:
+        options = normalize_gen_kwargs(arguments, default_max_gen_toks=256)
+        new_tokens = options["max_gen_toks"]
+        room = self.max_length - new_tokens
+        if room < 1:
+            raise UserError(f"{new_tokens} new tokens leave no room for a prompt in a context of {self.max_length}")
+        prompts = [(self.tok_encode(text) or [self.end_of_text])[-room:] for text in contexts]
+        generated = generate(
+            self.scorer.model,
+            prompts,
+            new_tokens,
+            temperature=float(options.get("temperature", 0.0)),
+            top_k=options.get("top_k"),
+            top_p=options.get("top_p"),
+            end_of_text=self.end_of_text,
+        )
+        return [_until(self.tokenizer.decode(ids), options.get("until")) for ids in generated]
+
+
+def _until(text: str, stops: str | list[str] | None) -> str:
+    for stop in [stops] if isinstance(stops, str) else stops or []:
+        if stop:
+            text = text.partition(stop)[0]
+    return text

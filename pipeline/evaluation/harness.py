@@ -1,0 +1,182 @@
+"""lm-eval's tasks by name: found without indexing all of them, fed from local files, run, and read back as scores."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import logging
+import math
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.evaluation import local_tasks
+from pipeline.evaluation.task_data import PREFETCH, members, read_from
+from pipeline.results import TaskScore
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+    from pipeline.evaluation.adapter import Adapter
+
+BOOTSTRAP = 1000
+FEW_SHOT_SEED = 1234
+
+
+def run_tasks(
+    adapter: Adapter,
+    names: Sequence[str],
+    texts: Sequence[str],
+    *,
+    limit: int | None = None,
+    few_shot: int = 0,
+    task_data: Path | None = None,
+) -> list[TaskScore]:
+    """Scores of tasks and groups by name: local ones over the held-out ``texts``, all others lm-eval's own.
+
+    lm-eval's ``evaluate`` is called instead of its ``simple_evaluate``, which reseeds every global generator.
+    Raises :class:`UserError` for an unknown task, documents that cannot be had, and scores that are not finite.
+    """
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
+    from lm_eval.evaluator import evaluate
+
+    with _quiet():
+        loaded = load_tasks(names, texts, task_data=task_data, few_shot=few_shot)
+        for task in loaded["tasks"].values():
+            if task.get_config("num_fewshot") != 0:
+                task.set_config("num_fewshot", few_shot)
+            task.set_fewshot_seed(FEW_SHOT_SEED)
+        results = evaluate(adapter, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=False)
+    return _scores(results, loaded["tasks"])
+
+
+def load_tasks(
+    names: Sequence[str], texts: Sequence[str] = (), *, task_data: Path | None = None, few_shot: int = 0
+) -> Any:
+    """lm-eval's mapping of tasks and groups, documents loaded."""
+    foreign = [name for name in names if name not in local_tasks.BUILDERS]
+    manager = manager_for(foreign)
+    if task_data is not None:
+        read_from(manager, foreign, task_data, few_shot)
+    loaded: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
+    for name in names:
+        for kind, found in _load(manager, name, texts, task_data).items():
+            loaded[kind] |= found
+    return loaded
+
+
+def _load(manager: TaskManager, name: str, texts: Sequence[str], task_data: Path | None) -> Any:
+    if name in local_tasks.BUILDERS:
+        return manager.load([local_tasks.task_config(name, local_tasks.BUILDERS[name](texts))])
+    try:
+        return manager.load([name])
+    except UserError:
+        raise
+    except Exception as error:  # lm-eval, datasets, jinja2 and a task's own code raise whatever they like
+        fix = f"set evaluate.task_data to a folder that `{PREFETCH}` filled where there is a network"
+        if task_data is not None:
+            fix = f"fill {task_data} again with `{PREFETCH}`"
+        raise UserError(f"task {name}: its documents cannot be read ({_one_line(error)}); {fix}") from None
+
+
+def manager_for(names: Sequence[str]) -> TaskManager:
+    """A task manager that knows ``names``. Raises :class:`UserError` that suggests the nearest for an unknown one.
+
+    lm-eval's full index takes 15 to 20 s to build. A task nearly always lies in a folder whose name begins its own,
+    and indexing those takes no time; the full index is built where that fails.
+    """
+    import lm_eval.tasks
+    from lm_eval.tasks import TaskManager
+
+    root = Path(lm_eval.tasks.__file__).parent
+    stems = {re.split(r"[_-]", name)[0] for name in names}
+    folders = [folder for folder in root.iterdir() if folder.is_dir() and folder.name.split("_")[0] in stems]
+    manager = TaskManager(include_defaults=False, include_path=sorted(folders))
+    if all(_complete(manager, name) for name in names):
+        return manager
+    manager = TaskManager()
+    for name in names:
+        if name not in manager.task_index:
+            close = difflib.get_close_matches(name, [*manager.all_tasks, *local_tasks.BUILDERS], n=1, cutoff=0.0)
+            raise UserError(
+                f"evaluate.tasks: {name!r} is no task of lm-eval or of this project; did you mean {close[0]!r}?"
+            )
+    return manager
+
+
+def _complete(manager: TaskManager, name: str) -> bool:
+    """Whether the index holds the task, and for a group all of its members."""
+    entry = manager.task_index.get(name)
+    if entry is None:
+        return False
+    return entry.kind.name != "GROUP" or all(_complete(manager, member) for member in members(entry))
+
+
+def _scores(results: Any, tasks: dict[str, Any]) -> list[TaskScore]:
+    scores = []
+    for name, metrics in {**results["results"], **results.get("groups", {})}.items():
+        task = tasks.get(name)
+        for key, value in metrics.items():
+            metric, _, filtered = key.partition(",")
+            if not filtered or metric.endswith("_stderr"):
+                continue
+            scores.append(
+                TaskScore(
+                    task=name,
+                    metric=metric if filtered == "none" else f"{metric} ({filtered})",
+                    value=_finite(name, metric, value),
+                    stderr=_number(metrics.get(f"{metric}_stderr,{filtered}")),
+                    documents=int(metrics["sample_len"]),
+                    version=str(results["versions"].get(name, "")),
+                    chance=_chance(task) if metric in ("acc", "acc_norm") else None,
+                    few_shot=int(results["n-shot"].get(name, 0)),
+                    split=task.config.test_split or task.config.validation_split if task else "",
+                )
+            )
+    return scores
+
+
+def _finite(task: str, metric: str, value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"task {task}: {metric} is {value}, not a finite number")
+    return float(value)
+
+
+def _number(value: Any) -> float | None:
+    """A standard error; lm-eval writes "N/A" where there is none."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _chance(task: Any) -> float | None:
+    """Accuracy of guessing: the mean of one over the number of choices."""
+    if task is None or task.OUTPUT_TYPE != "multiple_choice":
+        return None
+    choices = Counter(instance.doc_id for instance in task.instances)
+    return sum(1 / count for count in choices.values()) / len(choices)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No notices from lm-eval, and its bootstrap in this process: forking one that holds torch threads can hang."""
+    logger = logging.getLogger("lm_eval")
+    level, single = logger.level, os.environ.get("DISABLE_MULTIPROC")
+    logger.setLevel(logging.ERROR)
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+        if single is None:
+            del os.environ["DISABLE_MULTIPROC"]
+
+
+def _one_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}").strip()[:200]

@@ -1,0 +1,254 @@
+"""The published code's training configurations, as model configurations and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.interop.hub import HUB, PYTHIA, ROBERTA, T5
+from pipeline.interop.names import require_neox
+from pipeline.models.config import (
+    BlockConfig,
+    EmbedderConfig,
+    ModelConfig,
+    StackConfig,
+    TokenDecoderConfig,
+    VanillaConfig,
+)
+
+Json = dict[str, Any]
+FEED_FORWARD = 4
+CONTEXT_LENGTH = 2048
+
+
+def config_from_published(published: Mapping[str, Any]) -> ModelConfig:
+    """The architecture of a published training configuration. Raises :class:`UserError` for what is not supported."""
+    try:
+        if block_length(published) is None:
+            return _vanilla(published)
+        return _block(published)
+    except KeyError as error:
+        raise UserError(f"published configuration: the key {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise error if isinstance(error, UserError) else UserError(f"published configuration: {error}") from None
+
+
+def block_length(published: Mapping[str, Any]) -> int | None:
+    """Tokens a block, from ``block_length`` or the newer ``block_split``; ``None`` for a vanilla configuration."""
+    split = published.get("block_split")
+    if not split:
+        return published.get("block_length")
+    _require("block_split.distribution", split.get("distribution"), "fixed")
+    length = int(split["distribution_kwargs"]["length"])
+    _require("block_length", published.get("block_length", length), length)
+    return length
+
+
+def trained_with_padding(published: Mapping[str, Any]) -> bool:
+    """Whether the model saw random-length left padding, so that it may be scored with it.
+
+    Configurations that do not say so were trained without (the published main models of 300M and more).
+    """
+    return bool(published.get("random_pad_first_block", False))
+
+
+def neox_stack_config(values: Mapping[str, Any]) -> StackConfig:
+    """A GPT-NeoX stack from Hugging Face's configuration keys. Raises :class:`UserError` for what is not supported."""
+    rope = values.get("rope_parameters") or {}
+    _require("use_parallel_residual", values.get("use_parallel_residual", True), True)
+    _require("hidden_act", values.get("hidden_act", "gelu"), "gelu")
+    _require("attention_bias", values.get("attention_bias", True), True)
+    _require("tie_word_embeddings", values.get("tie_word_embeddings", False), False)
+    _require("rope_scaling", values.get("rope_scaling"), None)
+    _require("rope_parameters.rope_type", rope.get("rope_type", "default"), "default")
+    heads = values["num_attention_heads"]
+    return StackConfig(
+        layers=values["num_hidden_layers"],
+        width=values["hidden_size"],
+        heads=heads,
+        kv_heads=heads,
+        feed_forward=values["intermediate_size"],
+        rotary_fraction=float(rope.get("partial_rotary_factor", values.get("rotary_pct", 0.25))),
+        rotary_base=float(rope.get("rope_theta", values.get("rotary_emb_base", 10000))),
+        norm_eps=values.get("layer_norm_eps", 1e-5),
+    )
+
+
+def neox_values(stack: StackConfig, vocabulary: int) -> Json:
+    """Inverse of :func:`neox_stack_config`."""
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": stack.width,
+        "num_hidden_layers": stack.layers,
+        "num_attention_heads": stack.heads,
+        "intermediate_size": stack.feed_forward,
+        "rotary_pct": stack.rotary_fraction,
+        "rotary_emb_base": stack.rotary_base,
+        "layer_norm_eps": stack.norm_eps,
+    }
+
+
+def config_to_published(config: ModelConfig) -> Json:
+    """Inverse of :func:`config_from_published`. Raises :class:`UserError` for what that code cannot express."""
+    if isinstance(config, VanillaConfig):
+        require_neox(config.stack, "model")
+        values = neox_values(config.stack, config.vocabulary)
+        head = {"model": "gpt-neo-x", "model_name_or_path": PYTHIA, "model_config": values}
+        return {**head, "max_length": config.context_length}
+    require_neox(config.block_decoder, "block_decoder")
+    return {
+        "block_length": config.block_length,
+        "max_length": config.context_length,
+        "embedder": _embedder_to(config),
+        "block_decoder": {
+            "cls": "gpt-neo-x",
+            "model_name_or_path": PYTHIA,
+            "config": neox_values(config.block_decoder, config.vocabulary),
+        },
+        "token_decoder": _token_decoder_to(config),
+    }
+
+
+def _vanilla(published: Mapping[str, Any]) -> VanillaConfig:
+    _require("model", published["model"], "gpt-neo-x")
+    values = _hub(published, PYTHIA) | dict(published.get("model_config") or {})
+    return VanillaConfig(values["vocab_size"], published.get("max_length", CONTEXT_LENGTH), neox_stack_config(values))
+
+
+def _block(published: Mapping[str, Any]) -> BlockConfig:
+    length = block_length(published)
+    assert length is not None
+    block, token = published["block_decoder"], published["token_decoder"]
+    _require("block_decoder.cls", block["cls"], "gpt-neo-x")
+    decoder, vocabulary = _token_decoder(token, length)
+    embedder, embedded = _embedder(published["embedder"])
+    _require("embedder.config.vocab_size", embedded, vocabulary)
+    return BlockConfig(
+        vocabulary=vocabulary,
+        context_length=published.get("max_length", CONTEXT_LENGTH),
+        block_length=length,
+        embedder=embedder,
+        block_decoder=neox_stack_config(_filled(block, PYTHIA)),
+        token_decoder=decoder,
+    )
+
+
+def _embedder(part: Mapping[str, Any]) -> tuple[EmbedderConfig, int]:
+    _require("embedder.n_embedding_tokens", part.get("n_embedding_tokens") or 1, 1)
+    method = part.get("projection_method") or "projection_layer"
+    if part["cls"] == "lookup":
+        if method not in ("concat", "projection_layer"):
+            raise UserError(f"embedder.projection_method: {method!r} is not supported; concat or projection_layer is")
+        values = part["config"]
+        return EmbedderConfig("lookup" if method == "concat" else "projection", values["hidden_size"]), values[
+            "vocab_size"
+        ]
+    if part["cls"] not in ("roberta", "roberta_cls"):
+        raise UserError(f"embedder.cls: {part['cls']!r} is not supported; lookup, roberta and roberta_cls are")
+    _require("embedder.projection_method", method, "projection_layer")
+    values = _filled(part, ROBERTA)
+    _require("embedder.config.hidden_act", values["hidden_act"], "gelu")
+    _require("embedder.config.max_position_embeddings", values["max_position_embeddings"], 514)
+    heads = values["num_attention_heads"]
+    stack = StackConfig(
+        values["num_hidden_layers"],
+        values["hidden_size"],
+        heads,
+        heads,
+        values["intermediate_size"],
+        norm_eps=values["layer_norm_eps"],
+    )
+    cls_tokens = part["n_cls_tokens"] if part["cls"] == "roberta_cls" else 0
+    kind = "cls" if cls_tokens else "roberta"
+    return EmbedderConfig(kind, stack.width, stack, cls_tokens, values["pad_token_id"]), values["vocab_size"]
+
+
+def _token_decoder(part: Mapping[str, Any], length: int) -> tuple[TokenDecoderConfig, int]:
+    strategy, ratio = part["decoding_strategy"], part.get("expansion_ratio")
+    _require("token_decoder.expansion_method", part.get("expansion_method", "expansion_layer"), "expansion_layer")
+    expected = {"prefix": "gpt-neo-x", "summation": "gpt-neo-x", "cross_attention": "t5"}
+    if strategy not in expected:
+        raise UserError(f"token_decoder.decoding_strategy: {strategy!r} is not one of {', '.join(expected)}")
+    _require("token_decoder.cls", part["cls"], expected[strategy])
+    if strategy == "prefix":
+        values = _filled(part, PYTHIA)
+        return TokenDecoderConfig("prefix", neox_stack_config(values), part["expansion_ratio"]), values["vocab_size"]
+    _require("token_decoder.expansion_ratio", ratio or length, length)
+    if strategy == "summation":
+        values = _filled(part, PYTHIA)
+        return TokenDecoderConfig("summation", neox_stack_config(values)), values["vocab_size"]
+    values = _hub(part, T5) | dict(part.get("config") or {})
+    return TokenDecoderConfig("cross_attention", _t5_stack(values)), values["vocab_size"]
+
+
+def _t5_stack(values: Mapping[str, Any]) -> StackConfig:
+    for key in ("relative_attention_num_buckets", "relative_attention_max_distance", "feed_forward_proj"):
+        _require(f"token_decoder.config.{key}", values[key], HUB[T5][key])
+    heads, width = values["num_heads"], values["d_model"]
+    _require("token_decoder.config.d_kv", values["d_kv"], width // heads)
+    layers = values.get("num_decoder_layers") or values["num_layers"]
+    return StackConfig(layers, width, heads, heads, values["d_ff"], norm_eps=values["layer_norm_epsilon"])
+
+
+def _filled(part: Mapping[str, Any], default: str) -> Json:
+    """Hugging Face's keys of a part; heads and feed-forward width follow from the width where ``config`` is silent."""
+    values = _hub(part, default)
+    own: Json = {key: value for key, value in (part.get("config") or {}).items() if value is not None}
+    if own:
+        width = (values | own)["hidden_size"]
+        head_width = 32 if width <= 256 else 64 if width <= 1536 else 128
+        values |= {"num_attention_heads": width // head_width, "intermediate_size": FEED_FORWARD * width}
+    return values | own
+
+
+def _hub(part: Mapping[str, Any], default: str) -> Json:
+    name = part.get("model_name_or_path") or default
+    if name not in HUB:
+        raise UserError(f"model_name_or_path: {name!r} is not built in; the known ones are {', '.join(HUB)}")
+    return dict(HUB[name])
+
+
+def _require(key: str, value: object, supported: object) -> None:
+    if value != supported:
+        raise UserError(f"{key}: {value!r} is not supported here; {supported!r} is")
+
+
+def _embedder_to(config: BlockConfig) -> Json:
+    embedder = config.embedder
+    part: Json = {"n_embedding_tokens": 1}
+    if embedder.stack is None:
+        method = "concat" if embedder.kind == "lookup" else "projection_layer"
+        values: Json = {"vocab_size": config.vocabulary, "hidden_size": embedder.width}
+        return part | {"cls": "lookup", "projection_method": method, "config": values}
+    if embedder.padding_token is None:
+        raise UserError("embedder: an encoder without a padding token cannot be exported; the published one has one")
+    require_neox(embedder.stack, "embedder")
+    values = neox_values(embedder.stack, config.vocabulary) | {"pad_token_id": embedder.padding_token}
+    values = {key: value for key, value in values.items() if not key.startswith("rotary")}
+    cls = {"cls": "roberta_cls", "n_cls_tokens": embedder.cls_tokens} if embedder.cls_tokens else {"cls": "roberta"}
+    return part | cls | {"model_name_or_path": ROBERTA, "projection_method": None, "config": values}
+
+
+def _token_decoder_to(config: BlockConfig) -> Json:
+    decoder, stack = config.token_decoder, config.token_decoder.stack
+    require_neox(stack, "token_decoder")
+    part: Json = {
+        "decoding_strategy": decoder.kind,
+        "expansion_method": "expansion_layer",
+        "expansion_ratio": config.slots,
+    }
+    if decoder.kind != "cross_attention":
+        values = neox_values(stack, config.vocabulary)
+        return part | {"cls": "gpt-neo-x", "model_name_or_path": PYTHIA, "config": values}
+    values = {
+        "vocab_size": config.vocabulary,
+        "d_model": stack.width,
+        "d_kv": stack.head_width,
+        "d_ff": stack.feed_forward,
+        "num_layers": stack.layers,
+        "num_decoder_layers": stack.layers,
+        "num_heads": stack.heads,
+        "layer_norm_epsilon": stack.norm_eps,
+    }
+    return part | {"cls": "t5", "model_name_or_path": T5, "config": values}

@@ -1,0 +1,266 @@
+"""MLflow as a second sink: files are the record, and a run is brought up to date from them, any number of times.
+
+One experiment a study, one run a cell and fingerprint. Nothing a tracker does can stop or slow a stage: training is
+followed by a process of its own, and :func:`sync_cell` of a finished stage only warns when the server is away.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import paths
+from pipeline.errors import UserError
+from pipeline.files import read_json
+from pipeline.results import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+BATCH = 1000  # metrics that MLflow takes in one request
+LAST_SYNC_SECONDS = 60
+CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
+
+
+def tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI``, or the SQLite database in the repository."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+
+
+def client() -> MlflowClient:
+    """A client for :func:`tracking_uri`. A lock keeps processes from creating the database at the same time."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    with FileLock("mlflow.lock"):
+        return MlflowClient(tracking_uri())
+
+
+def sync_cell(study_name: str, cell: str) -> None:
+    """Bring a cell's run up to date with its files; a tracker that fails costs a warning, no more."""
+    try:
+        _sync_cell(study_name, cell)
+    except UserError:
+        raise
+    except Exception as error:
+        _warn_behind(cell, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+
+
+def _warn_behind(cell: str, reason: str) -> None:
+    print(
+        f"warning: MLflow is behind for cell {cell}: {reason}\n"
+        "warning: the results are on disk; `python -m pipeline tracking sync` brings MLflow up to date",
+        file=sys.stderr,
+    )
+
+
+def _sync_cell(study_name: str, cell: str) -> None:
+    record = checkpoint_record(cell)
+    if record is None:
+        return
+    mlflow = client()
+    run = _find_or_create(mlflow, study_name, record)
+    _sync_curve(mlflow, run, paths.checkpoint(cell) / "curve.csv")
+    metrics, tags = _result_metrics(cell, record["fingerprint"])
+    _log_changed(mlflow, run, metrics)
+    for key, value in tags.items():
+        if run.data.tags.get(key) != value:
+            mlflow.set_tag(run.info.run_id, key, value)
+    if "total_parameters" in metrics and run.info.status != "FINISHED":
+        mlflow.set_terminated(run.info.run_id)
+
+
+def checkpoint_record(cell: str) -> dict[str, Any] | None:
+    """The cell's ``config.json``: identity, fingerprint, model and training keys; ``None`` before training began."""
+    path = paths.checkpoint(cell) / "config.json"
+    return read_json(path) if path.exists() else None
+
+
+@contextmanager
+def following(study_name: str, cell: str) -> Iterator[None]:
+    """Keep the cell's run up to date while the block runs, from a process of its own that a kill of this one ends."""
+    command = [sys.executable, "-m", "pipeline.tracking", study_name, cell]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(LAST_SYNC_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _warn_behind(cell, f"no answer in {LAST_SYNC_SECONDS} seconds")
+
+
+def follow(study_name: str, cell: str, seconds: float = 10.0) -> None:
+    """Sync while standard input is open, then once more: the other end of the pipe is the training process."""
+    os.nice(10)
+    watch = selectors.DefaultSelector()
+    watch.register(sys.stdin, selectors.EVENT_READ)
+    while not watch.select(timeout=seconds):
+        sync_cell(study_name, cell)
+    sync_cell(study_name, cell)
+
+
+def serve_ui(port: int) -> None:
+    """Replace this process by MLflow's UI on 127.0.0.1, over the database that the stages write."""
+    uri = tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        raise UserError(f"MLFLOW_TRACKING_URI: {uri!r} is a server already; open it in a browser")
+    client().search_experiments(max_results=1)
+    print(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C stops it)", flush=True)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    arguments = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def _find_or_create(mlflow: MlflowClient, study_name: str, record: dict[str, Any]) -> Run:
+    """The run of this cell and fingerprint. A lock keeps processes that start together from creating it twice."""
+    from filelock import FileLock
+
+    cell, fingerprint = record["cell"], record["fingerprint"]
+    with FileLock("mlflow.lock"):
+        experiment = _experiment(mlflow, study_name)
+        runs = mlflow.search_runs([experiment], f"tags.cell = '{cell['name']}'")
+        for run in runs:
+            if run.data.tags.get("fingerprint") == fingerprint:
+                return run
+        for run in runs:
+            mlflow.set_tag(run.info.run_id, "superseded", "true")
+        return _create(mlflow, experiment, record)
+
+
+def _experiment(mlflow: MlflowClient, study_name: str) -> str:
+    experiment = mlflow.get_experiment_by_name(study_name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    location = Path("mlruns", study_name).resolve().as_uri() if local else None
+    return str(mlflow.create_experiment(study_name, artifact_location=location))
+
+
+def _create(mlflow: MlflowClient, experiment: str, record: dict[str, Any]) -> Run:
+    from mlflow.entities import Param
+
+    cell = record["cell"]
+    tags = {key: str(value) for key, value in cell.items() if value is not None and key != "name"}
+    tags |= {"cell": cell["name"], "kind": "cell"}
+    run = mlflow.create_run(experiment, run_name=cell["name"], tags=tags)
+    params = _flat({key: value for key, value in record.items() if key != "fingerprint"})
+    identity = ("family", "size", "block_length", "variant", "seed")
+    params |= {key: cell[key] for key in identity if cell[key] is not None}
+    entries = [Param(key, str(value)) for key, value in params.items() if not key.startswith("cell.")]
+    for start in range(0, len(entries), 100):
+        mlflow.log_batch(run.info.run_id, params=entries[start : start + 100])
+    mlflow.log_dict(run.info.run_id, record, "config.yaml")
+    return mlflow.get_run(run.info.run_id)
+
+
+def _sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
+    """Log the rows of the curve file that the run does not hold yet, with the times of the file."""
+    from mlflow.entities import Metric
+
+    if not path.exists():
+        return
+    done = dict.fromkeys(CURVES, -1)
+    for key in CURVES:
+        if key in run.data.metrics:
+            done[key] = max(metric.step for metric in mlflow.get_metric_history(run.info.run_id, key))
+    with path.open(newline="", encoding="utf-8") as opened:
+        metrics = [
+            Metric(key, float(row[key]), int(row["time"]), int(row["step"]))
+            for row in csv.DictReader(opened)
+            for key in CURVES
+            if row.get(key) and int(row["step"]) > done[key]
+        ]
+    _log(mlflow, run, metrics)
+
+
+def _log_changed(mlflow: MlflowClient, run: Run, metrics: dict[str, float]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    changed = {key: value for key, value in metrics.items() if run.data.metrics.get(key) != value}
+    _log(mlflow, run, [Metric(key, value, now, 0) for key, value in changed.items()])
+
+
+def _log(mlflow: MlflowClient, run: Run, metrics: list[Any]) -> None:
+    finite = [metric for metric in metrics if abs(metric.value) < float("inf")]
+    for start in range(0, len(finite), BATCH):
+        mlflow.log_batch(run.info.run_id, metrics=finite[start : start + BATCH])
+
+
+def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Flat metrics and tags of the result files that were made from these weights."""
+    metrics: dict[str, float] = {}
+    tags: dict[str, str] = {}
+    kinds: dict[str, type[AnyResult]] = {
+        "pretrain": PretrainResult,
+        "evaluate": EvaluateResult,
+        "benchmark": BenchmarkResult,
+    }
+    for stage, kind in kinds.items():
+        path = paths.result(stage, cell)
+        if not path.exists():
+            continue
+        result = read_result(path, kind, stage)
+        if result.cell.fingerprint != fingerprint:
+            continue
+        metrics |= result_metrics(result)
+        tags |= {f"{stage}.device": result.environment.device, f"{stage}.revision": result.environment.revision}
+        if isinstance(result, PretrainResult):
+            tags["diverged"] = str(result.diverged).lower()
+    return metrics, tags
+
+
+def result_metrics(result: AnyResult) -> dict[str, float]:
+    """A record's numbers under flat names: ``loss``, ``cloze_acc``, ``prefill_heavy_tokens_per_second``."""
+    values = asdict(result)
+    for key in ("cell", "environment", "tasks", "settings"):
+        values.pop(key, None)
+    metrics = {key: float(value) for key, value in values.items() if _is_number(value)}
+    if isinstance(result, PretrainResult):
+        metrics |= {f"parameters_{group}": float(count) for group, count in result.parameters.items()}
+        metrics["pretrain_seconds"] = metrics.pop("seconds")
+        metrics["training_tokens_per_second"] = metrics.pop("tokens_per_second")
+    elif isinstance(result, EvaluateResult):
+        metrics |= {f"{score.task}_{score.metric}": score.value for score in result.tasks}
+        metrics["evaluate_seconds"] = metrics.pop("seconds")
+    else:
+        metrics = {}
+        for name, setting in result.settings.items():
+            metrics |= {f"{name}_{key}": float(value) for key, value in asdict(setting).items() if _is_number(value)}
+    return metrics
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+if __name__ == "__main__":
+    follow(sys.argv[1], sys.argv[2])

@@ -1,0 +1,18 @@
+"""Stage corpus: read the study's documents and split them into train, validation and test."""
+
+from pipeline.command import command
+from pipeline.data import write_corpus
+from pipeline.paths import CORPUS
+from pipeline.study import load_study
+
+
+@command
+def main() -> None:
+    manifest = write_corpus(load_study().corpus, CORPUS)
+    counts = ", ".join(f"{split} {part.documents:,}" for split, part in manifest.splits.items())
+    megabytes = sum(part.bytes for part in manifest.splits.values()) / 1e6
+    print(f"{CORPUS}: {megabytes:,.1f} MB of text; documents: {counts}; {manifest.empty_documents:,} empty left out")
+
+
+if __name__ == "__main__":
+    main()

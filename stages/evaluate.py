@@ -1,0 +1,18 @@
+"""Stage evaluate: a cell's loss, zero-shot scores and samples, into results/evaluate."""
+
+from pipeline import paths
+from pipeline.command import cell_argument, command
+from pipeline.evaluation import evaluate
+from pipeline.results import write_result
+from pipeline.study import find_cell, load_study
+
+
+@command
+def main() -> None:
+    name = cell_argument("evaluate", "Evaluate a trained cell on the held-out documents and zero-shot tasks.")
+    study = load_study()
+    write_result(paths.result("evaluate", name), evaluate(study, find_cell(study, name)))
+
+
+if __name__ == "__main__":
+    main()

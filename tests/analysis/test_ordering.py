@@ -1,0 +1,47 @@
+"""The order of block lengths: where it holds, and where it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pipeline.analysis.metrics import LOSS
+from pipeline.analysis.ordering import compare, summary
+from pipeline.analysis.table import Row, points
+
+
+def with_loss(rows: list[Row], name: str, loss: float) -> list[Row]:
+    return [
+        dataclasses.replace(row, evaluate=dataclasses.replace(row.evaluate, loss=loss)) if row.name == name else row
+        for row in rows
+    ]
+
+
+def test_all_neighbours_of_an_ordered_study_hold(rows: list[Row]) -> None:
+    found = compare(points(rows))
+    assert [(item.size, item.first, item.second) for item in found][:3] == [
+        ("s", "vanilla", "block L=2"),
+        ("s", "block L=2", "block L=4"),
+        ("s", "block L=4", "block L=8"),
+    ]
+    assert len(found) == 6
+    assert "all 6" in summary(found)
+
+
+def test_an_exception_is_named_with_both_values(rows: list[Row]) -> None:
+    found = compare(points(with_loss(rows, "block-m-4-base-0", 3.0)))
+    assert [item.holds for item in found] == [True, True, True, True, False, True]
+    sentence = summary(found)
+    assert "5 of 6" in sentence
+    assert "size m: block L=2 (3.96) is not below block L=4 (3)" in sentence
+
+
+def test_equal_values_are_no_order(rows: list[Row]) -> None:
+    same = next(row.evaluate.loss for row in rows if row.name == "block-s-2-base-0")
+    found = compare(points(with_loss(rows, "block-s-4-base-0", same)))
+    assert not found[1].holds
+
+
+def test_a_study_of_one_family_has_nothing_to_compare(rows: list[Row]) -> None:
+    alone = [row for row in rows if row.cell.family == "vanilla"]
+    assert compare(points(alone), LOSS) == []
+    assert "no two block lengths" in summary([])

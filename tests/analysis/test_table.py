@@ -1,0 +1,115 @@
+"""Rows come from the study's cells, whole and comparable, or an error says which stage to run."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from synthetic import study_file, write_results
+
+from pipeline.analysis import tables
+from pipeline.analysis.findings import find
+from pipeline.analysis.metrics import LOSS, all_metrics
+from pipeline.analysis.table import Row, load_rows, points, read_curve, series_of
+from pipeline.errors import UserError
+from pipeline.paths import checkpoint, result
+from pipeline.results import BenchmarkResult, EvaluateResult, read_result, write_result
+from pipeline.study import Study, cells
+
+
+def test_rows_are_the_cells_and_not_what_lies_in_the_folder(study: Study) -> None:
+    extra = result("pretrain", "vanilla-xxl-0")
+    extra.write_bytes(result("pretrain", "vanilla-s-0").read_bytes())
+    assert [row.name for row in load_rows(study)] == [cell.name for cell in cells(study)]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "evaluate", "benchmark"])
+def test_a_missing_result_names_its_file_and_stage(study: Study, stage: str) -> None:
+    result(stage, "block-m-4-base-0").unlink()
+    with pytest.raises(UserError, match=rf"results/{stage}/block-m-4-base-0.json: no such result.*stage {stage}"):
+        load_rows(study)
+
+
+def test_results_of_other_weights_are_refused(study: Study) -> None:
+    path = result("benchmark", "vanilla-m-0")
+    record = read_result(path, BenchmarkResult, "benchmark")
+    write_result(path, dataclasses.replace(record, cell=dataclasses.replace(record.cell, fingerprint="old")))
+    with pytest.raises(UserError, match=r"vanilla-m-0.json: measured on weights 'old'"):
+        load_rows(study)
+
+
+@pytest.mark.parametrize("key", ["documents_hash", "tokenizer_hash", "stride"])
+def test_losses_on_other_targets_are_refused(study: Study, key: str) -> None:
+    path = result("evaluate", "block-s-8-base-0")
+    record = read_result(path, EvaluateResult, "evaluate")
+    write_result(path, dataclasses.replace(record, **{key: type(getattr(record, key))("7")}))
+    with pytest.raises(UserError, match=f"{key} is '?7'?"):
+        load_rows(study)
+
+
+def test_a_point_is_the_mean_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = study_file(tmp_path, {"s": (2, 64)}, [4], seeds=[0, 1, 2])
+    write_results(study)
+    rows = load_rows(study)
+    vanilla, block = points(rows)
+    assert (vanilla.name, block.name) == ("vanilla-s", "block-s-4-base")
+    assert LOSS.of(block) == pytest.approx(sum(row.evaluate.loss for row in rows[3:]) / 3)
+
+
+def test_series_are_ordered_and_name_the_variant_only_where_it_varies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = study_file(tmp_path, {"s": (4, 128)}, [8, 2], variants=["wide", "deep"])
+    write_results(study)
+    made = points(load_rows(study))
+    assert series_of(made) == ["vanilla", "block L=2 wide", "block L=2 deep", "block L=8 wide", "block L=8 deep"]
+
+
+def test_results_csv_holds_every_metric_of_every_cell(rows: list[Row]) -> None:
+    records = list(csv.DictReader(io.StringIO(tables.results_csv(rows))))
+    assert [record["cell"] for record in records] == [row.name for row in rows]
+    for row, record in zip(rows, records, strict=True):
+        for metric in all_metrics(rows):
+            assert float(record[metric.key]) == metric.read(row)
+    assert records[0]["block_length"] == ""
+
+
+def test_a_number_that_is_not_finite_leaves_its_column_empty(rows: list[Row]) -> None:
+    bad = dataclasses.replace(rows[0].evaluate, word_perplexity=float("inf"))
+    record = next(csv.DictReader(io.StringIO(tables.results_csv([dataclasses.replace(rows[0], evaluate=bad)]))))
+    assert record["word_perplexity"] == ""
+
+
+def test_markdown_has_a_row_a_cell_and_names_the_hardware(rows: list[Row]) -> None:
+    lines = tables.results_markdown(rows, "one abacus").splitlines()
+    assert "one abacus" in lines[0]
+    assert len(lines) == 4 + len(rows)
+    assert {line.count("|") for line in lines[2:]} == {lines[2].count("|")}
+
+
+def test_the_terminal_table_marks_the_front(rows: list[Row]) -> None:
+    findings = find(rows)
+    text = tables.terminal_table(rows, findings.fronts)
+    best = {row.name for point in findings.fronts["decode_heavy"].front for row in point.rows}
+    for row in rows:
+        line = next(line for line in text.splitlines() if line.startswith(row.name + " "))
+        assert line.count("*") == (row.name in best) + (
+            row.name in {r.name for p in findings.fronts["prefill_heavy"].front for r in p.rows}
+        )
+
+
+def test_curves_hold_each_validation_once(rows: list[Row]) -> None:
+    records = list(csv.DictReader(io.StringIO(tables.curves_csv(rows))))
+    steps = [int(record["step"]) for record in records if record["cell"] == "vanilla-s-0"]
+    assert steps == [60, 120, 180, 240, 300, 360]
+
+
+def test_a_damaged_curve_is_named(study: Study) -> None:
+    (checkpoint("vanilla-s-0") / "curve.csv").write_text("step,tokens\n1,abc\n")
+    with pytest.raises(UserError, match=r"vanilla-s-0/curve.csv: not a training curve"):
+        read_curve("vanilla-s-0")

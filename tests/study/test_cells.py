@@ -1,0 +1,79 @@
+"""Cells: architectures from sizes and variants, and what makes two of them the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.models.config import BlockConfig, VanillaConfig, from_dict, to_dict
+from pipeline.study import Study, cells, find_cell, fingerprint, load_study, model_config, pretraining
+from pipeline.study.cells import default_heads, split_layers
+
+
+@pytest.fixture
+def study(root: Path) -> Study:
+    return load_study(root / "params.yaml")
+
+
+def test_both_families_spend_the_same_layers_and_width(study: Study) -> None:
+    vanilla = model_config(study, find_cell(study, "vanilla-m-0"), 4096)
+    block = model_config(study, find_cell(study, "block-m-4-base-0"), 4096)
+    assert isinstance(vanilla, VanillaConfig)
+    assert isinstance(block, BlockConfig)
+    assert vanilla.stack.layers == block.block_decoder.layers + block.token_decoder.stack.layers == 6
+    assert vanilla.stack.width == block.block_decoder.width == block.token_decoder.stack.width == 192
+    assert block.embedder.width == 192 // 4
+
+
+@pytest.mark.parametrize(
+    ("allocation", "expected"),
+    [([1, 1], (6, 6)), ([5, 1], (10, 2)), ([1, 5], (2, 10)), ([99, 1], (11, 1)), ([1, 99], (1, 11))],
+)
+def test_allocation_splits_the_layers_and_leaves_one_each(allocation: list[int], expected: tuple[int, int]) -> None:
+    assert split_layers(12, allocation) == expected
+
+
+@pytest.mark.parametrize(("width", "heads"), [(256, 8), (512, 8), (768, 12), (1024, 16), (2048, 16)])
+def test_heads_are_those_of_the_published_configurations(width: int, heads: int) -> None:
+    assert default_heads(width) == heads
+
+
+def test_every_architecture_survives_json(study: Study) -> None:
+    for cell in cells(study):
+        config = model_config(study, cell, 4096)
+        assert from_dict(to_dict(config)) == config
+
+
+def test_an_unknown_cell_names_those_there_are(study: Study) -> None:
+    with pytest.raises(UserError, match="'vanilla-xl-0' is not in the study's grid; its cells are vanilla-s-0"):
+        find_cell(study, "vanilla-xl-0")
+
+
+def test_fingerprint_changes_with_whatever_decides_the_weights(study: Study) -> None:
+    config = model_config(study, find_cell(study, "block-s-4-base-0"), 4096)
+    base = fingerprint(config, study.pretrain, True, 0, "corpus")
+    assert base == fingerprint(config, study.pretrain, True, 0, "corpus")
+    others = {
+        fingerprint(dataclasses.replace(config, context_length=8), study.pretrain, True, 0, "corpus"),
+        fingerprint(config, dataclasses.replace(study.pretrain, tokens=1), True, 0, "corpus"),
+        fingerprint(config, dataclasses.replace(study.pretrain, learning_rate=1.0), True, 0, "corpus"),
+        fingerprint(config, study.pretrain, False, 0, "corpus"),
+        fingerprint(config, study.pretrain, True, 1, "corpus"),
+        fingerprint(config, study.pretrain, True, 0, "other"),
+    }
+    assert len(others | {base}) == 7
+
+
+def test_a_size_may_train_otherwise_and_split_otherwise(tmp_path: Path, params_text: str) -> None:
+    path = tmp_path / "params.yaml"
+    own = "s: {layers: 4, width: 128, pretrain: {batch_size: 3}, token_decoder: {width: 64, heads: 2}}"
+    path.write_text(params_text.replace("s: {layers: 4, width: 128}", own), encoding="utf-8")
+    study = load_study(path)
+    assert pretraining(study, find_cell(study, "vanilla-s-0")).batch_size == 3
+    assert pretraining(study, find_cell(study, "vanilla-m-0")).batch_size == study.pretrain.batch_size
+    block = model_config(study, find_cell(study, "block-s-4-base-0"), 4096)
+    assert isinstance(block, BlockConfig)
+    assert (block.block_decoder.width, block.token_decoder.stack.width, block.token_decoder.stack.heads) == (128, 64, 2)

@@ -1,0 +1,105 @@
+"""MLflow holds one run a cell, whatever happens to the processes that write it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import paths, tracking
+from pipeline.files import write_json, write_text
+from pipeline.results import CellIdentity, Environment, PretrainResult, write_result
+
+ENVIRONMENT = Environment("test processor", 2, "fp32", "2.13.0", "3.11.7", "0" * 40, False)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def identity(fingerprint: str = "a") -> CellIdentity:
+    return CellIdentity("block-s-4-base-0", "block", "s", 0, 4, "base", fingerprint)
+
+
+def write_checkpoint(fingerprint: str, steps: int) -> None:
+    cell = identity(fingerprint)
+    folder = paths.checkpoint(cell.name)
+    record = {"cell": dataclasses.asdict(cell), "fingerprint": fingerprint, "model": {"block_length": 4}}
+    write_json(folder / "config.json", record)
+    rows = [f"{step},{1000 + step},{5 - step / 10},1e-3" for step in range(1, steps + 1)]
+    write_text(folder / "curve.csv", "\n".join(["step,time,train_loss,learning_rate", *rows]) + "\n")
+
+
+def write_pretrain_result(fingerprint: str) -> None:
+    result = PretrainResult(
+        cell=identity(fingerprint), environment=ENVIRONMENT, parameters={"head": 10}, non_embedding_parameters=5,
+        total_parameters=15, steps=4, tokens=100, target_tokens=90, training_flops=1e6, train_loss=4.5,
+        validation_loss=4.75, seconds=2.0, tokens_per_second=50.0, peak_memory=1,
+    )  # fmt: skip
+    write_result(paths.result("pretrain", result.cell.name), result)
+
+
+def test_a_run_is_one_however_often_it_is_synced(workspace: Path) -> None:
+    name = identity().name
+    write_checkpoint("a", steps=2)
+    tracking.sync_cell("study", name)
+    write_checkpoint("a", steps=4)
+    write_pretrain_result("a")
+    for _ in range(2):
+        tracking.sync_cell("study", name)
+
+    mlflow = tracking.client()
+    experiment = mlflow.get_experiment_by_name("study")
+    assert experiment is not None
+    (run,) = mlflow.search_runs([experiment.experiment_id])
+    assert run.info.run_name == name
+    assert run.info.status == "FINISHED"
+    history = mlflow.get_metric_history(run.info.run_id, "train_loss")
+    curve = [(metric.step, metric.timestamp, metric.value) for metric in history if metric.step]
+    assert sorted(curve) == [(step, 1000 + step, 5 - step / 10) for step in (1, 2, 3, 4)]
+    assert run.data.metrics["validation_loss"] == 4.75
+    assert run.data.metrics["parameters_head"] == 10
+    assert run.data.params["model.block_length"] == "4"
+    assert run.data.tags["family"] == "block"
+    assert run.data.tags["pretrain.device"] == "test processor"
+    assert [entry.path for entry in mlflow.list_artifacts(run.info.run_id)] == ["config.yaml"]
+
+    write_checkpoint("b", steps=1)
+    tracking.sync_cell("study", name)
+    runs = {run.data.tags["fingerprint"]: run for run in mlflow.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"a", "b"}
+    assert runs["a"].data.tags["superseded"] == "true"
+    assert "total_parameters" not in runs["b"].data.metrics, "the old weights' results belong to the old run"
+
+
+def test_cells_that_start_together_on_a_fresh_database(workspace: Path, root: Path) -> None:
+    write_checkpoint("a", steps=1)
+    code = f"from pipeline import tracking; tracking.sync_cell('study', {identity().name!r})"
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=workspace, env=environment, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    errors = [process.communicate()[1].decode() for process in processes]
+    assert not any("warning" in error for error in errors), errors
+    mlflow = tracking.client()
+    experiment = mlflow.get_experiment_by_name("study")
+    assert experiment is not None
+    assert len(mlflow.search_runs([experiment.experiment_id])) == 1
+
+
+def test_a_tracker_that_is_away_costs_a_warning(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    write_checkpoint("a", steps=1)
+    tracking.sync_cell("study", identity().name)
+    assert "warning: MLflow is behind for cell block-s-4-base-0" in capsys.readouterr().err
