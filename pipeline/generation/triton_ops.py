@@ -57,10 +57,9 @@ class TritonOps(TorchOps):
         return y
 
     def project(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
-        rows, width = y.shape
         if _small(y):
             return super().project(y, layer, stack)
-        u = y.new_empty(rows, layer.input_weight.shape[0])
+        u = y.new_empty(len(y), layer.input_weight.shape[0])
         self._linear(y, layer.input_weight, layer.input_bias, u, u.shape[1] - stack.config.feed_forward)
         return u
 
