@@ -26,6 +26,8 @@ from pipeline.data.indexed import IndexedWriter
 from pipeline.data.manifest import Manifest, ShardManifest, SplitManifest
 from pipeline.data.tokenizer import (
     end_of_text_id,
+    hub_tokenizer,
+    on_the_hub,
     open_tokenizer,
     padded,
     padding_id,
@@ -86,6 +88,8 @@ def _cores() -> int:
 
 
 def _tokenizer(tokenize: Tokenize, corpus: Path) -> Any:
+    if tokenize.tokenizer is not None and on_the_hub(tokenize.tokenizer):
+        return hub_tokenizer(tokenize.tokenizer, tokenize.vocabulary)
     if tokenize.tokenizer is not None:
         return open_tokenizer(Path(tokenize.tokenizer))
     total = CorpusManifest.read(corpus).splits["train"].bytes

@@ -43,8 +43,6 @@ def run_tasks(
     lm-eval's ``evaluate`` is called instead of its ``simple_evaluate``, which reseeds every global generator.
     Raises :class:`UserError` for an unknown task, documents that cannot be had, and scores that are not finite.
     """
-    if not sys.stderr.isatty():
-        os.environ["TQDM_DISABLE"] = "1"
     from lm_eval.evaluator import evaluate
 
     with _quiet():
@@ -164,13 +162,18 @@ def _chance(task: Any) -> float | None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No notices from lm-eval, and its bootstrap in this process: forking one that holds torch threads can hang."""
+    """No notices from lm-eval, progress bars in a terminal alone, and its bootstrap in this process: forking one that
+    holds torch threads can hang.
+    """
     logger = logging.getLogger("lm_eval")
     level, single = logger.level, os.environ.get("DISABLE_MULTIPROC")
     logger.setLevel(logging.ERROR)
     os.environ["DISABLE_MULTIPROC"] = "1"
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            if not sys.stderr.isatty():
+                stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             yield
     finally:
         logger.setLevel(level)
