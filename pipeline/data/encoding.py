@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,11 +44,17 @@ class Encoder:
             return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, self._dtype)
         if self._normalized:
             text = unicodedata.normalize("NFC", text)
-        # An added token, such as GPT-NeoX's runs of spaces, is a word, and splitting starts afresh behind it.
-        parts = self._added.split(text) if self._added else [text]
-        words = [WORD.findall(part) if number % 2 == 0 else [part] for number, part in enumerate(parts)]
-        tokens = b"".join(b"".join(map(self._words.__getitem__, part)) for part in words)
+        tokens = b"".join(b"".join(map(self._words.__getitem__, words)) for words in self._split(text))
         return np.frombuffer(tokens, self._dtype)
+
+    def _split(self, text: str) -> Iterator[list[str]]:
+        """The text's words, some at a time."""
+        # An added token, such as GPT-NeoX's runs of spaces, is a word, and splitting starts afresh behind it.
+        for number, part in enumerate(self._added.split(text) if self._added else [text]):
+            if number % 2:
+                yield [part]
+            else:
+                yield from map(WORD.findall, CHUNK.findall(part))
 
     def _is_stable(self, text: str) -> bool:
         unknown = set(text) - self._stable
@@ -91,6 +98,9 @@ def _is_gpt2_like(settings: dict[str, Any]) -> bool:
 _NUMBERS = "²³¹¼½¾"
 _LETTER, _NUMBER, _OTHER = rf"[^\W\d_{_NUMBERS}]", rf"[\d{_NUMBERS}]", r"(?:[^\s\w]|_)"
 WORD = re.compile(rf"'s|'t|'re|'ve|'m|'ll|'d| ?{_LETTER}+| ?{_NUMBER}+| ?{_OTHER}+|\s+(?!\S)|\s+")
+
+CHUNK = re.compile(r".{1,65536}\s*\S*", re.DOTALL)
+"""A long text in pieces. White space that follows other characters begins a word, so none is cut in two."""
 
 
 def _is_stable_character(character: str) -> bool:

@@ -103,7 +103,7 @@ class PackedStream:
     def _cumulative_index(self) -> Ints:
         """The slot at which every :data:`GROUP`-th document starts, and the stream's length; kept on disk."""
         path = self.corpus.folder.parent / "index" / f"{self._name()}.npy"
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, EOFError):
             return np.asarray(np.load(path, allow_pickle=False), np.int64)
         index = self._compute_index()
         # Where the corpus lies in a place that cannot be written, the index is computed anew each time.
@@ -113,7 +113,7 @@ class PackedStream:
 
     def _name(self) -> str:
         padding = "packed" if self.block_length is None else f"{self.block_length}-{self.seed}"
-        return f"{self.corpus.hash[:32]}-{padding}"
+        return f"{self.corpus.hash[:32]}-{padding}-{GROUP}"
 
     def _compute_index(self) -> Ints:
         starts, total = [np.zeros(1, np.int64)], 0
