@@ -15,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.corpus import SPLITS, CorpusManifest, read_documents, read_lines
+from pipeline.data.encoding import Encoder
 from pipeline.data.folders import replacing_folder
 from pipeline.data.foreign import foreign_split
 from pipeline.data.indexed import IndexedWriter
 from pipeline.data.manifest import Manifest, ShardManifest, SplitManifest
 from pipeline.data.tokenizer import (
     end_of_text_id,
+    hub_tokenizer,
+    on_the_hub,
     open_tokenizer,
     padded,
     padding_id,
@@ -80,6 +83,8 @@ def _cores() -> int:
 
 
 def _tokenizer(tokenize: Tokenize, corpus: Path) -> Any:
+    if tokenize.tokenizer is not None and on_the_hub(tokenize.tokenizer):
+        return hub_tokenizer(tokenize.tokenizer, tokenize.vocabulary)
     if tokenize.tokenizer is not None:
         return open_tokenizer(Path(tokenize.tokenizer))
     total = CorpusManifest.read(corpus).splits["train"].bytes
@@ -187,14 +192,13 @@ def _start(tokenizer_path: Path, dtype: np.dtype[Any]) -> None:
     import json
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizer = open_tokenizer(tokenizer_path)
+    encoder = Encoder(open_tokenizer(tokenizer_path), dtype)
 
     def encode(lines: list[bytes]) -> Piece:
         texts = [json.loads(line)["text"] for line in lines]
-        encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        lengths = np.array([len(ids) for ids in encoded], np.int32)
-        tokens = np.concatenate([np.array(ids, dtype) for ids in encoded])
-        return Piece(tokens, lengths, sum(len(text.encode()) for text in texts))
+        documents = [encoder.encode(text) for text in texts]
+        lengths = np.array([len(document) for document in documents], np.int32)
+        return Piece(np.concatenate(documents), lengths, sum(len(text.encode()) for text in texts))
 
     global _encode
     _encode = encode

@@ -13,17 +13,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.generation.cache import Cache, Clock, LocalCache
-from pipeline.generation.folded import FoldedStack, fold, fold_norm
+from pipeline.generation.cache import Cache, Clock
+from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
+from pipeline.generation.token_steps import Choose, token_steps
 from pipeline.models.attention import causal_mask
 from pipeline.models.block_transformer import BlockTransformer
-from pipeline.models.token_decoders import PrefixTokenDecoder
 from pipeline.models.vanilla import VanillaTransformer
 
 Embed = Callable[[slice, int], Tensor]
-Choose = Callable[[Tensor, Tensor], None]
-"""Choose tokens for hidden states [B, D] into int64 [B]."""
 
 
 class CausalStack:
@@ -96,10 +94,9 @@ class CausalStack:
 
 
 class Decoder(Protocol):
-    """A model with its caches, for one batch. ``stride`` is S; ``head`` [V, D] maps what is emitted to logits."""
+    """A model with its caches, for one batch; ``stride`` is S."""
 
     stride: int
-    head: Tensor
     causal: CausalStack
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
@@ -124,8 +121,7 @@ class VanillaDecoder:
     def __init__(self, model: VanillaTransformer, ops: TorchOps, batch: int, capacity: int, chunk: int) -> None:
         self.model, self.ops = model, ops
         self.causal = CausalStack(fold(model.stack), ops, batch, capacity, chunk)
-        self.head = model.head.weight
-        self._last = self.head.new_empty(batch, self.head.shape[1])
+        self._last = model.head.weight.new_empty(batch, model.config.stack.width)
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
         def embed(rows: slice, first: int) -> Tensor:
@@ -152,17 +148,20 @@ class BlockDecoder:
         self.model, self.ops = model, ops
         self.stride = model.config.block_length
         self.causal = CausalStack(fold(model.block_decoder), ops, batch, capacity // self.stride, chunk)
-        self.tokens = PrefixDecoder(model, ops, batch)
-        self.head = self.tokens.head
+        self.tokens = token_steps(model, ops, batch)
         self._last = self.causal.stack.norm_weight.new_empty(batch, model.config.block_decoder.width)
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
         blocks = tokens.unflatten(1, (-1, self.stride))
-        pads = torch.tensor(padding, device=tokens.device)
-        valid = (torch.arange(tokens.shape[1], device=tokens.device) >= pads[:, None]).unflatten(1, (-1, self.stride))
+        valid = None
+        if any(padding):
+            pads = torch.tensor(padding, device=tokens.device)
+            position = torch.arange(tokens.shape[1], device=tokens.device)
+            valid = (position >= pads[:, None]).unflatten(1, (-1, self.stride))
 
         def embed(rows: slice, first: int) -> Tensor:
-            embedded: Tensor = self.model.embedder(blocks[rows, first:], valid[rows, first:])
+            known = None if valid is None else valid[rows, first:]
+            embedded: Tensor = self.model.embedder(blocks[rows, first:], known)
             return embedded
 
         self._last = self.causal.prefill(embed, blocks.shape[1], [pad // self.stride for pad in padding])
@@ -176,48 +175,4 @@ class BlockDecoder:
 
     @property
     def bytes(self) -> int:
-        return self.causal.cache.bytes + self.tokens.cache.bytes
-
-
-class PrefixDecoder:
-    """The token decoder with R slots before the tokens: positions 0 ... R + L - 2, restarting at every block.
-
-    The block decoder's final norm is folded into the expansion.
-    """
-
-    def __init__(self, model: BlockTransformer, ops: TorchOps, batch: int) -> None:
-        decoder = model.token_decoder
-        assert isinstance(decoder, PrefixTokenDecoder)
-        self.ops, self.slots, self.embedding = ops, decoder.slots, decoder.embedding
-        self.stack, self.head = fold(decoder.stack), decoder.head.weight
-        weight, bias = fold_norm(model.block_decoder.norm, decoder.expansion)
-        self.expansion_weight = weight.to(self.stack.dtype).unflatten(0, (self.slots, -1))
-        self.expansion_bias = bias.to(self.stack.dtype).unflatten(0, (self.slots, 1, -1))
-        self.cache = LocalCache(self.stack, batch, self.slots + model.config.block_length - 1)
-
-    def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
-        """``context``: normalised residual stream of the block decoder [B, D]; chosen tokens go into ``out`` [B, L]."""
-        x = self._prefix(context)
-        for place in range(out.shape[1]):
-            if place > 0:
-                x = self.embedding(out[:, place - 1])
-                self._step(x, self.slots + place - 1)
-            choose(self.ops.final_norm(x, self.stack), out[:, place])
-
-    def _prefix(self, context: Tensor) -> Tensor:
-        """Run all slots; the residual stream [B, D] of the last one."""
-        batch = context.shape[0]
-        x = torch.baddbmm(self.expansion_bias, context.expand(self.slots, -1, -1), self.expansion_weight.mT)
-        x = x.flatten(0, 1)
-        for index, layer in enumerate(self.stack.layers):
-            u = self.ops.project(self.ops.normalise(x, layer.shift, self.stack.config.norm_eps), layer, self.stack)
-            for slot in range(self.slots):
-                self.ops.local_attention(u[slot * batch : (slot + 1) * batch], self.cache, index, slot)
-            self.ops.output(x, u, layer, self.stack)
-        return x[-batch:]
-
-    def _step(self, x: Tensor, position: int) -> None:
-        for index, layer in enumerate(self.stack.layers):
-            u = self.ops.project(self.ops.normalise(x, layer.shift, self.stack.config.norm_eps), layer, self.stack)
-            self.ops.local_attention(u, self.cache, index, position)
-            self.ops.output(x, u, layer, self.stack)
+        return self.causal.cache.bytes + self.tokens.bytes

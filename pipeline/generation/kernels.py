@@ -24,25 +24,34 @@ def _tile(index, tiles_m, tiles_n, GROUP: tl.constexpr):
 
 @triton.jit
 def _gelu(x):
-    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    """Exact GELU through Abramowitz and Stegun's formula 7.1.26 for erf (error below 2e-7), cheaper than ``tl.erf``."""
+    z = tl.abs(x) * 0.7071067811865476
+    t = 1.0 / (1.0 + 0.3275911 * z)
+    tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    tail = 0.5 * x * tail * tl.exp2(-1.4426950408889634 * z * z)
+    return tl.where(x >= 0, x - tail, tail)
 
 
 @triton.jit
 def linear_kernel(
     x, w, out, bias, M, N, K,
     GELU_FROM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, PRECISION: tl.constexpr,
+    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, ACCUMULATE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """``out = activated(x w^T + bias)``, GELU from column GELU_FROM on; or ``out += x w^T``."""
     tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(N, BN)
     for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
         m, n = _tile(index, tiles_m, tiles_n, GROUP)
         total = tl.zeros((BM, BN), dtype=tl.float32)
         for k in range(tl.cdiv(K, BK)):
             total = tl.dot(x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION)
-        columns = n * BN + tl.arange(0, BN)
-        total += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
-        if n * BN + BN > GELU_FROM:
-            total = tl.where((columns >= GELU_FROM)[None, :], _gelu(total), total)
+        if ACCUMULATE:
+            total += out.load([m * BM, n * BN]).to(tl.float32)
+        else:
+            columns = n * BN + tl.arange(0, BN)
+            total += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
+            if n * BN + BN > GELU_FROM:
+                total = tl.where((columns >= GELU_FROM)[None, :], _gelu(total), total)
         out.store([m * BM, n * BN], total.to(out.dtype))
 
 
@@ -81,11 +90,11 @@ def pick_kernel(values, indices, tokens, stride_tokens, M, TILES, BT: tl.constex
 
 
 @triton.jit
-def norm_kernel(x, shift, weight, bias, y, D, eps, AFFINE: tl.constexpr, BD: tl.constexpr):
+def norm_kernel(x, stride_x, shift, weight, bias, y, D, eps, AFFINE: tl.constexpr, BD: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BD)
     mask = at < D
-    value = tl.load(x + row * D + at, mask=mask, other=0.0).to(tl.float32)
+    value = tl.load(x + row * stride_x + at, mask=mask, other=0.0).to(tl.float32)
     value += tl.load(shift + at, mask=mask, other=0.0)
     centred = tl.where(mask, value - tl.sum(value, 0) / D, 0.0)
     normed = centred * tl.rsqrt(tl.sum(centred * centred, 0) / D + eps)
@@ -105,8 +114,8 @@ def _partner(at, ROTARY: tl.constexpr):
 @triton.jit
 def local_attention_kernel(
     u, stride_u, keys, values, cosine, sine, M, scale,
-    POSITION: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr,
-    BM: tl.constexpr,
+    POSITION: tl.constexpr, STORE: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr,
+    ROTARY: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(1)
     kv = head // G
@@ -126,7 +135,7 @@ def local_attention_kernel(
     v = tl.load(base + kv * E + at[None, :], mask=mask, other=0.0)
     cache = rows[:, None] * (KV * E) + kv * E + at[None, :]
     size = M.to(tl.int64) * KV * E
-    if head % G == 0:
+    if STORE and head % G == 0:
         tl.store(keys + POSITION * size + cache, k.to(keys.dtype.element_ty), mask=mask)
         tl.store(values + POSITION * size + cache, v, mask=mask)
     peak = tl.sum(q * k, 1)
@@ -145,15 +154,11 @@ def local_attention_kernel(
 
 
 @triton.jit
-def decode_attention_kernel(
-    u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
+def _attend_item(
+    row, kv, split, u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
     CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
     E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One query position against the cache, one program a (row, key/value head, split)."""
-    row = (tl.program_id(0) // KV).to(tl.int64)
-    kv = tl.program_id(0) % KV
-    split = tl.program_id(1)
     now = tl.load(position).to(tl.int32)
     first = tl.load(starts + row).to(tl.int32)
     if WINDOW > 0:
@@ -213,6 +218,22 @@ def decode_attention_kernel(
         tl.store(parts + part[:, None] * E + at[None, :], total, mask=mask)
         tl.store(peaks + part, peak, mask=group < G)
         tl.store(weights + part, weight, mask=group < G)
+
+
+@triton.jit
+def decode_attention_kernel(
+    u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale, ITEMS,
+    CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
+    E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PROGRAMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One query position against the cache; an item is a row, a key/value head, and one of SPLITS parts of the span."""
+    for item in tl.range(tl.program_id(0), ITEMS, PROGRAMS):
+        _attend_item(
+            tl.cast(item // (KV * SPLITS), tl.int64), item // SPLITS % KV, item % SPLITS,
+            u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
+            CAPACITY, WINDOW, KV, G, GP, E, ROTARY, SPLITS, BT, PRECISION,
+        )  # fmt: skip
 
 
 @triton.jit

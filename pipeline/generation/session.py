@@ -77,7 +77,7 @@ class Session:
         capacity = self.prompt + self.steps * stride
         chunk = chunk or PREFILL_POSITIONS[device.type]
         self.decoder = _decoder(model, self.ops, batch, capacity, chunk)
-        self.choose = Chooser(self.decoder.head, self.ops, sampling or Sampling(), batch)
+        self.choose = Chooser(model.head_weight, self.ops, sampling or Sampling(), batch)
         self.new_tokens = new_tokens
         self.output = torch.zeros(batch, self.steps * stride, dtype=torch.int64, device=device)
         self._block = torch.zeros(batch, stride, dtype=torch.int64, device=device)

@@ -17,7 +17,7 @@ from pipeline.models.language_model import LanguageModel
 from pipeline.models.layers import Stack
 
 SMALL = 256
-"""Rows under which cuBLAS's products with separate activations are faster than the fused kernels."""
+"""Rows under which cuBLAS's products with separate activations are faster than the fused ones; fp32 always uses them."""
 
 
 class TritonOps(TorchOps):
@@ -28,9 +28,12 @@ class TritonOps(TorchOps):
     def __init__(self, device: torch.device) -> None:
         cuda = device.type == "cuda"
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 2
-        self.linear_tile = (128, 256, 64, 8, 3)
+        self.linear_tile = (128, 128, 64, 8, 4)
         self.head_tile = (128, 256, 64, 8, 3)
         self.decode_tile = (64, 4, 3)
+        self.decode_programs = 0
+        self.output_tile = None
+        self.occupancy = 1
 
     @staticmethod
     def supports(model: LanguageModel) -> bool:
@@ -46,32 +49,38 @@ class TritonOps(TorchOps):
 
     def _norm(self, x: Tensor, shift: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         rows, width = x.shape
-        assert x.is_contiguous()
-        y = torch.empty_like(x)
+        y = x.new_empty(rows, width)
         kernels.norm_kernel[(rows,)](
-            x, shift, weight, bias, y, width, eps,
+            x, x.stride(0), shift, weight, bias, y, width, eps,
             AFFINE=weight is not None, BD=triton.next_power_of_2(width), num_warps=4,
         )  # fmt: skip
         return y
 
     def project(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
-        rows, width = y.shape
-        if rows < SMALL:
+        if _small(y):
             return super().project(y, layer, stack)
-        weight, columns = layer.input_weight, layer.input_weight.shape[0]
-        u = y.new_empty(rows, columns)
-        bm, bn, bk, warps, stages = self.linear_tile
-        programs = min(self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
-        kernels.linear_kernel[(programs,)](
-            _tiles(y, bm, bk), _tiles(weight, bn, bk), _tiles(u, bm, bn), layer.input_bias, rows, columns, width,
-            GELU_FROM=columns - stack.config.feed_forward, BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs,
-            PRECISION=_precision(y), num_warps=warps, num_stages=stages,
-        )  # fmt: skip
+        u = y.new_empty(len(y), layer.input_weight.shape[0])
+        self._linear(y, layer.input_weight, layer.input_bias, u, u.shape[1] - stack.config.feed_forward)
         return u
+
+    def output(self, x: Tensor, u: Tensor, layer: FoldedLayer, stack: FoldedStack) -> None:
+        if _small(x) or self.output_tile is None:
+            return super().output(x, u, layer, stack)
+        return self._linear(u[:, stack.key_values :], layer.output_weight, None, x, 0)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, gelu_from: int) -> None:
+        (rows, width), columns = x.shape, len(weight)
+        bm, bn, bk, warps, stages = self.linear_tile if bias is not None else self.output_tile
+        programs = min(self.occupancy * self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
+        kernels.linear_kernel[(programs,)](
+            _tiles(x, bm, bk), _tiles(weight, bn, bk), _tiles(out, bm, bn), bias, rows, columns, width,
+            GELU_FROM=gelu_from, BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs, ACCUMULATE=bias is None,
+            PRECISION=_precision(x), num_warps=warps, num_stages=stages,
+        )  # fmt: skip
 
     def argmax(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         rows, width = hidden.shape
-        if rows < SMALL:
+        if _small(hidden):
             return super().argmax(hidden, weight, out)
         vocabulary = weight.shape[0]
         bm, bn, bk, warps, stages = self.head_tile
@@ -91,15 +100,16 @@ class TritonOps(TorchOps):
     def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
         config, (block, warps, stages) = cache.config, self.decode_tile
         width, group, padded = config.head_width, config.heads // config.kv_heads, _padded_group(config)
-        programs = len(u) * config.kv_heads
-        splits = max(1, min(triton.cdiv(8 * self.processors, programs), cache.capacity // (2 * block), 64))
-        parts = torch.empty(programs * splits * padded * (width + 2), dtype=torch.float32, device=u.device)
-        parts, peaks, weights = parts.split([programs * splits * padded * n for n in (width, 1, 1)])
+        spans = len(u) * config.kv_heads
+        splits = max(1, min(triton.cdiv(8 * self.processors, spans), cache.capacity // (2 * block), 64))
+        parts = torch.empty(spans * splits * padded * (width + 2), dtype=torch.float32, device=u.device)
+        parts, peaks, weights = parts.split([spans * splits * padded * n for n in (width, 1, 1)])
         sizes = {"KV": config.kv_heads, "G": group, "GP": padded, "E": width, "SPLITS": splits}
-        kernels.decode_attention_kernel[(programs, splits)](
+        programs = min(spans * splits, self.decode_programs or spans * splits)
+        kernels.decode_attention_kernel[(programs,)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device, cache.cosine, cache.sine,
-            parts, peaks, weights, width**-0.5, CAPACITY=cache.capacity, WINDOW=config.window or 0,
-            ROTARY=config.rotary_width, BT=block, PRECISION=_precision(u), **sizes,
+            parts, peaks, weights, width**-0.5, spans * splits, CAPACITY=cache.capacity, WINDOW=config.window or 0,
+            ROTARY=config.rotary_width, BT=block, PROGRAMS=programs, PRECISION=_precision(u), **sizes,
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
         if splits > 1:
@@ -108,11 +118,11 @@ class TritonOps(TorchOps):
             )
 
     def local_attention(self, u: Tensor, cache: LocalCache, layer: int, position: int) -> None:
-        config, rows, block = cache.config, len(u), 32
+        config, rows, block = cache.config, len(u), 16
         kernels.local_attention_kernel[(triton.cdiv(rows, block), config.heads)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.cosine, cache.sine, rows,
-            config.head_width**-0.5, POSITION=position, KV=config.kv_heads, G=config.heads // config.kv_heads,
-            E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
+            config.head_width**-0.5, POSITION=position, STORE=position + 1 < cache.keys.shape[1], KV=config.kv_heads,
+            G=config.heads // config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
         )  # fmt: skip
 
     def sequence_attention(
@@ -144,6 +154,10 @@ class TritonOps(TorchOps):
             len(u), len(u) // (rows.stop - rows.start), first, CAPACITY=cache.capacity, KV=config.kv_heads,
             E=config.head_width, ROTARY=config.rotary_width, QUERIES=queries, BM=block, num_warps=4,
         )  # fmt: skip
+
+
+def _small(x: Tensor) -> bool:
+    return x.shape[0] < SMALL or x.dtype == torch.float32
 
 
 def _tiles(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:

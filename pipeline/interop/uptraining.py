@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.config import BlockConfig, ModelConfig, StackConfig, VanillaConfig
 from pipeline.models.language_model import LanguageModel
-from pipeline.models.token_decoders import PrefixTokenDecoder, SummationTokenDecoder
+from pipeline.models.token_decoders import NeoxTokenDecoder
 from pipeline.models.vanilla import VanillaTransformer
 
 Layers = tuple[list[int], list[int]]
@@ -63,7 +63,7 @@ def uptrain_from(model: LanguageModel, source: LanguageModel, method: str) -> No
     assert isinstance(model, BlockTransformer)
     assert isinstance(source, VanillaTransformer)
     decoder = model.token_decoder
-    assert isinstance(decoder, PrefixTokenDecoder | SummationTokenDecoder)
+    assert isinstance(decoder, NeoxTokenDecoder)
     block_layers, token_layers = METHODS[method](source.config.stack.layers, model.config)
     _copy_layers(source, block_layers, model.block_decoder.layers)
     _copy_layers(source, token_layers, decoder.stack.layers)

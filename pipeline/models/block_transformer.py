@@ -53,6 +53,3 @@ class BlockTransformer(LanguageModel):
         """[B, T] -> [B, N, L], the last block filled up with zeros; nothing before them can see them."""
         length = self.config.block_length
         return F.pad(tokens, (0, -tokens.shape[1] % length)).view(len(tokens), -1, length)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.token_decoder.logits(hidden)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.config import ModelConfig
@@ -22,7 +23,7 @@ class LanguageModel(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """[V, D]: :meth:`logits` of a hidden state is its product with this matrix, transposed."""
+        """[V, D]: what :meth:`logits` multiplies hidden states with."""
         raise NotImplementedError
 
     def forward(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
@@ -41,4 +42,4 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""
-        raise NotImplementedError
+        return F.linear(hidden, self.head_weight)

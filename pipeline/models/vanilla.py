@@ -31,7 +31,3 @@ class VanillaTransformer(LanguageModel):
             valid = valid[:, :-1] if padded_blocks else None
         hidden: Tensor = self.stack(self.embedding(seen), valid)
         return hidden
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden)
-        return logits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,7 +65,7 @@ class PretrainingData(LightningDataModule):
             sampler=FromStep(trainer, job.schedule.steps),
             num_workers=workers,
             collate_fn=_identity,
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_leave_process_group,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -91,6 +91,6 @@ def _identity(batch: TrainingBatch) -> TrainingBatch:
     return batch
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the main process decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_process_group(worker: int) -> None:
+    """Ctrl-C and SIGTERM go to the whole process group; the main process alone decides when to stop."""
+    os.setpgrp()
