@@ -143,5 +143,5 @@ def test_lm_evals_registry_opens_cells_and_checkpoints(study: Study) -> None:
     by_cell = kind.create_from_arg_string("cell=block-s-4-base-0", {"device": "cpu", "batch_size": 1})
     by_folder = kind.create_from_arg_obj({"checkpoint": str(folder), "end_of_text": "<|endoftext|>"}, None)
     assert by_cell.loglikelihood(request, True) == by_folder.loglikelihood(request, True)
-    with pytest.raises(UserError, match="--model_args: .*'pretrained'.* is wrong; it is cell=NAME"):
+    with pytest.raises(UserError, match=r"--model_args: .*'pretrained'.* is wrong; it is cell=NAME"):
         kind.create_from_arg_string("pretrained=gpt2")
