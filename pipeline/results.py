@@ -64,7 +64,7 @@ class PretrainResult:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One metric of one zero-shot task. ``split`` is where its documents are from; a group has none."""
+    """One metric of one zero-shot task. ``split`` is where its documents are from."""
 
     task: str
     metric: str
