@@ -114,8 +114,8 @@ class Outcome:
     weights: dict[str, Tensor]
     steps: int
     target_tokens: int
-    train_loss: float
-    validation_loss: float
+    train_loss: float | None
+    validation_loss: float | None
     seconds: float
     device: str
     precision: str
