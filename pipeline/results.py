@@ -40,7 +40,10 @@ class CellIdentity:
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """Losses in nats a target token; times in seconds; memory in bytes."""
+    """Losses in nats a target token; times in seconds; memory in bytes.
+
+    A model trained elsewhere has no losses, no steps and no tokens.
+    """
 
     cell: CellIdentity
     environment: Environment
@@ -51,8 +54,8 @@ class PretrainResult:
     tokens: int
     target_tokens: int
     training_flops: float
-    train_loss: float
-    validation_loss: float
+    train_loss: float | None
+    validation_loss: float | None
     seconds: float
     tokens_per_second: float
     peak_memory: int
@@ -61,7 +64,7 @@ class PretrainResult:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One metric of one zero-shot task. ``split`` is where its documents are from; a group has none."""
+    """One metric of one zero-shot task. ``split`` is where its documents are from."""
 
     task: str
     metric: str
@@ -90,7 +93,7 @@ class PositionLosses:
 
 @dataclass(frozen=True)
 class NeedleScore:
-    """Needle in a haystack: the share of ``examples`` right, with the needle ``depth`` percent into ``length`` tokens."""
+    """Needle in a haystack: the share of ``examples`` right, the needle ``depth`` percent into ``length`` tokens."""
 
     prompt: str
     depth: int
@@ -111,10 +114,10 @@ class Sample:
 class EvaluateResult:
     """Loss in nats a target token on the held-out documents; every token but a document's first is a target.
 
-    ``skipped_documents`` of the ``documents`` hold no target. ``loss_stderr`` is by resampling documents, ``None`` where
-    fewer than two hold one. Losses compare between records with equal ``documents_hash``, ``tokenizer_hash``,
-    ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ. ``nats_by_document``
-    and ``targets_by_document`` are what the loss is made of, for paired resampling.
+    ``skipped_documents`` of the ``documents`` hold no target. ``loss_stderr`` is by resampling documents, ``None``
+    where fewer than two hold one. Losses compare between records with equal ``documents_hash``, ``tokenizer_hash``,
+    ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ.
+    ``nats_by_document`` and ``targets_by_document`` are what the loss is made of, for paired resampling.
     """
 
     cell: CellIdentity

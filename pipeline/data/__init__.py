@@ -1,12 +1,12 @@
-"""Data: corpus readers, tokenizer, token shards, packing, deterministic batches. Numpy only; nothing here imports torch."""
+"""Data: corpus readers, tokenizer, token shards, packing, deterministic batches. In numpy, without torch."""
 
 from pipeline.data.batches import Batch, Batches
 from pipeline.data.corpus import CorpusManifest, read_documents, write_corpus
 from pipeline.data.manifest import Manifest, SplitManifest
 from pipeline.data.packing import PackedStream
+from pipeline.data.shards import write_tokens
 from pipeline.data.tokenizer import load_tokenizer, model_vocabulary
 from pipeline.data.tokens import TokenCorpus
-from pipeline.data.write_tokens import write_tokens
 
 __all__ = [
     "Batch",

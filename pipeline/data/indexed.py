@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 
 MAGIC = b"MMIDIDX\x00\x00"
 HEADER = struct.Struct("<9sQBQQ")
-TYPE_CODES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
+TYPE_CODES: dict[int, np.dtype[Any]] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 CHUNK = 2**20
 
 Tokens = npt.NDArray[Any]
@@ -30,7 +30,8 @@ Tokens = npt.NDArray[Any]
 class IndexedFile:
     """A memory-mapped pair of files that holds ``documents`` documents back to back.
 
-    ``document_index`` is ``None`` where every document is one sequence, as in the Pile of Pythia.
+    ``document_index`` is ``None`` where every document is one sequence, as in the Pile of Pythia. ``ends_included``
+    says that each document's last token is its end of text, which then is not counted among its tokens.
     """
 
     path: Path
@@ -38,9 +39,10 @@ class IndexedFile:
     sequence_lengths: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     document_index: npt.NDArray[np.int64] | None
+    ends_included: bool = False
 
     @staticmethod
-    def open(prefix: Path) -> IndexedFile:
+    def open(prefix: Path, ends_included: bool = False) -> IndexedFile:
         """Map ``prefix``.bin and .idx, and check the index in pieces. Raises :class:`UserError` naming the file."""
         index, binary = _beside(prefix, ".idx"), _beside(prefix, ".bin")
         dtype, sequences, entries = _read_header(index)
@@ -57,26 +59,55 @@ class IndexedFile:
             _map(index, np.dtype("<i4"), HEADER.size, sequences),
             _map(index, np.dtype("<i8"), HEADER.size + 4 * sequences, sequences),
             None if trivial else _map(index, np.dtype("<i8"), HEADER.size + 12 * sequences, entries),
+            ends_included,
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the files itself; the tokens are not sent to it."""
+        return IndexedFile.open, (self.path.with_suffix(""), self.ends_included)
 
     @property
     def documents(self) -> int:
         index = self.document_index
         return len(self.sequence_lengths) if index is None else len(index) - 1
 
-    def lengths(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Tokens of documents start..stop - 1."""
-        if self.document_index is None:
-            return self.sequence_lengths[start:stop].astype(np.int64)
-        bounds = np.array([self.position(i) for i in range(start, stop + 1)], np.int64)
-        return np.diff(bounds)
+    @property
+    def token_count(self) -> int:
+        """Tokens of all documents, without end of text."""
+        return len(self.tokens) - self.documents * self.ends_included
 
-    def position(self, document: int) -> int:
-        """Where the document's first token lies in ``tokens``; for the number of documents, where the last one ends."""
+    def lengths(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Tokens of documents start..stop - 1, without end of text."""
+        if self.document_index is None:
+            stored = self.sequence_lengths[start:stop].astype(np.int64)
+        else:
+            stored = np.diff(self._starts(self.document_index[start : stop + 1]))
+        if self.ends_included and stored.min(initial=1) < 1:
+            raise UserError(
+                f"{self.path}: document {start + int(stored.argmin())} lacks the end of text that others have"
+            )
+        return stored - self.ends_included
+
+    def read(self, document: int, stop: int, skip: int, count: int, end_of_text: int) -> Tokens:
+        """At most ``count`` tokens of documents document..stop - 1, without end of text, from token ``skip`` on."""
         sequence = document if self.document_index is None else int(self.document_index[document])
-        if sequence == len(self.offsets):
-            return len(self.tokens)
-        return int(self.offsets[sequence]) // self.tokens.itemsize
+        start = int(self._starts(np.array([sequence]))[0]) + skip
+        ends = np.cumsum(self.lengths(document, stop) + 1) - 1 - skip
+        if not self.ends_included:
+            return self.tokens[start : start + min(count, int(ends[-1]) + 1 - len(ends))]
+        stored = self.tokens[start : start + min(int(ends[-1]) + 1, count + len(ends))]
+        ends = ends[ends < len(stored)]
+        if (stored[ends] != end_of_text).any():
+            wrong = document + int((stored[ends] != end_of_text).argmax())
+            raise UserError(f"{self.path}: document {wrong} lacks the end of text that others have")
+        return np.delete(stored, ends)[:count]
+
+    def _starts(self, sequences: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where the sequences' first tokens lie in ``tokens``; for the number of sequences, where the last one ends."""
+        if not len(self.offsets):
+            return np.zeros(len(sequences), np.int64)
+        inside = self.offsets[np.minimum(sequences, len(self.offsets) - 1)] // self.tokens.itemsize
+        return np.where(sequences < len(self.offsets), inside, len(self.tokens))
 
 
 class IndexedWriter:
@@ -117,6 +148,13 @@ class IndexedWriter:
                 opened.write(part)
                 self._sha256.update(part)
         return self._sha256.hexdigest()
+
+
+def check_tokens(tokens: Tokens, vocabulary: int, path: Path) -> None:
+    """Raise :class:`UserError` for a token that the vocabulary does not have."""
+    if len(tokens) and (tokens.max() >= vocabulary or tokens.min() < 0):
+        wrong = int(tokens.max() if tokens.max() >= vocabulary else tokens.min())
+        raise UserError(f"{path}: holds token {wrong}; the vocabulary's tokens are 0 to {vocabulary - 1}")
 
 
 def _beside(prefix: Path, suffix: str) -> Path:
@@ -188,4 +226,4 @@ def _read(opened: BinaryIO, dtype: str, count: int) -> npt.NDArray[Any]:
 def _map(path: Path, dtype: np.dtype[Any], offset: int, count: int) -> npt.NDArray[Any]:
     if count == 0:
         return np.empty(0, dtype)
-    return np.memmap(path, dtype, "r", offset, (count,))
+    return np.asarray(np.memmap(path, dtype, "r", offset, (count,)))

@@ -13,17 +13,22 @@ from pipeline.files import read_json, write_json
 
 @dataclass(frozen=True)
 class ShardManifest:
-    """A pair ``path``.bin and ``path``.idx, relative to the tokens folder; ``sha256`` is of both, one after the other."""
+    """A pair ``path``.bin and ``path``.idx, relative to the tokens folder.
+
+    ``sha256`` is of both files, one after another; of files used in place, it is the fingerprint of
+    :mod:`pipeline.data.foreign`. ``ends_included``: each document's last token in the file is its end of text.
+    """
 
     path: str
     documents: int
     tokens: int
     sha256: str
+    ends_included: bool = False
 
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """``tokens`` counts no end of text; ``bytes`` is the documents' text as UTF-8, ``None`` where the text is unknown."""
+    """``tokens`` counts no end of text; ``bytes`` is of the text as UTF-8, ``None`` where the text is unknown."""
 
     documents: int
     tokens: int

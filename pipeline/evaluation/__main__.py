@@ -1,4 +1,4 @@
-"""``python -m pipeline.evaluation run --model blockscale --model_args cell=NAME --tasks ...``: lm-eval's own command."""
+"""lm-eval's own command with this project's models: ``run --model blockscale --model_args cell=NAME --tasks ...``."""
 
 from lm_eval.__main__ import cli_evaluate
 

@@ -86,6 +86,7 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
     held_out = HeldOut.open(settings.max_documents)
     scorer = Scorer(opened.model, opened.end_of_text)
     context = opened.model.config.context_length
+    tasks = _tasks(study, scorer, opened, held_out)
     stride = settings.stride or max(context // 2, 1)
     losses = document_losses(scorer, held_out.tokens(), context, stride)
     if not losses.targets:
@@ -103,20 +104,20 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         documents=held_out.count,
         skipped_documents=int((losses.targets_by_document == 0).sum()),
         target_tokens=losses.targets,
+        nats_by_document=losses.nats_by_document.tolist(),
+        targets_by_document=losses.targets_by_document.tolist(),
         bytes=size,
         words=words,
         stride=stride,
         loss_by_block_position=mean_by_block_position(losses),
         loss_by_context=_by_context(study, scorer, held_out, context),
-        tasks=_tasks(study, scorer, opened, held_out),
+        tasks=tasks,
         needle=_needle(study, opened, held_out, context),
         samples=_samples(study, opened, held_out, context),
         documents_hash=held_out.corpus.hash,
         tokenizer_hash=Manifest.read(paths.TOKENS).tokenizer_hash,
         lm_eval=version("lm_eval"),
         seconds=time.perf_counter() - started,
-        nats_by_document=losses.nats_by_document.tolist(),
-        targets_by_document=losses.targets_by_document.tolist(),
     )
 
 

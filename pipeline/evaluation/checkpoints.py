@@ -36,7 +36,9 @@ def open_cell(name: str, device: str | None = None, precision: str = "auto") -> 
     folder = paths.checkpoint(name)
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"{folder}: no trained model; run `dvc repro` (stage pretrain) first")
-    return _open(folder, Manifest.read(paths.TOKENS).end_of_text, device, precision)
+    opened = _open(folder, Manifest.read(paths.TOKENS).end_of_text, device, precision)
+    _check_tokenizer(folder, opened)
+    return opened
 
 
 def open_checkpoint(folder: Path, device: str | None = None, end_of_text: str = "<|endoftext|>") -> Opened:
@@ -45,6 +47,16 @@ def open_checkpoint(folder: Path, device: str | None = None, end_of_text: str = 
     if token is None:
         raise UserError(f"end_of_text: {end_of_text!r} is not a token of {folder / 'tokenizer.json'}")
     return _open(folder, token, device, "auto")
+
+
+def _check_tokenizer(folder: Path, opened: Opened) -> None:
+    """Raise :class:`UserError` unless the model reads token ids as data/tokens means them."""
+    own, study = folder / "tokenizer.json", paths.TOKENS / "tokenizer.json"
+    if own.read_bytes() == study.read_bytes():
+        return
+    vocabulary = opened.tokenizer.get_vocab(with_added_tokens=True)
+    if vocabulary != load_tokenizer(paths.TOKENS).get_vocab(with_added_tokens=True):
+        raise UserError(f"{own}: not the vocabulary of {study}; set tokenize.tokenizer to it to compare this model")
 
 
 def _open(folder: Path, end_of_text: int, device: str | None, precision: str) -> Opened:

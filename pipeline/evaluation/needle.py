@@ -8,10 +8,11 @@ the number.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
+from pipeline.generation import generate
 from pipeline.results import NeedleScore
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pipeline.evaluation.scoring import Tokens
 
 NEW_TOKENS = 20
-BATCH = 32
 DEPTHS = tuple(range(0, 101, 10))
 CITIES = (
     "Amsterdam Bogota Cairo Dublin Hanoi Helsinki Istanbul Jakarta Lagos Lima Lisbon Madrid Manila Nairobi Oslo Paris "
@@ -50,7 +50,9 @@ def needle_scores(
         for depth in DEPTHS:
             generator = random.Random(f"{seed} {depth}")
             drawn = [haystack(opened.tokenizer, stack, form, depth, length, generator) for _ in range(examples)]
-            found = sum(_found(opened, drawn))
+            generated = generate(opened.model, [prompt for prompt, _ in drawn], NEW_TOKENS)
+            texts = [opened.tokenizer.decode(new) for new in generated]
+            found = sum(number in text for (_, number), text in zip(drawn, texts, strict=True))
             scores.append(NeedleScore(form, depth, found / examples, examples, length))
     return scores
 
@@ -73,13 +75,3 @@ def haystack(
     start = generator.randrange(len(stack) - room + 1)
     text, place = stack[start : start + room], round(room * depth / 100)
     return before + text[:place] + needle + text[place:] + after, number
-
-
-def _found(opened: Opened, drawn: list[tuple[list[int], str]]) -> Iterator[bool]:
-    from pipeline.generation import generate
-
-    for start in range(0, len(drawn), BATCH):
-        batch = drawn[start : start + BATCH]
-        generated = generate(opened.model, [prompt for prompt, _ in batch], NEW_TOKENS)
-        for (_, number), new in zip(batch, generated, strict=True):
-            yield number in opened.tokenizer.decode(new)

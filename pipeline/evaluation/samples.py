@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from pipeline.generation import generate
 from pipeline.results import Sample
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ def continuations(
     opened: Opened, documents: Iterable[Tokens], count: int, prompt_tokens: int, new_tokens: int, seed: int = 0
 ) -> list[Sample]:
     """Sampled continuations of the beginnings of the first ``count`` documents long enough."""
-    from pipeline.generation import generate
-
     long_enough = (document for document in documents if len(document) >= prompt_tokens)
     prompts = [[int(token) for token in document[:prompt_tokens]] for document in islice(long_enough, count)]
     if not prompts:

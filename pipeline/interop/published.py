@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.interop.names import Entry, convolution, joined, neox_stack, read_into, same, tied, write_from
-from pipeline.interop.published_config import config_from_published, config_to_published
+from pipeline.interop.published_config import config_from_published, config_to_published, trained_with_padding
 from pipeline.models.checkpoint import read_weights
 from pipeline.models.config import BlockConfig, ModelConfig, StackConfig, VanillaConfig
 from pipeline.models.factory import build
@@ -51,6 +51,11 @@ def load_published(folder: Path | str) -> LanguageModel:
         steps = [path for path in folder.glob("checkpoint-*/model.safetensors") if _step(path) >= 0]
         weights = max(steps, key=_step, default=weights)
     return _import(_read_yaml(folder), read_weights(weights), weights)
+
+
+def padded_published(folder: Path | str) -> bool:
+    """Whether a results folder's model was trained with random-length padding, by its ``.yaml`` file."""
+    return trained_with_padding(_read_yaml(Path(folder)))
 
 
 def entries(config: ModelConfig) -> list[Entry]:

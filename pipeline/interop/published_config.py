@@ -69,7 +69,7 @@ def neox_stack_config(values: Mapping[str, Any]) -> StackConfig:
         heads=heads,
         kv_heads=heads,
         feed_forward=values["intermediate_size"],
-        rotary_fraction=rope.get("partial_rotary_factor", values.get("rotary_pct", 0.25)),
+        rotary_fraction=float(rope.get("partial_rotary_factor", values.get("rotary_pct", 0.25))),
         rotary_base=float(rope.get("rope_theta", values.get("rotary_emb_base", 10000))),
         norm_eps=values.get("layer_norm_eps", 1e-5),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,20 +12,23 @@ from torch import Tensor
 from pipeline.models.config import StackConfig
 
 Rotary = tuple[Tensor, Tensor]
+SHORT = 16
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Who attends to whom: everybody to all, unless ``causal`` (without ``allowed``) or ``allowed`` says otherwise.
+    """Who attends to whom: everybody to all, but for one of ``causal``, ``allowed`` and ``bias``.
 
-    ``allowed`` [B or 1, heads or 1, queries, keys] is True where a query may see a key, or what to add to the scores.
+    ``allowed`` [B, 1, queries, keys] is True where a query may see a key; ``bias`` [B, heads, queries, keys] is added
+    to the scores (B, heads and queries may be 1).
     ``queries`` [B, T, 1]: rows whose attention output is kept, the others being 0 as in FlashAttention 2's
     variable-length form; ``None`` keeps all.
     """
 
-    allowed: Tensor | None = None
-    queries: Tensor | None = None
     causal: bool = False
+    allowed: Tensor | None = None
+    bias: Tensor | None = None
+    queries: Tensor | None = None
 
 
 def causal_mask(length: int, valid: Tensor | None, window: int | None, device: torch.device) -> Mask:
@@ -42,15 +46,15 @@ def causal_mask(length: int, valid: Tensor | None, window: int | None, device: t
     if window is not None:
         allowed = allowed & (distance < window)
     if valid is None:
-        return Mask(allowed[None, None])
+        return Mask(allowed=allowed[None, None])
     # A row without any key would be 0 / 0; a padded query sees itself instead, and is then dropped.
     allowed = allowed & valid[:, None, None, :] | (distance == 0)
-    return Mask(allowed, valid[:, :, None])
+    return Mask(allowed=allowed, queries=valid[:, :, None])
 
 
 def split_heads(packed: Tensor, config: StackConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Query [B, heads, T, head width], key and value [B, kv_heads, T, head width] of a packed projection of [B, T]."""
-    heads = packed.view(*packed.shape[:2], -1, config.head_width).transpose(1, 2)
+    heads = packed.view(*packed.shape[:2], config.heads + 2 * config.kv_heads, config.head_width).transpose(1, 2)
     query, key, value = torch.split(heads, [config.heads, config.kv_heads, config.kv_heads], dim=1)
     return query, key, value
 
@@ -61,17 +65,52 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float |
     ``key`` and ``value`` are [B, kv_heads, keys, head width]; query head h uses key head ``h // (heads / kv_heads)``.
     ``scale`` multiplies the scores; ``None`` is head width ** -0.5.
     """
-    attended = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask.allowed,
-        is_causal=mask.causal,
-        scale=scale,
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
+    if mask.bias is not None:
+        attended = _attend_with_bias(query, key, value, mask.bias, scale)
+    elif query.is_cuda and key.shape[2] <= SHORT and torch.compiler.is_compiling():
+        attended = attend_short(query, key, value, mask, scale)
+    else:
+        group = query.shape[1] // key.shape[1]
+        if group > 1 and mask.allowed is not None:  # no fused kernel takes a mask and grouped queries
+            key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            mask.allowed,
+            is_causal=mask.causal,
+            scale=scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
     attended = attended.transpose(1, 2).flatten(2)
     return attended if mask.queries is None else attended * mask.queries
+
+
+def attend_short(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float | None = None) -> Tensor:
+    """Attention [B, heads, T, head width] over a few keys, as sums of products that a compiler fuses into one kernel.
+
+    The usual kernels give a sequence of five positions a tile of 128.
+    """
+    batch, _, length, width = query.shape
+    grouped = query.reshape(batch, key.shape[1], -1, length, 1, width).float()
+    scores = (grouped * key[:, :, None, None].float()).sum(-1) * (width**-0.5 if scale is None else scale)
+    allowed = mask.allowed
+    if mask.causal:
+        allowed = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed[:, :, None], -math.inf)
+    attended = (scores.softmax(-1)[..., None] * value[:, :, None, None].float()).sum(-2)
+    return attended.reshape(query.shape).to(query.dtype)
+
+
+def _attend_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:
+    """Attention by its formula: fused kernels' gradients are wrong where a whole row's bias is the lowest number."""
+    batch, heads, length, width = query.shape
+    kv_heads = key.shape[1]
+    grouped = query.reshape(batch, kv_heads, -1, width) * (width**-0.5 if scale is None else scale)
+    scores = (grouped @ key.transpose(-1, -2)).view(batch, heads, length, -1) + bias
+    weights = scores.softmax(-1).view(batch, kv_heads, -1, scores.shape[-1])
+    return (weights @ value).view(query.shape)
 
 
 def rotary(config: StackConfig, positions: Tensor) -> Rotary:

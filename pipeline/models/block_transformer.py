@@ -27,6 +27,10 @@ class BlockTransformer(LanguageModel):
         self.block_decoder = Stack(config.block_decoder)
         self.token_decoder = build_token_decoder(config)
 
+    @property
+    def head_weight(self) -> Tensor:
+        return self.token_decoder.head_weight
+
     def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         batch, length = tokens.shape
         if length <= self.first:
@@ -49,6 +53,3 @@ class BlockTransformer(LanguageModel):
         """[B, T] -> [B, N, L], the last block filled up with zeros; nothing before them can see them."""
         length = self.config.block_length
         return F.pad(tokens, (0, -tokens.shape[1] % length)).view(len(tokens), -1, length)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.token_decoder.logits(hidden)

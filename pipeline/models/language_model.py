@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.config import ModelConfig
@@ -20,6 +21,11 @@ class LanguageModel(nn.Module):
     def first(self) -> int:
         return self.config.first
 
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, D]: what :meth:`logits` multiplies hidden states with."""
+        raise NotImplementedError
+
     def forward(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         """Logits [B, T - first, V]: row i predicts position ``first + i`` of ``tokens`` [B, T] from those before it.
 
@@ -36,4 +42,4 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""
-        raise NotImplementedError
+        return F.linear(hidden, self.head_weight)

@@ -59,7 +59,7 @@ class RobertaEncoder(nn.Module):
         mask = Mask()
         if valid is not None:
             excluded = torch.zeros_like(valid, dtype=x.dtype).masked_fill(~valid, torch.finfo(x.dtype).min)
-            mask = Mask(excluded[:, None, None, :])
+            mask = Mask(bias=excluded[:, None, None, :])
         for layer in self.layers:
             x = layer(x, mask)
         return x

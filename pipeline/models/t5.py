@@ -78,7 +78,7 @@ class T5Decoder(nn.Module):
         bias = self.bias(x.shape[1], x.shape[1]).to(x.dtype)
         if valid is not None:
             bias = bias.masked_fill(~valid[:, None, None, :], torch.finfo(x.dtype).min)
-        mask = Mask(bias)
+        mask = Mask(bias=bias)
         for layer in self.layers:
             x = layer(x, mask, slots)
         normed: Tensor = self.norm(x)

@@ -39,51 +39,53 @@ class TokenDecoder(nn.Module):
         inputs = torch.cat([tokens.new_full((len(tokens), 1), self.start_token), tokens[:, :-1]], dim=1)
         return inputs, None if valid is None else after_ones(valid, 1)
 
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, width]; see :attr:`LanguageModel.head_weight`."""
+        raise NotImplementedError
+
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """[M, L, width]: row j is what predicts token j from the context and the block's tokens before j."""
         raise NotImplementedError
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[..., width] -> [..., V]."""
-        raise NotImplementedError
+
+class NeoxTokenDecoder(TokenDecoder):
+    """A GPT-NeoX stack with a vocabulary head of its own, without bias."""
+
+    def __init__(self, config: BlockConfig, slots: int) -> None:
+        super().__init__(config, slots)
+        self.stack = Stack(config.token_decoder.stack)
+        self.head = nn.Linear(self.width, config.vocabulary, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        return self.head.weight
 
 
-class PrefixTokenDecoder(TokenDecoder):
+class PrefixTokenDecoder(NeoxTokenDecoder):
     """The slots stand before the tokens as a prefix; the last of them predicts the first token."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__(config, config.token_decoder.prefix_length)
-        self.stack = Stack(config.token_decoder.stack)
-        self.head = nn.Linear(self.width, config.vocabulary, bias=False)
 
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         inputs = torch.cat([self.expand(context), self.embedding(tokens[:, :-1])], dim=1)
         hidden: Tensor = self.stack(inputs, None if valid is None else after_ones(valid, self.slots))
         return hidden[:, self.slots - 1 :]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden)
-        return logits
 
-
-class SummationTokenDecoder(TokenDecoder):
+class SummationTokenDecoder(NeoxTokenDecoder):
     """Slot j is added to the j-th input embedding, the start token's being the first."""
 
     start_token = 0
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__(config, config.block_length)
-        self.stack = Stack(config.token_decoder.stack)
-        self.head = nn.Linear(self.width, config.vocabulary, bias=False)
 
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         inputs, inputs_valid = self.shifted(tokens, valid)
         hidden: Tensor = self.stack(self.embedding(inputs) + self.expand(context), inputs_valid)
         return hidden
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden)
-        return logits
 
 
 class CrossAttentionTokenDecoder(TokenDecoder):
@@ -95,14 +97,15 @@ class CrossAttentionTokenDecoder(TokenDecoder):
         super().__init__(config, config.block_length)
         self.decoder = T5Decoder(config.token_decoder.stack)
 
+    @property
+    def head_weight(self) -> Tensor:
+        return self.embedding.weight
+
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         inputs, inputs_valid = self.shifted(tokens, valid)
         decoded = self.decoder(self.embedding(inputs), inputs_valid, self.expand(context))
         hidden: Tensor = decoded * self.width**-0.5
         return hidden
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return hidden @ self.embedding.weight.T
 
 
 def after_ones(valid: Tensor, leading: int) -> Tensor:

@@ -21,13 +21,13 @@ class VanillaTransformer(LanguageModel):
         self.stack = Stack(config.stack)
         self.head = nn.Linear(config.stack.width, config.vocabulary, bias=False)
 
+    @property
+    def head_weight(self) -> Tensor:
+        return self.head.weight
+
     def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         seen = tokens[:, :-1]
         if valid is not None:
             valid = valid[:, :-1] if padded_blocks else None
         hidden: Tensor = self.stack(self.embedding(seen), valid)
         return hidden
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.head(hidden)
-        return logits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 
 from pipeline.errors import UserError
@@ -21,33 +22,61 @@ from pipeline.study.schema import EmbedderVariant, Json, Pretrain, Size, StackOv
 
 @dataclass(frozen=True)
 class Cell:
-    """One model of the grid. ``block_length`` and ``variant`` are ``None`` for a vanilla cell."""
+    """One model of the study.
+
+    ``family`` is ``vanilla``, ``block``, or ``pretrained`` for a model trained elsewhere, whose ``size`` is its name.
+    ``block_length`` and ``variant`` are set for block cells alone. ``source`` is the cell whose weights an uptrained
+    cell starts from; its ``size`` is then the source's.
+    """
 
     family: str
     size: str
-    seed: int
+    seed: int = 0
     block_length: int | None = None
     variant: str | None = None
+    source: str | None = None
 
     @property
     def name(self) -> str:
         """The DVC item, the results file and the MLflow run: axis values joined as DVC joins them."""
-        axes = (self.family, self.size, self.block_length, self.variant, self.seed)
+        if self.family == "pretrained":
+            return self.size
+        axes = (self.family, self.source or self.size, self.block_length, self.variant, self.seed)
         return "-".join(str(value) for value in axes if value is not None)
 
 
 def cells(study: Study) -> list[Cell]:
-    """Every cell of the study's grid, vanilla first, in the grid's order."""
+    """Every cell of the study: models trained elsewhere, then the grid's vanilla, block and uptrained cells."""
+    elsewhere = [Cell("pretrained", name) for name in study.pretrained]
+    return elsewhere + _vanilla_cells(study) + _block_cells(study) + _uptrained_cells(study)
+
+
+def _vanilla_cells(study: Study) -> list[Cell]:
+    return [Cell("vanilla", size, seed) for size in study.grid.vanilla.size for seed in study.grid.seed]
+
+
+def _block_cells(study: Study) -> list[Cell]:
     grid = study.grid
-    vanilla = [Cell("vanilla", size, seed) for size in grid.vanilla.size for seed in grid.seed]
-    block = [
+    return [
         Cell("block", size, seed, block_length, variant)
         for size in grid.block.size
         for block_length in grid.block.block_length
         for variant in grid.block.variant
         for seed in grid.seed
     ]
-    return vanilla + block
+
+
+def _uptrained_cells(study: Study) -> list[Cell]:
+    grid = study.grid
+    sizes = {cell.name: cell.size for cell in _vanilla_cells(study)}
+    sizes |= {name: model.size for name, model in study.pretrained.items() if model.size}
+    return [
+        Cell("block", sizes.get(source, source), seed, block_length, variant, source)
+        for source in grid.uptrained.source
+        for block_length in grid.uptrained.block_length
+        for variant in grid.uptrained.variant
+        for seed in grid.seed
+    ]
 
 
 def find_cell(study: Study, name: str) -> Cell:
@@ -61,8 +90,9 @@ def find_cell(study: Study, name: str) -> Cell:
 def model_config(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
     """The cell's architecture for a vocabulary of that many tokens, padding included.
 
-    Raises :class:`UserError` where size, variant and block length do not fit together.
+    A model trained elsewhere brings its own; its checkpoint tells. Raises :class:`UserError` where size, variant and block length do not fit together.
     """
+    assert cell.family != "pretrained"
     size = study.sizes[cell.size]
     context_length = study.pretrain.context_length
     try:
@@ -82,11 +112,17 @@ def pretraining(study: Study, cell: Cell) -> Pretrain:
     return dataclasses.replace(study.pretrain, **changed)
 
 
-def fingerprint(config: ModelConfig, pretrain: Pretrain, seed: int, corpus_hash: str) -> str:
+def training_steps(pretrain: Pretrain) -> int:
+    """Optimizer steps that see ``pretrain.tokens`` tokens, the last one whole."""
+    return math.ceil(pretrain.tokens / (pretrain.batch_size * pretrain.context_length))
+
+
+def fingerprint(config: ModelConfig, pretrain: Pretrain, padding: bool, seed: int, corpus_hash: str) -> str:
     """A hash of everything that decides a cell's weights; a checkpoint made under another one is never continued."""
     made_of: Json = {
         "model": dataclasses.asdict(config),
         "pretrain": dataclasses.asdict(pretrain),
+        "padding": padding,
         "seed": seed,
         "corpus": corpus_hash,
     }

@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.study.cells import cells, model_config
+from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
 from pipeline.study.schema import Study
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 SOURCES = ("sotu", "files", "huggingface")
 EMBEDDERS = ("lookup", "projection", "roberta", "cls")
 TOKEN_DECODERS = ("prefix", "summation", "cross_attention")
+UPTRAINING_METHODS = ("partition", "skip", "duplicate")
+FORMATS = ("huggingface", "published")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -25,12 +27,15 @@ def check(study: Study, path: Path) -> None:
         _check_corpus(study)
         _check_sizes(study)
         _check_variants(study)
+        _check_pretrained(study)
         _check_grid(study)
         _check_pretrain(study)
         _check_evaluate(study)
         _check_benchmark(study)
         for cell in cells(study):
-            model_config(study, cell, vocabulary=64)
+            if cell.family != "pretrained":
+                model_config(study, cell, vocabulary=64)
+                _check_steps(study, cell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -60,6 +65,7 @@ def _check_names(study: Study) -> None:
         "name": [study.name],
         "sizes": study.sizes,
         "variants": study.variants,
+        "pretrained": study.pretrained,
         "benchmark.settings": study.benchmark.settings,
     }
     for key, names in named.items():
@@ -92,6 +98,12 @@ def _check_corpus(study: Study) -> None:
             "byte-level BPE needs at least 258 (256 bytes, end of text, padding)",
         )
     _positive("tokenize.shard_tokens", tokenize.shard_tokens)
+    for split, paths in tokenize.indexed.items():
+        key = f"tokenize.indexed.{split}"
+        # Evaluation reads the test documents' text, which token files lack.
+        _choice("tokenize.indexed", split, ("train", "validation"))
+        _require(bool(paths), key, paths, "it needs at least one path of a .bin and .idx pair, given without the ending")
+        _require(tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with")
 
 
 STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
@@ -126,9 +138,31 @@ def _check_variants(study: Study) -> None:
             variant.allocation,
             "it is [block decoder share, token decoder share], both greater than 0",
         )
+        if variant.init is not None:
+            _choice(f"{key}.init.method", variant.init.method, UPTRAINING_METHODS)
         _all_positive(f"{key}.embedder", variant.embedder, ("layers", "width", "heads", "cls_tokens"))
         _all_positive(f"{key}.block_decoder", variant.block_decoder, STACK_KEYS)
         _all_positive(f"{key}.token_decoder", variant.token_decoder, (*STACK_KEYS, "prefix_length"))
+
+
+def _uptraining_sources(study: Study) -> list[str]:
+    vanilla = [cell.name for cell in cells(study) if cell.family == "vanilla"]
+    return vanilla + [name for name, model in study.pretrained.items() if model.size]
+
+
+def _check_block_lengths(study: Study, key: str, lengths: list[int]) -> None:
+    context_length = study.pretrain.context_length
+    for value in lengths:
+        _require(value >= 1, key, value, "a block holds at least 1 token")
+        right = f"it must divide pretrain.context_length ({context_length})"
+        _require(context_length % value == 0, key, value, right)
+
+
+def _check_pretrained(study: Study) -> None:
+    for name, model in study.pretrained.items():
+        _choice(f"pretrained.{name}.format", model.format, FORMATS)
+        if model.size is not None:
+            _choice(f"pretrained.{name}.size", model.size, study.sizes)
 
 
 def _check_grid(study: Study) -> None:
@@ -137,17 +171,19 @@ def _check_grid(study: Study) -> None:
         ("grid.vanilla.size", grid.vanilla.size, study.sizes),
         ("grid.block.size", grid.block.size, study.sizes),
         ("grid.block.variant", grid.block.variant, study.variants),
+        ("grid.uptrained.variant", grid.uptrained.variant, study.variants),
+        ("grid.uptrained.source", grid.uptrained.source, _uptraining_sources(study)),
     ):
         for name in used:
             _choice(key, name, defined)
-    for value in grid.block.block_length:
-        _require(value >= 1, "grid.block.block_length", value, "a block holds at least 1 token")
-        _require(
-            study.pretrain.context_length % value == 0,
-            "grid.block.block_length",
-            value,
-            f"it must divide pretrain.context_length ({study.pretrain.context_length})",
-        )
+    _check_block_lengths(study, "grid.block.block_length", grid.block.block_length)
+    _check_block_lengths(study, "grid.uptrained.block_length", grid.uptrained.block_length)
+    for name in grid.block.variant:
+        initialised = study.variants[name].init is not None
+        _require(not initialised, "grid.block.variant", name, "it has init, so it belongs under grid.uptrained")
+    for name in grid.uptrained.variant:
+        initialised = study.variants[name].init is not None
+        _require(initialised, "grid.uptrained.variant", name, f"say how it starts: variants.{name}.init")
     for value in grid.seed:
         _require(value >= 0, "grid.seed", value, "a seed is 0 or more")
     for name in grid.block.size:
@@ -219,6 +255,17 @@ def _check_evaluate(study: Study) -> None:
     for multiple in evaluate.long_context:
         _positive("evaluate.long_context", multiple)
     _choice("evaluate.precision", evaluate.precision, PRECISIONS)
+
+
+def _check_steps(study: Study, cell: Cell) -> None:
+    pretrain = pretraining(study, cell)
+    steps = training_steps(pretrain)
+    _require(
+        pretrain.warmup_steps < steps,
+        "pretrain.warmup_steps",
+        pretrain.warmup_steps,
+        f"it must be less than the {steps} steps of cell {cell.name} (tokens / (batch_size * context_length))",
+    )
 
 
 def _check_benchmark(study: Study) -> None:

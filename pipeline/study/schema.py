@@ -36,6 +36,7 @@ class Tokenize:
     vocabulary: int = 4096
     end_of_text: str = "<|endoftext|>"
     shard_tokens: int = 100_000_000
+    indexed: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -136,11 +137,15 @@ class Grid:
 
 @dataclass
 class Pretrained:
-    """A model trained elsewhere. ``padding``: whether it saw random-length padding; ``None`` for the format's default."""
+    """A model trained elsewhere. ``padding``: whether it saw random-length padding; ``None`` if its files tell.
+
+    ``size`` names the size whose shape it has, for uptraining from it.
+    """
 
     path: str
     format: str = "huggingface"
     padding: bool | None = None
+    size: str | None = None
 
 
 @dataclass

@@ -54,16 +54,17 @@ def test_an_unknown_cell_names_those_there_are(study: Study) -> None:
 
 def test_fingerprint_changes_with_whatever_decides_the_weights(study: Study) -> None:
     config = model_config(study, find_cell(study, "block-s-4-base-0"), 4096)
-    base = fingerprint(config, study.pretrain, 0, "corpus")
-    assert base == fingerprint(config, study.pretrain, 0, "corpus")
+    base = fingerprint(config, study.pretrain, True, 0, "corpus")
+    assert base == fingerprint(config, study.pretrain, True, 0, "corpus")
     others = {
-        fingerprint(dataclasses.replace(config, block_length=8), study.pretrain, 0, "corpus"),
-        fingerprint(config, dataclasses.replace(study.pretrain, tokens=1), 0, "corpus"),
-        fingerprint(config, dataclasses.replace(study.pretrain, learning_rate=1.0), 0, "corpus"),
-        fingerprint(config, study.pretrain, 1, "corpus"),
-        fingerprint(config, study.pretrain, 0, "other"),
+        fingerprint(dataclasses.replace(config, context_length=8), study.pretrain, True, 0, "corpus"),
+        fingerprint(config, dataclasses.replace(study.pretrain, tokens=1), True, 0, "corpus"),
+        fingerprint(config, dataclasses.replace(study.pretrain, learning_rate=1.0), True, 0, "corpus"),
+        fingerprint(config, study.pretrain, False, 0, "corpus"),
+        fingerprint(config, study.pretrain, True, 1, "corpus"),
+        fingerprint(config, study.pretrain, True, 0, "other"),
     }
-    assert len(others | {base}) == 6
+    assert len(others | {base}) == 7
 
 
 def test_a_size_may_train_otherwise_and_split_otherwise(tmp_path: Path, params_text: str) -> None:

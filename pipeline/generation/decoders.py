@@ -1,0 +1,178 @@
+"""Decoding with caches: prefill, and the step from one token (or block of tokens) to the next.
+
+Legend: B batch, T tokens, N blocks, L block length, D width, R prefix length, S tokens a step (1, or L).
+Both families have one interface: ``prefill`` a padded batch, then alternate ``emit`` (choose the next S tokens) and
+``advance`` (take them in). Nothing here waits for the device, so that a step can be captured as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.generation.cache import Cache, Clock
+from pipeline.generation.folded import FoldedStack, fold
+from pipeline.generation.ops import TorchOps
+from pipeline.generation.token_steps import Choose, token_steps
+from pipeline.models.attention import causal_mask
+from pipeline.models.block_transformer import BlockTransformer
+from pipeline.models.vanilla import VanillaTransformer
+
+Embed = Callable[[slice, int], Tensor]
+
+
+class CausalStack:
+    """A causal stack with its cache: many positions at once (prefill), or one more (step)."""
+
+    def __init__(self, stack: FoldedStack, ops: TorchOps, batch: int, capacity: int, chunk: int) -> None:
+        self.stack, self.ops, self.chunk = stack, ops, chunk
+        self.cache = Cache(stack, batch, capacity)
+        self.clock = Clock(stack.norm_weight.device)
+
+    def prefill(self, embed: Embed, length: int, padding: list[int]) -> Tensor:
+        """Fill the cache with ``length`` positions; the residual stream [B, D] of the last one.
+
+        ``embed(rows, first)`` gives the inputs [rows, length - first, D] of some samples from position ``first`` on;
+        row b's first ``padding[b]`` positions are padding. Samples go in chunks of about ``chunk`` positions.
+        """
+        self.cache.set_starts(padding)
+        self.clock.set(length - 1)
+        last = self.stack.norm_weight.new_empty(len(padding), self.stack.config.width)
+        for rows, first in self._chunks(length, padding):
+            last[rows] = self._all_but_last(embed(rows, first), rows, first)
+        self._layer(last, len(self.stack.layers) - 1)
+        return last
+
+    def step(self, x: Tensor) -> Tensor:
+        """Take in one position a row, [B, D], after the last; the residual stream, in place of ``x``."""
+        self.clock.advance()
+        for layer in range(len(self.stack.layers)):
+            self._layer(x, layer)
+        return x
+
+    def _layer(self, x: Tensor, index: int) -> None:
+        layer = self.stack.layers[index]
+        u = self.ops.project(self.ops.normalise(x, layer.shift, self.stack.config.norm_eps), layer, self.stack)
+        self.ops.decode_attention(u, self.cache, index, self.clock)
+        self.ops.output(x, u, layer, self.stack)
+
+    def _chunks(self, length: int, padding: list[int]) -> Iterator[tuple[slice, int]]:
+        size = max(self.chunk // length, 1)
+        for begin in range(0, len(padding), size):
+            end = min(begin + size, len(padding))
+            yield slice(begin, end), min(padding[begin:end])
+
+    def _all_but_last(self, x: Tensor, rows: slice, first: int) -> Tensor:
+        """Run [b, T, D] through all layers but the last, of which only keys and values are needed before position T.
+
+        Returns the last layer's input at the last position, [b, D].
+        """
+        batch, length, width = x.shape
+        eps, mask = self.stack.config.norm_eps, self._mask(rows, first, length)
+        flat = x.reshape(batch * length, width)
+        for index, layer in enumerate(self.stack.layers[:-1]):
+            u = self.ops.project(self.ops.normalise(flat, layer.shift, eps), layer, self.stack)
+            self.ops.sequence_attention(u, self.cache, index, rows, first, mask)
+            self.ops.output(flat, u, layer, self.stack)
+        x = flat.view(batch, length, width)
+        if length > 1:
+            layer = self.stack.layers[-1]
+            y = self.ops.normalise(x[:, :-1].reshape(-1, width), layer.shift, eps)
+            self.ops.store(
+                self.ops.key_values(y, layer, self.stack), self.cache, len(self.stack.layers) - 1, rows, first
+            )
+        return x[:, -1]
+
+    def _mask(self, rows: slice, first: int, length: int) -> Tensor | None:
+        starts = self.cache.starts[rows]
+        ragged = max(self.cache.offsets[rows]) > first
+        valid = torch.arange(first, first + length, device=starts.device) >= starts[:, None] if ragged else None
+        return causal_mask(length, valid, self.stack.config.window, starts.device).allowed
+
+
+class Decoder(Protocol):
+    """A model with its caches, for one batch; ``stride`` is S."""
+
+    stride: int
+    causal: CausalStack
+
+    def prefill(self, tokens: Tensor, padding: list[int]) -> None:
+        """Take in ``tokens`` [B, T], T a multiple of S, row b's first ``padding[b]`` being padding."""
+
+    def emit(self, choose: Choose, out: Tensor) -> None:
+        """Choose the next S tokens, into ``out`` [B, S]."""
+
+    def advance(self, tokens: Tensor) -> None:
+        """Take in S tokens a row, [B, S]."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the caches."""
+
+
+class VanillaDecoder:
+    """A step is one token."""
+
+    stride = 1
+
+    def __init__(self, model: VanillaTransformer, ops: TorchOps, batch: int, capacity: int, chunk: int) -> None:
+        self.model, self.ops = model, ops
+        self.causal = CausalStack(fold(model.stack), ops, batch, capacity, chunk)
+        self._last = model.head.weight.new_empty(batch, model.config.stack.width)
+
+    def prefill(self, tokens: Tensor, padding: list[int]) -> None:
+        def embed(rows: slice, first: int) -> Tensor:
+            embedded: Tensor = self.model.embedding(tokens[rows, first:])
+            return embedded
+
+        self._last = self.causal.prefill(embed, tokens.shape[1], padding)
+
+    def emit(self, choose: Choose, out: Tensor) -> None:
+        choose(self.ops.final_norm(self._last, self.causal.stack), out[:, 0])
+
+    def advance(self, tokens: Tensor) -> None:
+        self._last = self.causal.step(self.model.embedding(tokens[:, 0]))
+
+    @property
+    def bytes(self) -> int:
+        return self.causal.cache.bytes
+
+
+class BlockDecoder:
+    """A step is one block: L token decoder steps, the block's embedding, one block decoder step."""
+
+    def __init__(self, model: BlockTransformer, ops: TorchOps, batch: int, capacity: int, chunk: int) -> None:
+        self.model, self.ops = model, ops
+        self.stride = model.config.block_length
+        self.causal = CausalStack(fold(model.block_decoder), ops, batch, capacity // self.stride, chunk)
+        self.tokens = token_steps(model, ops, batch)
+        self._last = self.causal.stack.norm_weight.new_empty(batch, model.config.block_decoder.width)
+
+    def prefill(self, tokens: Tensor, padding: list[int]) -> None:
+        blocks = tokens.unflatten(1, (-1, self.stride))
+        valid = None
+        if any(padding):
+            pads = torch.tensor(padding, device=tokens.device)
+            position = torch.arange(tokens.shape[1], device=tokens.device)
+            valid = (position >= pads[:, None]).unflatten(1, (-1, self.stride))
+
+        def embed(rows: slice, first: int) -> Tensor:
+            known = None if valid is None else valid[rows, first:]
+            embedded: Tensor = self.model.embedder(blocks[rows, first:], known)
+            return embedded
+
+        self._last = self.causal.prefill(embed, blocks.shape[1], [pad // self.stride for pad in padding])
+
+    def emit(self, choose: Choose, out: Tensor) -> None:
+        stack = self.causal.stack
+        self.tokens.decode(self.ops.normalise(self._last, stack.shift, stack.config.norm_eps), choose, out)
+
+    def advance(self, tokens: Tensor) -> None:
+        self._last = self.causal.step(self.model.embedder(tokens[:, None])[:, 0].contiguous())
+
+    @property
+    def bytes(self) -> int:
+        return self.causal.cache.bytes + self.tokens.bytes

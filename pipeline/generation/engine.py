@@ -1,0 +1,96 @@
+"""Text generation for a list of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.generation.sampling import Sampling
+from pipeline.generation.session import Session
+from pipeline.models.language_model import LanguageModel
+
+Stream = Callable[[int, list[int]], None]
+"""Called with a prompt's place in the request and its next tokens, as they come."""
+
+
+def generate(
+    model: LanguageModel,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    end_of_text: int | None = None,
+    stream: Stream | None = None,
+    batch_size: int = 64,
+) -> list[list[int]]:
+    """The tokens that follow each prompt: ``max_new_tokens``, or those before ``end_of_text`` if that comes first.
+
+    Prompts may have any length >= 1; at most ``batch_size`` run at a time, those of like length together, which
+    changes no result. ``temperature`` 0 is greedy. Raises :class:`UserError` for prompts that are empty or hold
+    tokens outside the vocabulary, and for sampling parameters out of range.
+    """
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    _check(model, prompts, max_new_tokens)
+    results: list[list[int]] = [[] for _ in prompts]
+    was_training = model.training
+    model.eval()
+    for rows in _batches(prompts, batch_size):
+        batch = [prompts[row] for row in rows]
+        session = Session(model, len(rows), max(map(len, batch)), max_new_tokens, sampling)
+        collector = Collector(rows, results, max_new_tokens, end_of_text, stream)
+        session.run(batch, rows, collector)
+    model.train(was_training)
+    return results
+
+
+class Collector:
+    """Takes each step's tokens to the host, cuts rows at their end, and says when all have ended."""
+
+    def __init__(
+        self,
+        rows: Sequence[int],
+        results: list[list[int]],
+        max_new_tokens: int,
+        end_of_text: int | None,
+        stream: Stream | None,
+    ) -> None:
+        self.rows, self.results, self.end_of_text, self.stream = rows, results, end_of_text, stream
+        self.left = dict.fromkeys(rows, max_new_tokens)
+
+    def __call__(self, tokens: Tensor) -> bool:
+        for row, new in zip(self.rows, tokens.tolist(), strict=True):
+            if self.left[row]:
+                self._take(row, new[: self.left[row]])
+        return any(self.left.values())
+
+    def _take(self, row: int, new: list[int]) -> None:
+        self.left[row] -= len(new)
+        if self.end_of_text in new:
+            new = new[: new.index(self.end_of_text)]
+            self.left[row] = 0
+        self.results[row] += new
+        if self.stream is not None and new:
+            self.stream(row, new)
+
+
+def _batches(prompts: list[list[int]], size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    for begin in range(0, len(order), size):
+        yield order[begin : begin + size]
+
+
+def _check(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int) -> None:
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens {max_new_tokens}: it is a whole number >= 1")
+    vocabulary = model.config.vocabulary
+    for row, prompt in enumerate(prompts):
+        if not prompt:
+            raise UserError(f"prompt {row} is empty: give at least one token (the end of text starts a new document)")
+        if not 0 <= min(prompt) <= max(prompt) < vocabulary:
+            raise UserError(f"prompt {row} holds token {max(prompt)}: this model's tokens are 0 ... {vocabulary - 1}")

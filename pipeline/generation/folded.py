@@ -1,0 +1,109 @@
+"""A stack's weights in the form that decoding wants: two matrix products a layer.
+
+Legend: M rows, D width, F feed-forward width, H heads, KV key/value heads, E head width.
+
+Both norms of a layer read the same input, so each norm's scale and bias are folded into the matrix that follows and one
+plain normalisation serves both. The branches then share one input projection, D -> [values KV*E | keys KV*E |
+queries H*E | feed-forward F], and one output projection, [attention H*E | feed-forward F] -> D. The output biases are
+constants: instead of adding them to the residual stream, every norm adds the sum of those before it (``shift``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.config import StackConfig
+from pipeline.models.layers import Layer, Stack
+
+
+@dataclass(frozen=True)
+class FoldedLayer:
+    """``input_weight`` [2 KV E + H E + F, D], ``input_bias``, ``output_weight`` [D, H E + F], ``shift`` [D] fp32."""
+
+    input_weight: Tensor
+    input_bias: Tensor
+    output_weight: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True)
+class FoldedStack:
+    """The layers, the shift before the final norm, and the final norm's own scale and bias."""
+
+    config: StackConfig
+    layers: list[FoldedLayer]
+    shift: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+
+    @property
+    def key_values(self) -> int:
+        """Columns of a projected row that hold values and keys."""
+        return 2 * self.config.kv_heads * self.config.head_width
+
+    @cached_property
+    def columns(self) -> int:
+        """Width of a projected row."""
+        return self.layers[0].input_weight.shape[0] if self.layers else 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.norm_weight.dtype
+
+
+@torch.no_grad()
+def fold(stack: Stack) -> FoldedStack:
+    """The folded weights of ``stack``; computed in fp32, kept in the stack's own type."""
+    dtype = stack.norm.weight.dtype
+    shift = torch.zeros_like(stack.norm.weight, dtype=torch.float32)
+    layers = []
+    for layer in stack.layers:
+        assert isinstance(layer, Layer)
+        layers.append(_fold_layer(layer, shift, dtype))
+        shift = shift + layer.attention_output.bias.float() + layer.feed_forward_out.bias.float()
+    return FoldedStack(stack.config, layers, shift, stack.norm.weight.detach(), stack.norm.bias.detach())
+
+
+def _fold_layer(layer: Layer, shift: Tensor, dtype: torch.dtype) -> FoldedLayer:
+    config = layer.config
+    attention_weight, attention_bias = fold_norm(layer.attention_norm, layer.query_key_value)
+    key_width = config.kv_heads * config.head_width
+    widths = [config.width, key_width, key_width]
+    query, key, value = attention_weight.split(widths)
+    query_bias, key_bias, value_bias = attention_bias.split(widths)
+    inner, inner_bias = fold_norm(layer.feed_forward_norm, layer.feed_forward_in)
+    return FoldedLayer(
+        torch.cat([value, key, query, inner]).to(dtype),
+        torch.cat([value_bias, key_bias, query_bias, inner_bias]).to(dtype),
+        torch.cat([layer.attention_output.weight, layer.feed_forward_out.weight], dim=1).detach().contiguous(),
+        shift,
+    )
+
+
+def fold_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """fp32 weight and bias with ``linear(norm(x)) = weight @ normalise(x) + bias``."""
+    weight = linear.weight.float()
+    return weight * norm.weight.float(), linear.bias.float() + weight @ norm.bias.float()
+
+
+def rotary_tables(config: StackConfig, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """fp32 ``cosine``, ``sine`` [positions, E]: rotated = x * cosine + x[partner] * sine, 1 and 0 where not rotated."""
+    width, half = config.rotary_width, config.rotary_width // 2
+    cosine = torch.ones(positions, config.head_width, device=device)
+    sine = torch.zeros(positions, config.head_width, device=device)
+    exponent = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
+    angle = torch.arange(positions, device=device)[:, None].float() * config.rotary_base**-exponent
+    cosine[:, :width] = angle.cos().repeat(1, 2)
+    sine[:, :half], sine[:, half:width] = -angle.sin(), angle.sin()
+    return cosine, sine
+
+
+def rotary_partner(config: StackConfig, device: torch.device) -> Tensor:
+    """int64 [E]: the dimension that each dimension is rotated with (itself where it is not rotated)."""
+    half, width = config.rotary_width // 2, config.rotary_width
+    order = [*range(half, width), *range(half), *range(width, config.head_width)]
+    return torch.tensor(order, device=device)

@@ -1,0 +1,286 @@
+"""Triton kernels of the decode step, for CUDA devices.
+
+Legend: M rows (samples, or samples times positions), D width, F feed-forward width, V vocabulary, H heads, KV key/value
+heads, G = H / KV, E head width. A layer's projected row is ``[values KV*E | keys KV*E | queries H*E | feed-forward F]``;
+attention overwrites its queries with its output, so that the output projection reads ``[attention | feed-forward]`` in
+place.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _tile(index, tiles_m, tiles_n, GROUP: tl.constexpr):
+    """Tile coordinates in an order that keeps GROUP row tiles of the input in cache."""
+    per_group = GROUP * tiles_n
+    first = (index // per_group) * GROUP
+    size = min(tiles_m - first, GROUP)
+    within = index % per_group
+    return first + within % size, within // size
+
+
+@triton.jit
+def _gelu(x):
+    """Exact GELU through Abramowitz and Stegun's formula 7.1.26 for erf (error below 2e-7), cheaper than ``tl.erf``."""
+    z = tl.abs(x) * 0.7071067811865476
+    t = 1.0 / (1.0 + 0.3275911 * z)
+    tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    tail = 0.5 * x * tail * tl.exp2(-1.4426950408889634 * z * z)
+    return tl.where(x >= 0, x - tail, tail)
+
+
+@triton.jit
+def linear_kernel(
+    x, w, out, bias, M, N, K,
+    GELU_FROM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, ACCUMULATE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``out = activated(x w^T + bias)``, GELU from column GELU_FROM on; or ``out += x w^T``."""
+    tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(N, BN)
+    for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
+        m, n = _tile(index, tiles_m, tiles_n, GROUP)
+        total = tl.zeros((BM, BN), dtype=tl.float32)
+        for k in range(tl.cdiv(K, BK)):
+            total = tl.dot(x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION)
+        if ACCUMULATE:
+            total += out.load([m * BM, n * BN]).to(tl.float32)
+        else:
+            columns = n * BN + tl.arange(0, BN)
+            total += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
+            if n * BN + BN > GELU_FROM:
+                total = tl.where((columns >= GELU_FROM)[None, :], _gelu(total), total)
+        out.store([m * BM, n * BN], total.to(out.dtype))
+
+
+@triton.jit
+def head_argmax_kernel(
+    x, w, values, indices, M, V, K,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(V, BN)
+    for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
+        m, n = _tile(index, tiles_m, tiles_n, GROUP)
+        total = tl.zeros((BM, BN), dtype=tl.float32)
+        for k in range(tl.cdiv(K, BK)):
+            total = tl.dot(x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION)
+        columns = n * BN + tl.arange(0, BN)
+        total = tl.where((columns < V)[None, :], total, float("-inf"))
+        best = tl.max(total, 1)
+        where = tl.min(tl.where(total == best[:, None], columns[None, :], 2147483647), 1)
+        rows = m * BM + tl.arange(0, BM)
+        tl.store(values + n * M + rows, best, mask=rows < M)
+        tl.store(indices + n * M + rows, where, mask=rows < M)
+
+
+@triton.jit
+def pick_kernel(values, indices, tokens, stride_tokens, M, TILES, BT: tl.constexpr, BM: tl.constexpr):
+    rows = tl.program_id(0) * BM + tl.arange(0, BM)
+    tiles = tl.arange(0, BT)
+    mask = (rows < M)[None, :] & (tiles < TILES)[:, None]
+    at = tiles[:, None] * M + rows[None, :]
+    value = tl.load(values + at, mask=mask, other=float("-inf"))
+    index = tl.load(indices + at, mask=mask, other=2147483647)
+    best = tl.max(value, 0)
+    token = tl.min(tl.where(value == best[None, :], index, 2147483647), 0)
+    tl.store(tokens + rows * stride_tokens, token.to(tl.int64), mask=rows < M)
+
+
+@triton.jit
+def norm_kernel(x, stride_x, shift, weight, bias, y, D, eps, AFFINE: tl.constexpr, BD: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BD)
+    mask = at < D
+    value = tl.load(x + row * stride_x + at, mask=mask, other=0.0).to(tl.float32)
+    value += tl.load(shift + at, mask=mask, other=0.0)
+    centred = tl.where(mask, value - tl.sum(value, 0) / D, 0.0)
+    normed = centred * tl.rsqrt(tl.sum(centred * centred, 0) / D + eps)
+    if AFFINE:
+        normed = normed * tl.load(weight + at, mask=mask, other=0.0).to(tl.float32)
+        normed += tl.load(bias + at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(y + row * D + at, normed.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _partner(at, ROTARY: tl.constexpr):
+    """The dimension that rotary position embedding pairs with each dimension."""
+    half: tl.constexpr = ROTARY // 2
+    return tl.where(at < half, at + half, tl.where(at < ROTARY, at - half, at))
+
+
+@triton.jit
+def local_attention_kernel(
+    u, stride_u, keys, values, cosine, sine, M, scale,
+    POSITION: tl.constexpr, STORE: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr,
+    ROTARY: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(1)
+    kv = head // G
+    rows = (tl.program_id(0) * BM + tl.arange(0, BM)).to(tl.int64)
+    mask = (rows < M)[:, None]
+    at = tl.arange(0, E)
+    partner = _partner(at, ROTARY)
+    cos = tl.load(cosine + POSITION * E + at)[None, :]
+    sin = tl.load(sine + POSITION * E + at)[None, :]
+    base = u + rows[:, None] * stride_u
+    q_at = base + 2 * KV * E + head * E
+    q = tl.load(q_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
+    q = (q * cos + tl.load(q_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin) * scale
+    k_at = base + KV * E + kv * E
+    k = tl.load(k_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
+    k = k * cos + tl.load(k_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin
+    v = tl.load(base + kv * E + at[None, :], mask=mask, other=0.0)
+    cache = rows[:, None] * (KV * E) + kv * E + at[None, :]
+    size = M.to(tl.int64) * KV * E
+    if STORE and head % G == 0:
+        tl.store(keys + POSITION * size + cache, k.to(keys.dtype.element_ty), mask=mask)
+        tl.store(values + POSITION * size + cache, v, mask=mask)
+    peak = tl.sum(q * k, 1)
+    weight = tl.full((BM,), 1.0, dtype=tl.float32)
+    total = v.to(tl.float32)
+    for j in tl.static_range(POSITION):
+        k = tl.load(keys + j * size + cache, mask=mask, other=0.0).to(tl.float32)
+        v = tl.load(values + j * size + cache, mask=mask, other=0.0).to(tl.float32)
+        score = tl.sum(q * k, 1)
+        new_peak = tl.maximum(peak, score)
+        old, new = tl.exp(peak - new_peak), tl.exp(score - new_peak)
+        total = total * old[:, None] + v * new[:, None]
+        weight = weight * old + new
+        peak = new_peak
+    tl.store(q_at + at[None, :], (total / weight[:, None]).to(u.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _attend_item(
+    row, kv, split, u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
+    CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
+    E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    now = tl.load(position).to(tl.int32)
+    first = tl.load(starts + row).to(tl.int32)
+    if WINDOW > 0:
+        first = tl.maximum(first, now + 1 - WINDOW)
+    span = tl.cdiv(now - first, SPLITS)
+    low = first + split * span
+    high = tl.minimum(low + span, now)
+
+    at = tl.arange(0, E)
+    partner = _partner(at, ROTARY)
+    cos = tl.load(cosine + now * E + at)
+    sin = tl.load(sine + now * E + at)
+    group = tl.arange(0, GP)
+    base = u + row * stride_u
+    q_at = base + 2 * KV * E + (kv * G + group)[:, None] * E
+    mask = (group < G)[:, None]
+    q = tl.load(q_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
+    q = q * cos[None, :] + tl.load(q_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin[None, :]
+    q = q * (scale * 1.4426950408889634)
+    q_low = q.to(keys.dtype.element_ty)
+
+    cache = (row * KV + kv) * CAPACITY * E
+    steps = tl.arange(0, BT)
+    peak = tl.full((GP,), float("-inf"), dtype=tl.float32)
+    weight = tl.zeros((GP,), dtype=tl.float32)
+    total = tl.zeros((GP, E), dtype=tl.float32)
+    for t in range(low, high, BT):
+        inside = t + steps < high
+        offset = cache + (t + steps)[:, None] * E + at[None, :]
+        k = tl.load(keys + offset, mask=inside[:, None], other=0.0)
+        score = tl.dot(q_low, k.T, input_precision=PRECISION)
+        score = tl.where(inside[None, :], score, float("-inf"))
+        new_peak = tl.maximum(peak, tl.max(score, 1))
+        p = tl.exp2(score - new_peak[:, None])
+        old = tl.exp2(peak - new_peak)
+        v = tl.load(values + offset, mask=inside[:, None], other=0.0)
+        total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
+        weight = weight * old + tl.sum(p, 1)
+        peak = new_peak
+
+    if split == SPLITS - 1:
+        k = tl.load(base + KV * E + kv * E + at).to(tl.float32)
+        k = k * cos + tl.load(base + KV * E + kv * E + partner).to(tl.float32) * sin
+        v = tl.load(base + kv * E + at)
+        tl.store(keys + cache + now * E + at, k.to(keys.dtype.element_ty))
+        tl.store(values + cache + now * E + at, v)
+        score = tl.sum(q * k[None, :], 1)
+        new_peak = tl.maximum(peak, score)
+        old, new = tl.exp2(peak - new_peak), tl.exp2(score - new_peak)
+        total = total * old[:, None] + v.to(tl.float32)[None, :] * new[:, None]
+        weight = weight * old + new
+        peak = new_peak
+    if SPLITS == 1:
+        tl.store(q_at + at[None, :], (total / weight[:, None]).to(u.dtype.element_ty), mask=mask)
+    else:
+        part = ((row * KV + kv) * SPLITS + split) * GP + group
+        tl.store(parts + part[:, None] * E + at[None, :], total, mask=mask)
+        tl.store(peaks + part, peak, mask=group < G)
+        tl.store(weights + part, weight, mask=group < G)
+
+
+@triton.jit
+def decode_attention_kernel(
+    u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale, ITEMS,
+    CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
+    E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PROGRAMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One query position against the cache; an item is a row, a key/value head, and one of SPLITS parts of the span."""
+    for item in tl.range(tl.program_id(0), ITEMS, PROGRAMS):
+        _attend_item(
+            tl.cast(item // (KV * SPLITS), tl.int64), item // SPLITS % KV, item % SPLITS,
+            u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
+            CAPACITY, WINDOW, KV, G, GP, E, ROTARY, SPLITS, BT, PRECISION,
+        )  # fmt: skip
+
+
+@triton.jit
+def combine_kernel(
+    u, stride_u, parts, peaks, weights,
+    KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, E: tl.constexpr, SPLITS: tl.constexpr, BS: tl.constexpr,
+):  # fmt: skip
+    row = (tl.program_id(0) // (KV * G)).to(tl.int64)
+    head = tl.program_id(0) % (KV * G)
+    splits = tl.arange(0, BS)
+    part = ((row * KV + head // G) * SPLITS + splits) * GP + head % G
+    mask = splits < SPLITS
+    peak = tl.load(peaks + part, mask=mask, other=float("-inf"))
+    scale = tl.exp2(peak - tl.max(peak, 0))
+    weight = tl.sum(scale * tl.load(weights + part, mask=mask, other=0.0), 0)
+    at = tl.arange(0, E)
+    values = tl.load(parts + part[:, None] * E + at[None, :], mask=mask[:, None], other=0.0)
+    total = tl.sum(values * scale[:, None], 0) / weight
+    tl.store(u + row * stride_u + 2 * KV * E + head * E + at, total.to(u.dtype.element_ty))
+
+
+@triton.jit
+def rotate_and_store_kernel(
+    u, stride_u, keys, values, cosine, sine, M, T, OFFSET,
+    CAPACITY: tl.constexpr, KV: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr, QUERIES: tl.constexpr,
+    BM: tl.constexpr,
+):  # fmt: skip
+    """Rotate the queries of a whole sequence in place; rotated keys, and values, go to the cache."""
+    head = tl.program_id(1)
+    rows = (tl.program_id(0) * BM + tl.arange(0, BM)).to(tl.int64)
+    mask = (rows < M)[:, None]
+    time = rows % T + OFFSET
+    at = tl.arange(0, E)
+    partner = _partner(at, ROTARY)
+    cos = tl.load(cosine + time[:, None] * E + at[None, :], mask=mask, other=0.0)
+    sin = tl.load(sine + time[:, None] * E + at[None, :], mask=mask, other=0.0)
+    base = u + rows[:, None] * stride_u
+    if QUERIES:
+        q_at = base + 2 * KV * E + head * E
+        q = tl.load(q_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
+        q = q * cos + tl.load(q_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin
+        tl.store(q_at + at[None, :], q.to(u.dtype.element_ty), mask=mask)
+    if head < KV:
+        cache = ((rows // T * KV + head) * CAPACITY + time)[:, None] * E + at[None, :]
+        k_at = base + KV * E + head * E
+        k = tl.load(k_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
+        k = k * cos + tl.load(k_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin
+        tl.store(keys + cache, k.to(keys.dtype.element_ty), mask=mask)
+        v = tl.load(base + head * E + at[None, :], mask=mask, other=0.0)
+        tl.store(values + cache, v, mask=mask)

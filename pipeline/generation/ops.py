@@ -1,0 +1,127 @@
+"""The operations of a decode step in plain torch: every device, and the reference of the Triton kernels.
+
+Legend: M rows, B batch, T positions, D width, V vocabulary, H heads, KV key/value heads, E head width. ``u`` are
+projected rows [M, values KV*E | keys KV*E | queries H*E | feed-forward F]; attention overwrites the queries.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.generation.cache import Cache, Clock, LocalCache
+from pipeline.generation.folded import FoldedLayer, FoldedStack
+
+
+class TorchOps:
+    """Plain torch; attention reads the filled part of the cache, whose length it takes from the host."""
+
+    graphs = False
+
+    def normalise(self, x: Tensor, shift: Tensor, eps: float) -> Tensor:
+        """[M, D] -> [M, D]: ``x + shift`` with mean 0 and variance 1 in every row."""
+        return F.layer_norm(x + shift, x.shape[-1:], eps=eps).to(x.dtype)
+
+    def final_norm(self, x: Tensor, stack: FoldedStack) -> Tensor:
+        """[M, D] -> [M, D]: the stack's output from its residual stream."""
+        normed = F.layer_norm(
+            x + stack.shift, x.shape[-1:], stack.norm_weight.float(), stack.norm_bias.float(), stack.config.norm_eps
+        )
+        return normed.to(x.dtype)
+
+    def project(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
+        """[M, D] -> ``u``, the feed-forward part activated."""
+        u = F.linear(y, layer.input_weight, layer.input_bias)
+        torch.ops.aten.gelu_(u[:, -stack.config.feed_forward :])
+        return u
+
+    def key_values(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
+        """[M, D] -> values and keys only, [M, 2 KV E]."""
+        return F.linear(y, layer.input_weight[: stack.key_values], layer.input_bias[: stack.key_values])
+
+    def output(self, x: Tensor, u: Tensor, layer: FoldedLayer, stack: FoldedStack) -> None:
+        """Add both branches' outputs, without their biases, to the residual stream ``x`` [M, D]."""
+        x.addmm_(u[:, stack.key_values :], layer.output_weight.t())
+
+    def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
+        """One new position a row, ``clock``'s: store its key and value, attend to the cache."""
+        now, low = clock.host, cache.low(clock.host)
+        value, key, query = _heads(u, cache, cache.cosine[now], cache.sine[now])
+        keys, values = cache.keys[layer], cache.values[layer]
+        keys[:, :, now] = key
+        values[:, :, now] = value
+        query = query.unflatten(1, (cache.config.kv_heads, -1))
+        attended = F.scaled_dot_product_attention(
+            query, keys[:, :, low : now + 1], values[:, :, low : now + 1], attn_mask=cache.mask(now)
+        )
+        _queries(u, cache).copy_(attended.flatten(1))
+
+    def local_attention(self, u: Tensor, cache: LocalCache, layer: int, position: int) -> None:
+        """Position ``position`` of a token decoder: store its key and value, attend to those up to it."""
+        value, key, query = _heads(u, cache, cache.cosine[position], cache.sine[position])
+        cache.keys[layer, position] = key
+        cache.values[layer, position] = value
+        keys = cache.keys[layer, : position + 1].permute(1, 2, 0, 3)
+        values = cache.values[layer, : position + 1].permute(1, 2, 0, 3)
+        query = query.unflatten(1, (cache.config.kv_heads, -1))
+        _queries(u, cache).copy_(F.scaled_dot_product_attention(query, keys, values).flatten(1))
+
+    def sequence_attention(
+        self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Tensor | None
+    ) -> None:
+        """Positions ``first`` ... of the samples ``rows`` at once, ``u`` [B * T, ...]: store keys and values, attend.
+
+        ``mask`` [B or 1, 1, T, T] says who attends to whom; ``None`` is causal.
+        """
+        length = u.shape[0] // (rows.stop - rows.start)
+        self.store(u, cache, layer, rows, first)
+        after = slice(first, first + length)
+        query = self._rotated_queries(u, cache, after).unflatten(0, (-1, length)).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(
+            query,
+            cache.keys[layer, rows, :, after],
+            cache.values[layer, rows, :, after],
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=cache.config.kv_heads != cache.config.heads,
+        )
+        _queries(u, cache).unflatten(0, (-1, length)).copy_(attended.transpose(1, 2).flatten(2))
+
+    def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
+        """Store the keys and values of positions ``first`` ... of the samples ``rows``; ``u`` [B * T, >= 2 KV E]."""
+        batch, kv_heads, width = rows.stop - rows.start, cache.config.kv_heads, cache.config.head_width
+        heads = u[:, : 2 * kv_heads * width].reshape(batch, -1, 2, kv_heads, width)
+        after = slice(first, first + heads.shape[1])
+        value, key = heads.permute(2, 0, 3, 1, 4)
+        key = key * cache.cosine[after] + key[..., cache.partner] * cache.sine[after]
+        cache.keys[layer, rows, :, after] = key.to(u.dtype)
+        cache.values[layer, rows, :, after] = value
+
+    def _rotated_queries(self, u: Tensor, cache: Cache, positions: slice) -> Tensor:
+        query = _queries(u, cache).unflatten(1, (cache.config.heads, -1)).unflatten(0, (-1, _length(positions)))
+        cosine, sine = cache.cosine[positions, None], cache.sine[positions, None]
+        return (query * cosine + query[..., cache.partner] * sine).to(u.dtype).flatten(0, 1)
+
+    def argmax(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
+        """The likeliest tokens of ``hidden`` [M, D] under the head ``weight`` [V, D], into ``out`` int64 [M]."""
+        out.copy_(F.linear(hidden, weight).argmax(-1))
+
+
+def _length(span: slice) -> int:
+    return int(span.stop - span.start)
+
+
+def _queries(u: Tensor, cache: Cache | LocalCache) -> Tensor:
+    config = cache.config
+    begin = 2 * config.kv_heads * config.head_width
+    return u[:, begin : begin + config.width]
+
+
+def _heads(u: Tensor, cache: Cache | LocalCache, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Value and rotated key [M, KV, E], rotated query [M, H, E], of rows at one position."""
+    config = cache.config
+    heads = u[:, : (2 * config.kv_heads + config.heads) * config.head_width].unflatten(1, (-1, config.head_width))
+    value, rest = heads[:, : config.kv_heads], heads[:, config.kv_heads :]
+    rotated = (rest * cosine + rest[..., cache.partner] * sine).to(u.dtype)
+    return value, rotated[:, : config.kv_heads], rotated[:, config.kv_heads :]

@@ -1,0 +1,171 @@
+"""A batch of prompts of one padded length, decoded from preallocated memory; can be run again and again.
+
+Legend: B batch, T prompt tokens after padding, S tokens a step (1, or the block length).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.generation.decoders import BlockDecoder, Decoder, VanillaDecoder
+from pipeline.generation.ops import TorchOps
+from pipeline.generation.sampling import Sampling, draw, uniform
+from pipeline.models.block_transformer import BlockTransformer
+from pipeline.models.language_model import LanguageModel
+from pipeline.models.vanilla import VanillaTransformer
+
+Prompts = Sequence[Sequence[int]] | Tensor
+"""Token lists of any lengths >= 1, or int64 [B, T]."""
+
+Watch = Callable[[Tensor], bool]
+"""Sees the tokens [B, S] of a step, and says whether to go on."""
+
+PREFILL_POSITIONS = {"cpu": 4096, "cuda": 65536}
+"""Positions a prefill chunk holds; its activations are some 20 rows of the model's width each."""
+
+LOGIT_BYTES = 1 << 30
+"""The most that logits may take while sampling."""
+
+
+class Chooser:
+    """Chooses tokens for hidden states, greedily or by sampling, in chunks of rows that bound the logits' memory."""
+
+    def __init__(self, head: Tensor, ops: TorchOps, sampling: Sampling, batch: int) -> None:
+        self.head, self.ops, self.sampling = head, ops, sampling
+        self.rows = torch.arange(batch, device=head.device)
+        self.index = torch.zeros((), dtype=torch.int64, device=head.device)
+        self.chunk = max(LOGIT_BYTES // (16 * head.shape[0]), 1)
+
+    def start(self, rows: Sequence[int]) -> None:
+        """``rows`` are the prompts' places in the request, of which the draws are a function."""
+        self.rows.copy_(torch.tensor(rows))
+        self.index.zero_()
+
+    def __call__(self, hidden: Tensor, out: Tensor) -> None:
+        if self.sampling.greedy:
+            return self.ops.argmax(hidden, self.head, out)
+        number = uniform(self.sampling.seed, self.rows, self.index)
+        for begin in range(0, len(hidden), self.chunk):
+            part = slice(begin, begin + self.chunk)
+            logits = torch.nn.functional.linear(hidden[part], self.head)
+            out[part] = draw(logits, number[part], self.sampling)
+        self.index.add_(1)
+
+
+class Session:
+    """``model`` with caches for ``batch`` prompts of at most ``prompt`` tokens and ``new_tokens`` after them."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        batch: int,
+        prompt: int,
+        new_tokens: int,
+        sampling: Sampling | None = None,
+        chunk: int | None = None,
+        ops: TorchOps | None = None,
+    ) -> None:
+        device = next(model.parameters()).device
+        self.ops = ops or choose_ops(model)
+        self.batch, self.device = batch, device
+        stride = model.first
+        self.prompt = -(-prompt // stride) * stride
+        self.steps = -(-new_tokens // stride)
+        capacity = self.prompt + self.steps * stride
+        chunk = chunk or PREFILL_POSITIONS[device.type]
+        self.decoder = _decoder(model, self.ops, batch, capacity, chunk)
+        self.choose = Chooser(model.head_weight, self.ops, sampling or Sampling(), batch)
+        self.new_tokens = new_tokens
+        self.output = torch.zeros(batch, self.steps * stride, dtype=torch.int64, device=device)
+        self._block = torch.zeros(batch, stride, dtype=torch.int64, device=device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    @torch.inference_mode()
+    def run(self, prompts: Prompts, rows: Sequence[int] | None = None, watch: Watch | None = None) -> Tensor:
+        """Generate [B, new tokens] after ``prompts``; ``watch`` may end it early, the rest being undefined then."""
+        self.prefill(prompts, rows)
+        self.decode(watch)
+        return self.output[:, : self.new_tokens]
+
+    @torch.inference_mode()
+    def prefill(self, prompts: Prompts, rows: Sequence[int] | None = None) -> None:
+        """Take in the prompts and choose the first S tokens. ``rows``: the prompts' places in the request."""
+        tokens, padding = _padded(prompts, self.decoder.stride)
+        assert len(tokens) == self.batch
+        assert tokens.shape[1] <= self.prompt
+        self.choose.start(range(self.batch) if rows is None else rows)
+        self.decoder.prefill(tokens.to(self.device), padding)
+        self.decoder.emit(self.choose, self._block)
+        self.output[:, : self.decoder.stride] = self._block
+
+    @torch.inference_mode()
+    def decode(self, watch: Watch | None = None) -> None:
+        """Generate what follows the first S tokens."""
+        stride = self.decoder.stride
+        for step in range(1, self.steps):
+            if watch is not None and not watch(self._block):
+                return
+            self._step()
+            self.output[:, step * stride : (step + 1) * stride] = self._block
+        if watch is not None:
+            watch(self._block)
+
+    def _step(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+            self.decoder.causal.clock.host += 1
+            return
+        self._eager_step()
+        if self.ops.graphs:
+            self._capture()
+
+    def _eager_step(self) -> None:
+        self.decoder.advance(self._block)
+        self.decoder.emit(self.choose, self._block)
+
+    def _capture(self) -> None:
+        """Record a step. Lengths, starts and draws are read from the device, so one graph serves all steps and runs."""
+        clock = self.decoder.causal.clock
+        position = clock.host
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            self._eager_step()
+        clock.host = position
+        self._graph = graph
+
+    @property
+    def bytes(self) -> int:
+        """Size of the caches and token buffers."""
+        return self.decoder.bytes + self.output.nbytes
+
+
+def _decoder(model: LanguageModel, ops: TorchOps, batch: int, capacity: int, chunk: int) -> Decoder:
+    if isinstance(model, VanillaTransformer):
+        return VanillaDecoder(model, ops, batch, capacity, chunk)
+    assert isinstance(model, BlockTransformer)
+    return BlockDecoder(model, ops, batch, capacity, chunk)
+
+
+def choose_ops(model: LanguageModel) -> TorchOps:
+    """Triton kernels on a CUDA device, for head widths that they can tile; otherwise plain torch."""
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return TorchOps()
+    from pipeline.generation.triton_ops import TritonOps
+
+    return TritonOps(device) if TritonOps.supports(model) else TorchOps()
+
+
+def _padded(prompts: Prompts, stride: int) -> tuple[Tensor, list[int]]:
+    """Tokens [B, T], T a multiple of ``stride``, and the length of each row's left padding."""
+    if isinstance(prompts, Tensor):
+        pad = -prompts.shape[1] % stride
+        return torch.nn.functional.pad(prompts, (pad, 0)), [pad] * len(prompts)
+    length = -(-max(map(len, prompts)) // stride) * stride
+    padding = [length - len(prompt) for prompt in prompts]
+    rows = [[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)]
+    return torch.tensor(rows), padding

@@ -1,0 +1,172 @@
+"""Decoding the tokens of one block from its context, for every kind of token decoder.
+
+Legend: B batch, L block length, D block decoder width, W token decoder width, R slots, P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.generation.cache import LocalCache
+from pipeline.generation.folded import fold, fold_norm
+from pipeline.generation.ops import TorchOps
+from pipeline.models.attention import Mask, attend
+from pipeline.models.block_transformer import BlockTransformer
+from pipeline.models.layers import Stack
+from pipeline.models.t5 import T5Layer
+from pipeline.models.token_decoders import (
+    CrossAttentionTokenDecoder,
+    PrefixTokenDecoder,
+    SummationTokenDecoder,
+    TokenDecoder,
+)
+
+Choose = Callable[[Tensor, Tensor], None]
+"""Chooses tokens for hidden states [B, W] into int64 [B]."""
+
+
+class TokenSteps(Protocol):
+    """A token decoder with its cache, for one batch."""
+
+    def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
+        """Choose a block, into ``out`` [B, L]; ``context`` [B, D] is the block decoder's normalised residual stream."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the cache."""
+
+
+class Expansion:
+    """Context to slots, the block decoder's final norm (its scale and bias) included."""
+
+    def __init__(self, model: BlockTransformer) -> None:
+        decoder = model.token_decoder
+        weight, bias = fold_norm(model.block_decoder.norm, decoder.expansion)
+        dtype = decoder.expansion.weight.dtype
+        self.slots = decoder.slots
+        self.weight = weight.to(dtype).unflatten(0, (self.slots, -1))
+        self.bias = bias.to(dtype).unflatten(0, (self.slots, 1, -1))
+
+    def __call__(self, context: Tensor) -> Tensor:
+        """[B, D] -> [R, B, W]."""
+        return torch.baddbmm(self.bias, context.expand(self.slots, -1, -1), self.weight.mT)
+
+
+class StackSteps:
+    """Base of the token decoders that are a GPT-NeoX stack over P positions."""
+
+    def __init__(self, model: BlockTransformer, stack: Stack, ops: TorchOps, batch: int, positions: int) -> None:
+        self.ops, self.embedding = ops, model.token_decoder.embedding
+        self.expand = Expansion(model)
+        self.stack = fold(stack)
+        self.cache = LocalCache(self.stack, batch, positions)
+
+    @property
+    def bytes(self) -> int:
+        return self.cache.bytes
+
+    def _step(self, x: Tensor, position: int) -> Tensor:
+        """Take in one position, [B, W]; the stack's output."""
+        for index, layer in enumerate(self.stack.layers):
+            u = self.ops.project(self.ops.normalise(x, layer.shift, self.stack.config.norm_eps), layer, self.stack)
+            self.ops.local_attention(u, self.cache, index, position)
+            self.ops.output(x, u, layer, self.stack)
+        return self.ops.final_norm(x, self.stack)
+
+
+class PrefixSteps(StackSteps):
+    """R slots before the tokens: positions 0 ... R + L - 2. The slots are one pass, whose last output gives a token."""
+
+    def __init__(self, model: BlockTransformer, decoder: PrefixTokenDecoder, ops: TorchOps, batch: int) -> None:
+        super().__init__(model, decoder.stack, ops, batch, decoder.slots + model.config.block_length - 1)
+
+    def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
+        slots = self.expand(context)
+        choose(self._prefix(slots), out[:, 0])
+        for place in range(1, out.shape[1]):
+            hidden = self._step(self.embedding(out[:, place - 1]), len(slots) + place - 1)
+            choose(hidden, out[:, place])
+
+    def _prefix(self, slots: Tensor) -> Tensor:
+        """[R, B, W] -> the stack's output [B, W] at the last slot."""
+        batch, x = slots.shape[1], slots.flatten(0, 1)
+        for index, layer in enumerate(self.stack.layers):
+            u = self.ops.project(self.ops.normalise(x, layer.shift, self.stack.config.norm_eps), layer, self.stack)
+            for slot in range(len(slots)):
+                self.ops.local_attention(u[slot * batch : (slot + 1) * batch], self.cache, index, slot)
+            self.ops.output(x, u, layer, self.stack)
+        return self.ops.final_norm(x[-batch:], self.stack)
+
+
+class SummationSteps(StackSteps):
+    """Slot j is added to the j-th input: the start token, then the block's tokens."""
+
+    def __init__(self, model: BlockTransformer, decoder: SummationTokenDecoder, ops: TorchOps, batch: int) -> None:
+        super().__init__(model, decoder.stack, ops, batch, model.config.block_length)
+        self.start = torch.full((batch,), decoder.start_token, device=decoder.embedding.weight.device)
+
+    def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
+        tokens = self.start
+        for place, slot in enumerate(self.expand(context)):
+            choose(self._step(self.embedding(tokens) + slot, place), out[:, place])
+            tokens = out[:, place]
+
+
+class CrossAttentionSteps:
+    """A T5 decoder that attends to the slots, whose keys and values are computed once a block."""
+
+    def __init__(
+        self, model: BlockTransformer, decoder: CrossAttentionTokenDecoder, ops: TorchOps, batch: int
+    ) -> None:
+        self.t5, self.embedding, self.scale = decoder.decoder, decoder.embedding, decoder.width**-0.5
+        self.expand = Expansion(model)
+        config, length, weight = decoder.decoder.config, model.config.block_length, decoder.embedding.weight
+        shape = (2, config.layers, batch, config.kv_heads, length, config.head_width)
+        self.keys, self.values = weight.new_zeros(shape)
+        self.start = torch.full((batch,), decoder.start_token, device=weight.device)
+        with torch.no_grad():
+            self.masks = [Mask(bias=decoder.decoder.bias(1, place + 1).to(weight.dtype)) for place in range(length)]
+
+    @property
+    def bytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+    def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
+        slots = self.expand(context).transpose(0, 1)
+        cross = [self._layer(index).cross_key_value(slots) for index in range(len(self.t5.layers))]
+        tokens = self.start
+        for place in range(out.shape[1]):
+            choose(self._step(self.embedding(tokens)[:, None], place, cross), out[:, place])
+            tokens = out[:, place]
+
+    def _step(self, x: Tensor, place: int, cross: list[tuple[Tensor, Tensor]]) -> Tensor:
+        for index in range(len(self.t5.layers)):
+            layer = self._layer(index)
+            query, self.keys[index, :, :, place : place + 1], self.values[index, :, :, place : place + 1] = layer.qkv(x)
+            seen = slice(place + 1)
+            attended = attend(
+                query, self.keys[index, :, :, seen], self.values[index, :, :, seen], self.masks[place], scale=1.0
+            )
+            x = layer.finish(x, attended, *cross[index])
+        hidden: Tensor = self.t5.norm(x)[:, 0] * self.scale
+        return hidden
+
+    def _layer(self, index: int) -> T5Layer:
+        layer = self.t5.layers[index]
+        assert isinstance(layer, T5Layer)
+        return layer
+
+
+def token_steps(model: BlockTransformer, ops: TorchOps, batch: int) -> TokenSteps:
+    """The steps of the model's token decoder."""
+    decoder: TokenDecoder = model.token_decoder
+    if isinstance(decoder, PrefixTokenDecoder):
+        return PrefixSteps(model, decoder, ops, batch)
+    if isinstance(decoder, SummationTokenDecoder):
+        return SummationSteps(model, decoder, ops, batch)
+    assert isinstance(decoder, CrossAttentionTokenDecoder)
+    return CrossAttentionSteps(model, decoder, ops, batch)

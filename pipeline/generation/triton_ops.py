@@ -1,0 +1,173 @@
+"""The operations of a decode step as Triton kernels and cuBLAS products; see :mod:`pipeline.generation.ops`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from pipeline.generation import kernels
+from pipeline.generation.cache import Cache, Clock, LocalCache
+from pipeline.generation.folded import FoldedLayer, FoldedStack
+from pipeline.generation.ops import TorchOps
+from pipeline.models.config import StackConfig
+from pipeline.models.language_model import LanguageModel
+from pipeline.models.layers import Stack
+
+SMALL = 256
+"""Rows under which cuBLAS's products with separate activations are faster than the fused ones; fp32 always uses them."""
+
+
+class TritonOps(TorchOps):
+    """Fused kernels. Attention takes the filled length from the device, so one graph serves every length."""
+
+    graphs = True
+
+    def __init__(self, device: torch.device) -> None:
+        cuda = device.type == "cuda"
+        self.processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 2
+        self.linear_tile = (128, 128, 64, 8, 4)
+        self.head_tile = (128, 256, 64, 8, 3)
+        self.decode_tile = (64, 4, 3)
+        self.decode_programs = 0
+        self.output_tile = None
+        self.occupancy = 1
+
+    @staticmethod
+    def supports(model: LanguageModel) -> bool:
+        """Tiles are powers of two: head widths must be, from 16 to 256."""
+        widths = [module.config.head_width for module in model.modules() if isinstance(module, Stack)]
+        return all(16 <= width <= 256 and width & (width - 1) == 0 for width in widths)
+
+    def normalise(self, x: Tensor, shift: Tensor, eps: float) -> Tensor:
+        return self._norm(x, shift, None, None, eps)
+
+    def final_norm(self, x: Tensor, stack: FoldedStack) -> Tensor:
+        return self._norm(x, stack.shift, stack.norm_weight, stack.norm_bias, stack.config.norm_eps)
+
+    def _norm(self, x: Tensor, shift: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        rows, width = x.shape
+        y = x.new_empty(rows, width)
+        kernels.norm_kernel[(rows,)](
+            x, x.stride(0), shift, weight, bias, y, width, eps,
+            AFFINE=weight is not None, BD=triton.next_power_of_2(width), num_warps=4,
+        )  # fmt: skip
+        return y
+
+    def project(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
+        if _small(y):
+            return super().project(y, layer, stack)
+        u = y.new_empty(len(y), layer.input_weight.shape[0])
+        self._linear(y, layer.input_weight, layer.input_bias, u, u.shape[1] - stack.config.feed_forward)
+        return u
+
+    def output(self, x: Tensor, u: Tensor, layer: FoldedLayer, stack: FoldedStack) -> None:
+        if _small(x) or self.output_tile is None:
+            return super().output(x, u, layer, stack)
+        return self._linear(u[:, stack.key_values :], layer.output_weight, None, x, 0)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, gelu_from: int) -> None:
+        (rows, width), columns = x.shape, len(weight)
+        bm, bn, bk, warps, stages = self.linear_tile if bias is not None else self.output_tile
+        programs = min(self.occupancy * self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
+        kernels.linear_kernel[(programs,)](
+            _tiles(x, bm, bk), _tiles(weight, bn, bk), _tiles(out, bm, bn), bias, rows, columns, width,
+            GELU_FROM=gelu_from, BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs, ACCUMULATE=bias is None,
+            PRECISION=_precision(x), num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+
+    def argmax(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
+        rows, width = hidden.shape
+        if _small(hidden):
+            return super().argmax(hidden, weight, out)
+        vocabulary = weight.shape[0]
+        bm, bn, bk, warps, stages = self.head_tile
+        tiles = triton.cdiv(vocabulary, bn)
+        programs = min(self.processors, triton.cdiv(rows, bm) * tiles)
+        values = torch.empty(tiles, rows, dtype=torch.float32, device=hidden.device)
+        indices = torch.empty(tiles, rows, dtype=torch.int32, device=hidden.device)
+        kernels.head_argmax_kernel[(programs,)](
+            _tiles(hidden, bm, bk), _tiles(weight, bn, bk), values, indices, rows, vocabulary, width,
+            BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs, PRECISION=_precision(hidden),
+            num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+        kernels.pick_kernel[(triton.cdiv(rows, 32),)](
+            values, indices, out, out.stride(0), rows, tiles, BT=triton.next_power_of_2(tiles), BM=32, num_warps=4
+        )
+
+    def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
+        config, (block, warps, stages) = cache.config, self.decode_tile
+        width, group, padded = config.head_width, config.heads // config.kv_heads, _padded_group(config)
+        spans = len(u) * config.kv_heads
+        splits = max(1, min(triton.cdiv(8 * self.processors, spans), cache.capacity // (2 * block), 64))
+        parts = torch.empty(spans * splits * padded * (width + 2), dtype=torch.float32, device=u.device)
+        parts, peaks, weights = parts.split([spans * splits * padded * n for n in (width, 1, 1)])
+        sizes = {"KV": config.kv_heads, "G": group, "GP": padded, "E": width, "SPLITS": splits}
+        programs = min(spans * splits, self.decode_programs or spans * splits)
+        kernels.decode_attention_kernel[(programs,)](
+            u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device, cache.cosine, cache.sine,
+            parts, peaks, weights, width**-0.5, spans * splits, CAPACITY=cache.capacity, WINDOW=config.window or 0,
+            ROTARY=config.rotary_width, BT=block, PROGRAMS=programs, PRECISION=_precision(u), **sizes,
+            num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+        if splits > 1:
+            kernels.combine_kernel[(len(u) * config.heads,)](
+                u, u.stride(0), parts, peaks, weights, BS=triton.next_power_of_2(splits), **sizes, num_warps=2
+            )
+
+    def local_attention(self, u: Tensor, cache: LocalCache, layer: int, position: int) -> None:
+        config, rows, block = cache.config, len(u), 16
+        kernels.local_attention_kernel[(triton.cdiv(rows, block), config.heads)](
+            u, u.stride(0), cache.keys[layer], cache.values[layer], cache.cosine, cache.sine, rows,
+            config.head_width**-0.5, POSITION=position, STORE=position + 1 < cache.keys.shape[1], KV=config.kv_heads,
+            G=config.heads // config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
+        )  # fmt: skip
+
+    def sequence_attention(
+        self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Tensor | None
+    ) -> None:
+        batch, config = rows.stop - rows.start, cache.config
+        length = len(u) // batch
+        self._rotate_and_store(u, cache, layer, rows, first, queries=True)
+        begin = 2 * config.kv_heads * config.head_width
+        query = u[:, begin : begin + config.width].unflatten(1, (config.heads, -1)).unflatten(0, (batch, length))
+        attended = F.scaled_dot_product_attention(
+            query.transpose(1, 2),
+            cache.keys[layer, rows, :, first : first + length],
+            cache.values[layer, rows, :, first : first + length],
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=config.kv_heads != config.heads,
+        )
+        query.copy_(attended.transpose(1, 2))
+
+    def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
+        self._rotate_and_store(u, cache, layer, rows, first, queries=False)
+
+    def _rotate_and_store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, *, queries: bool) -> None:
+        config, block = cache.config, 32
+        heads = config.heads if queries else config.kv_heads
+        kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](
+            u, u.stride(0), cache.keys[layer, rows], cache.values[layer, rows], cache.cosine, cache.sine,
+            len(u), len(u) // (rows.stop - rows.start), first, CAPACITY=cache.capacity, KV=config.kv_heads,
+            E=config.head_width, ROTARY=config.rotary_width, QUERIES=queries, BM=block, num_warps=4,
+        )  # fmt: skip
+
+
+def _small(x: Tensor) -> bool:
+    return x.shape[0] < SMALL or x.dtype == torch.float32
+
+
+def _tiles(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns])
+
+
+def _precision(x: Tensor) -> str:
+    return "ieee" if x.dtype == torch.float32 else "tf32"
+
+
+def _padded_group(config: StackConfig) -> int:
+    """Query heads a key head serves, padded to the smallest tile of a matrix product."""
+    return max(16, triton.next_power_of_2(config.heads // config.kv_heads))

@@ -1,0 +1,125 @@
+"""What every cell of a study will cost, before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TextIO
+
+from pipeline import paths
+from pipeline.data import model_vocabulary
+from pipeline.errors import UserError
+from pipeline.files import read_json
+from pipeline.models import costs
+from pipeline.models.config import ModelConfig, from_dict
+from pipeline.study import Cell, Study, cells, model_config, pretraining
+from pipeline.study.cells import training_steps
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """A cell's cost. Memory in bytes: ``training_memory`` is an estimate for one sequence a forward pass.
+
+    ``kv_bytes_per_token`` is for 2-byte keys and values. ``done`` lists the stages whose results are on disk.
+    """
+
+    cell: str
+    family: str
+    parameters: dict[str, int]
+    embedding_parameters: int
+    non_embedding_parameters: int
+    total_parameters: int
+    tokens: int
+    steps: int
+    training_flops: float
+    kv_bytes_per_token: float
+    training_memory: int
+    checkpoint: str
+    done: list[str]
+
+
+def plan(study: Study) -> list[CellPlan]:
+    """The plan of every cell. Raises :class:`UserError`."""
+    vocabulary = model_vocabulary(study.tokenize)
+    return [_plan(study, cell, vocabulary) for cell in cells(study)]
+
+
+def print_plan(planned: list[CellPlan], file: TextIO) -> None:
+    """The plan as a table."""
+    header = ("cell", "embedding", "embedder", "block dec.", "token dec.", "head", "non-emb.", "total",
+              "tokens", "train FLOPs", "KV B/token", "memory", "done")  # fmt: skip
+    rows = [_row(entry) for entry in planned]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        columns = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *columns]), file=file)
+    total = sum(entry.training_flops for entry in planned)
+    print(f"\n{len(planned)} cells, {total:.2g} training FLOPs; checkpoints in {paths.checkpoint('CELL')}", file=file)
+
+
+def print_json(planned: list[CellPlan], file: TextIO) -> None:
+    json.dump([dataclasses.asdict(entry) for entry in planned], file, indent=2)
+    print(file=file)
+
+
+def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
+    config = _architecture(study, cell, vocabulary)
+    trained = cell.family != "pretrained"
+    pretrain = pretraining(study, cell) if trained else study.pretrain
+    steps = training_steps(pretrain) if trained else 0
+    tokens = steps * pretrain.batch_size * pretrain.context_length
+    total, non_embedding = costs.total_parameters(config), costs.non_embedding_parameters(config)
+    return CellPlan(
+        cell=cell.name,
+        family=config.family,
+        parameters=costs.parameters(config),
+        embedding_parameters=total - non_embedding,
+        non_embedding_parameters=non_embedding,
+        total_parameters=total,
+        tokens=tokens,
+        steps=steps,
+        training_flops=tokens * costs.training_flops_per_token(config),
+        kv_bytes_per_token=costs.kv_bytes_per_token(config),
+        training_memory=_training_memory(config),
+        checkpoint=str(paths.checkpoint(cell.name)),
+        done=[stage for stage in ("pretrain", "evaluate", "benchmark") if paths.result(stage, cell.name).exists()],
+    )
+
+
+def _architecture(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
+    if cell.family != "pretrained":
+        return model_config(study, cell, vocabulary)
+    path = paths.checkpoint(cell.name) / "config.json"
+    if not path.exists():
+        raise UserError(f"pretrained.{cell.name}: run `dvc repro pretrained@{cell.name}` first; its files tell its shape")
+    return from_dict(read_json(path)["model"])
+
+
+def _training_memory(config: ModelConfig) -> int:
+    """fp32 weights, gradients and two Adam moments, and one sequence's activations with a fused loss."""
+    state = 16 * costs.total_parameters(config)
+    return state + int(config.context_length * costs.activation_bytes_per_token(config))
+
+
+def _row(entry: CellPlan) -> tuple[str, ...]:
+    groups = (entry.parameters[group] for group in costs.GROUPS)
+    return (
+        entry.cell,
+        *(_short(count) for count in groups),
+        _short(entry.non_embedding_parameters),
+        _short(entry.total_parameters),
+        _short(entry.tokens),
+        f"{entry.training_flops:.2g}",
+        f"{entry.kv_bytes_per_token:,.0f}",
+        _short(entry.training_memory) + "B",
+        " ".join(entry.done) or "-",
+    )
+
+
+def _short(value: float) -> str:
+    for unit in ("", "K", "M", "G"):
+        if value < 1000 or unit == "G":
+            return f"{value:.3g}{unit}" if value < 1000 else f"{value:,.0f}{unit}"
+        value /= 1000
+    raise AssertionError

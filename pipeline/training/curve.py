@@ -1,0 +1,64 @@
+"""The training curve as CSV, appended while training goes; each step stands once."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.files import write_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """What happened since the row before. Losses in nats a target token; ``time`` in ms since 1970; memory in bytes."""
+
+    step: int
+    tokens: int
+    train_loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens_per_second: float
+    validation_loss: float | None
+    memory: int
+    time: int
+
+
+FIELDS = [field.name for field in dataclasses.fields(Row)]
+
+
+class Curve:
+    """The file, opened at a step: rows of later steps, from a run that was cut off, are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept = [row for row in read_rows(path) if int(row["step"]) <= step]
+        write_text(path, _csv([FIELDS, *([row[name] for name in FIELDS] for row in kept)]))
+
+    def append(self, row: Row) -> None:
+        values = dataclasses.asdict(row)
+        line = _csv([["" if values[name] is None else _text(values[name]) for name in FIELDS]])
+        with self.path.open("a", encoding="utf-8", newline="") as opened:
+            opened.write(line)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The file's whole rows; none where it is absent. A line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    return [row for row in rows if row.get("time") and list(row) == FIELDS]
+
+
+def _text(value: float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _csv(rows: Iterable[Iterable[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,35 @@
+"""The study's ``hardware`` and ``precision`` keys on this machine."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.errors import UserError
+from pipeline.study.schema import Hardware, Pretrain
+
+
+def accelerator(hardware: Hardware) -> str:
+    """``cuda`` or ``cpu``. Raises :class:`UserError` where a GPU is asked for and there is none."""
+    if hardware.accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("hardware.accelerator: 'gpu' is wrong on this machine, which has no CUDA device; take 'auto'")
+    return "cpu" if hardware.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
+
+
+def precision(wanted: str, device: str) -> str:
+    """``bf16`` or ``fp32``; ``auto`` is bf16 on GPUs that have it."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def devices(hardware: Hardware, device: str) -> int:
+    """Devices a node: those asked for, else every GPU, or one process on a CPU."""
+    if hardware.devices is not None:
+        return hardware.devices
+    return torch.cuda.device_count() if device == "cuda" else 1
+
+
+def micro_batch(hardware: Hardware, pretrain: Pretrain, device: str) -> int:
+    """Sequences a forward pass: those asked for, else a whole batch of one process."""
+    own = -(-pretrain.batch_size // (devices(hardware, device) * hardware.num_nodes))
+    return min(hardware.micro_batch_size or own, own)

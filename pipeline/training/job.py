@@ -1,0 +1,137 @@
+"""One cell's pretraining as data: what is trained on what, and what lies in its checkpoint folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pipeline import paths
+from pipeline.data import Manifest
+from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
+from pipeline.models.config import ModelConfig, to_dict
+from pipeline.results import CellIdentity, PretrainResult, read_result, write_result
+from pipeline.study import Cell, Study, fingerprint, model_config, pretraining
+from pipeline.study.schema import Pretrain
+from pipeline.training.curve import Row
+from pipeline.training.schedule import Schedule, steps
+
+RESULT = "result.json"
+RESUME = "resume"
+
+
+@dataclass(frozen=True)
+class Job:
+    """``pretrain`` are the keys of this cell's size. ``padding``: whether documents are padded to blocks (paper, appendix H); never for a vanilla model."""
+
+    study: Study
+    cell: Cell
+    pretrain: Pretrain
+    config: ModelConfig
+    manifest: Manifest
+    schedule: Schedule
+    padding: bool
+    fingerprint: str
+    on_row: Callable[[Row], None] | None = None
+
+    @classmethod
+    def of(cls, study: Study, cell: Cell, on_row: Callable[[Row], None] | None = None) -> Job:
+        """Raises :class:`UserError` where the tokens are missing or the study does not fit them."""
+        pretrain = pretraining(study, cell)
+        manifest = Manifest.read(paths.TOKENS)
+        config = model_config(study, cell, manifest.model_vocabulary)
+        schedule = Schedule(
+            pretrain.learning_rate, pretrain.final_learning_rate, pretrain.warmup_steps, steps(pretrain)
+        )
+        padding = cell.variant is not None and study.variants[cell.variant].padding
+        mark = fingerprint(config, pretrain, padding, cell.seed, manifest.hash)
+        return cls(study, cell, pretrain, config, manifest, schedule, padding, mark, on_row)
+
+    @property
+    def identity(self) -> CellIdentity:
+        cell = self.cell
+        return CellIdentity(
+            cell.name, cell.family, cell.size, cell.seed, cell.block_length, cell.variant, self.fingerprint
+        )
+
+    @property
+    def folder(self) -> Path:
+        return paths.checkpoint(self.cell.name)
+
+    @property
+    def resume_path(self) -> Path:
+        """State to resume from. The fingerprint in the name keeps other parameters' state from being continued."""
+        return self.folder / RESUME / f"{self.fingerprint}.ckpt"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``config.json`` holds beside the model's configuration."""
+        return {
+            "cell": asdict(self.identity),
+            "fingerprint": self.fingerprint,
+            "pretrain": asdict(self.pretrain) | {"padding": self.padding},
+            "corpus": self.manifest.hash,
+        }
+
+    def stored_result(self) -> PretrainResult | None:
+        """The result of a finished run of this very job, if there is one."""
+        path = self.folder / RESULT
+        if not path.exists():
+            return None
+        result = read_result(path, PretrainResult, "pretrain")
+        return result if result.cell.fingerprint == self.fingerprint else None
+
+    def open_folder(self) -> None:
+        """Remove what other parameters left behind and write what is known before training."""
+        config = self.folder / "config.json"
+        if self.folder.exists() and _fingerprint_in(config) != self.fingerprint:
+            shutil.rmtree(self.folder)
+        for left in self.folder.glob(f"{RESUME}/*"):
+            if left != self.resume_path:
+                left.unlink()
+        (self.folder / RESULT).unlink(missing_ok=True)
+        write_json(config, {"model": to_dict(self.config), **self.record})
+
+    def close_folder(self, result: PretrainResult) -> None:
+        """Write the result, which marks the folder as complete, and drop the state to resume from."""
+        write_result(self.folder / RESULT, result)
+        shutil.rmtree(self.folder / RESUME, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What :func:`pipeline.training.lightning.trainer.fit` ends with. ``weights`` are the model's, on the CPU.
+
+    Losses in nats a target token; ``seconds`` leave out validation and checkpoints; ``main``: this process has rank 0.
+    """
+
+    weights: dict[str, Tensor]
+    steps: int
+    target_tokens: int
+    train_loss: float
+    validation_loss: float
+    seconds: float
+    device: str
+    precision: str
+    diverged: bool
+    main: bool
+
+
+def _fingerprint_in(config: Path) -> str | None:
+    try:
+        found: str | None = read_json(config).get("fingerprint")
+    except UserError:
+        return None
+    return found
+
+
+def is_main_process() -> bool:
+    """Whether this is the process of rank 0, by what Lightning, torchrun and SLURM set."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(int(os.environ.get(rank, 0)) == 0 for rank in ranks)

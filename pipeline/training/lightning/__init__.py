@@ -1,0 +1,1 @@
+"""All that needs Lightning, whose import takes seconds: loaded when training begins."""

@@ -1,0 +1,114 @@
+"""Lightning's Trainer, set up by the study's ``hardware`` keys and without its chatter."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from pipeline.models import build, initialise
+from pipeline.training.hardware import accelerator, devices, micro_batch, precision
+from pipeline.training.job import Job, Outcome
+from pipeline.training.lightning.data import PretrainingData
+from pipeline.training.lightning.module import PretrainingModule
+from pipeline.training.lightning.recorder import Recorder
+from pipeline.training.lightning.resume import Resume, ResumeIO, read_state
+from pipeline.training.objective import Objective
+from pipeline.training.stopping import Stopped, StopRequest
+
+PREFIX = "objective.model."
+LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+def fit(job: Job) -> Outcome:
+    """Train, or go on where an earlier run stopped. Raises :class:`Stopped` when a signal asked to stop."""
+    study, device = job.study, accelerator(job.study.hardware)
+    model = build(job.config)
+    initialise(model, job.cell.seed)
+    module = PretrainingModule(
+        Objective(model), job.pretrain, job.schedule, micro_batch(study.hardware, job.pretrain, device)
+    )
+    stop, recorder = StopRequest(), Recorder(job)
+    resume = Resume(job.resume_path, job.pretrain.checkpoint_every, recorder, stop)
+    resuming = read_state(job.resume_path, job.fingerprint) is not None
+    with _quiet(), stop.restored():
+        trainer = _trainer(job, device, [recorder, resume])
+        trainer.fit(
+            module,
+            datamodule=PretrainingData(job),
+            ckpt_path=job.resume_path if resuming else None,
+            weights_only=True,
+        )
+    if resume.stopped_at is not None:
+        raise Stopped(
+            f"{job.cell.name} stopped at step {resume.stopped_at} of {job.schedule.steps}; run it again to go on"
+        )
+    weights = _last_good(job) if recorder.diverged else module.final_state
+    return Outcome(
+        weights={name.removeprefix(PREFIX): weight for name, weight in weights.items()},
+        steps=recorder.step,
+        target_tokens=recorder.target_tokens,
+        train_loss=recorder.train_loss,
+        validation_loss=recorder.validation_loss,
+        seconds=recorder.seconds,
+        device=device,
+        precision=precision(job.pretrain.precision, device),
+        diverged=recorder.diverged,
+        main=trainer.is_global_zero,
+    )
+
+
+def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
+    hardware = job.study.hardware
+    processes = devices(hardware, device) * hardware.num_nodes
+    strategy = (
+        hardware.strategy if processes > 1 and hardware.strategy != "auto" else "ddp" if processes > 1 else "auto"
+    )
+    return Trainer(
+        accelerator=device,
+        devices=devices(hardware, device),
+        num_nodes=hardware.num_nodes,
+        strategy=strategy,
+        precision=LIGHTNING_PRECISION[precision(job.pretrain.precision, device)],
+        max_steps=job.schedule.steps,
+        callbacks=callbacks,
+        plugins=[ResumeIO(job.fingerprint)],
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _last_good(job: Job) -> dict[str, Tensor]:
+    """The weights of the last checkpoint before training diverged, or those it began with."""
+    state = read_state(job.resume_path, job.fingerprint)
+    if state is not None:
+        weights: dict[str, Tensor] = state["state_dict"]
+        return weights
+    model = build(job.config)
+    initialise(model, job.cell.seed)
+    return dict(model.state_dict())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Only errors from Lightning: what it would say about devices, workers and resuming is decided here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

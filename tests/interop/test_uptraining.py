@@ -1,0 +1,119 @@
+"""A block transformer made of a vanilla one starts from the weights that the published code starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.interop.published import from_published, to_published
+from pipeline.interop.uptraining import uptrain_from
+from pipeline.models import LanguageModel, build
+from pipeline.models.config import BlockConfig, EmbedderConfig, StackConfig, TokenDecoderConfig, VanillaConfig
+from tests.fixture import DEAD, FOLDER
+from tests.models.variants import ENCODER
+
+STACK = StackConfig(layers=4, width=32, heads=4, kv_heads=4, feed_forward=128)
+
+
+def target(block_layers: int, token_layers: int, slots: int = 2, **changed: Any) -> BlockConfig:
+    block = dataclasses.replace(STACK, layers=block_layers)
+    token = TokenDecoderConfig("prefix", dataclasses.replace(STACK, layers=token_layers), slots)
+    return dataclasses.replace(BlockConfig(61, 64, 4, EmbedderConfig("projection", 32), block, token), **changed)
+
+
+def vanilla() -> LanguageModel:
+    model = build(VanillaConfig(61, 64, STACK))
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+    return model
+
+
+def test_partition_equals_the_published_start() -> None:
+    from safetensors.torch import load_file
+
+    tensors = load_file(FOLDER / "uptrain_partition.safetensors")
+    weights = {name.removeprefix("vanilla/"): value for name, value in tensors.items() if name.startswith("vanilla/")}
+    values = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+    source = from_published({"model": "gpt-neo-x", "model_config": values | {"intermediate_size": 128}}, weights)
+    model = build(target(2, 2))
+    uptrain_from(model, source, "partition")
+    _, found = to_published(model)
+    expected = {name.removeprefix("block/"): value for name, value in tensors.items() if name.startswith("block/")}
+    assert found.keys() == expected.keys() - {DEAD}
+    untouched = {f"block_decoder.gpt_neox.final_layer_norm.{kind}" for kind in ("weight", "bias")}
+    for name in found.keys() - untouched:
+        assert torch.equal(found[name], expected[name]), name
+
+
+@pytest.mark.parametrize(
+    ("method", "block_layers", "token_layers"),
+    [("skip", [0, 2], [0, 2]), ("duplicate", [0, 1, 2, 3], [0, 1, 2, 3]), ("partition", [0], [1, 2, 3])],
+)
+def test_where_the_layers_go(method: str, block_layers: list[int], token_layers: list[int]) -> None:
+    source, model = vanilla(), build(target(len(block_layers), len(token_layers), slots=3))
+    uptrain_from(model, source, method)
+    given, found = source.state_dict(), model.state_dict()
+    for stack, layers in (("block_decoder", block_layers), ("token_decoder.stack", token_layers)):
+        for index, layer in enumerate(layers):
+            for name in (key for key in given if key.startswith(f"stack.layers.{layer}.")):
+                own = name.replace(f"stack.layers.{layer}.", f"{stack}.layers.{index}.")
+                assert torch.equal(found[own], given[name]), own
+    assert torch.equal(found["block_decoder.norm.weight"], torch.ones(32))
+
+
+def test_the_start_repeats_the_context_and_averages_the_block() -> None:
+    source, model = vanilla(), build(target(2, 2, slots=3))
+    uptrain_from(model, source, "partition")
+    context = torch.randn(5, 32)
+    torch.testing.assert_close(model.token_decoder.expand(context), context[:, None].expand(5, 3, 32))
+    blocks = torch.randint(0, 61, (2, 3, 4))
+    embedded = source.get_parameter("embedding.weight")[blocks].mean(2)
+    torch.testing.assert_close(model.embedder(blocks), embedded)
+
+
+def test_blocks_of_one_token_start_as_the_vanilla_model_does() -> None:
+    """With block length 1 the lower layers see what they saw in the vanilla model, with lookup and with projection."""
+    source, tokens = vanilla(), torch.randint(0, 61, (2, 9))
+    lower = StackConfig(2, 32, 4, 4, 128)
+    cut = build(VanillaConfig(61, 64, lower))
+    state = {name: value for name, value in source.state_dict().items() if name in cut.state_dict()}
+    cut.load_state_dict(state | {"stack.norm.weight": torch.ones(32), "stack.norm.bias": torch.zeros(32)})
+    for kind in ("lookup", "projection"):
+        model = build(target(2, 2, block_length=1, embedder=EmbedderConfig(kind, 32)))
+        uptrain_from(model, source, "partition")
+        contexts = model.contexts(tokens[:, :-1, None])
+        torch.testing.assert_close(contexts, cut.hidden(tokens), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "method", "message"),
+    [
+        (target(2, 2), "halves", "method 'halves' is unknown"),
+        (target(2, 1), "partition", r"4 layers in both decoders together, not 2 \+ 1"),
+        (target(4, 4), "skip", "2 layers in each decoder, not 4 and 4"),
+        (target(2, 2), "duplicate", "4 layers in each decoder, not 2 and 2"),
+        (target(2, 2, vocabulary=62), "partition", "vocabulary: 62 does not fit"),
+        (target(2, 2, block_decoder=StackConfig(2, 32, 8, 8, 128)), "partition", "block_decoder.heads: 8 does not fit"),
+        (target(2, 2, block_decoder=StackConfig(2, 32, 4, 2, 128)), "partition", "block_decoder.kv_heads: 2"),
+        (target(2, 2, block_decoder=StackConfig(2, 64, 4, 4, 128)), "partition", "block_decoder.width: 64"),
+        (target(2, 2, embedder=EmbedderConfig("lookup", 8)), "partition", "the source's width 32, not 8"),
+        (target(2, 2, embedder=EmbedderConfig("roberta", 24, ENCODER)), "partition", "needs projection, not roberta"),
+        (
+            target(2, 2, token_decoder=TokenDecoderConfig("cross_attention", dataclasses.replace(STACK, layers=2))),
+            "partition",
+            "not cross_attention",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(config: BlockConfig, method: str, message: str) -> None:
+    model = build(config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UserError, match=message):
+        uptrain_from(model, vanilla(), method)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])

@@ -1,0 +1,191 @@
+"""The models once more, slow and obvious: one sequence, one position and one head at a time, from formulas."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.models.config import BlockConfig, ModelConfig, StackConfig, VanillaConfig
+
+Weights = dict[str, Tensor]
+
+
+def logits(config: ModelConfig, weights: Weights, tokens: Tensor, valid: Tensor) -> Tensor:
+    """[T - first, V] of one sequence [T]."""
+    if isinstance(config, VanillaConfig):
+        x = neox(weights["embedding.weight"][tokens[:-1]], weights, "stack", config.stack, valid[:-1])
+        return x @ weights["head.weight"].T
+    return block_logits(config, weights, tokens, valid)
+
+
+def block_logits(config: BlockConfig, weights: Weights, tokens: Tensor, valid: Tensor) -> Tensor:
+    length = config.block_length
+    blocks, blocks_valid = list(tokens.split(length)), list(valid.split(length))
+    whole = [block for block in blocks if len(block) == length]
+    embeddings = torch.stack([embed(config, weights, block, blocks_valid[i]) for i, block in enumerate(whole)])
+    block_valid = torch.tensor([bool(blocks_valid[i].any()) for i in range(len(whole))])
+    contexts = neox(embeddings, weights, "block_decoder", config.block_decoder, block_valid)
+    rows = [decode(config, weights, contexts[i - 1], blocks[i], blocks_valid[i]) for i in range(1, len(blocks))]
+    return torch.cat(rows)
+
+
+def embed(config: BlockConfig, weights: Weights, block: Tensor, valid: Tensor) -> Tensor:
+    """[D] of one block [L]."""
+    kind, stack = config.embedder.kind, config.embedder.stack
+    if stack is None:
+        rows = [weights["embedder.embedding.weight"][token] for token in block]
+    else:
+        count = config.embedder.cls_tokens
+        tokens = torch.cat([torch.zeros(count, dtype=torch.long), block])
+        encoded = roberta(tokens, torch.cat([torch.ones(count, dtype=torch.bool), valid]), weights, config)
+        rows = list(encoded[:count] if count else encoded)
+    joined = torch.cat(rows)
+    return joined if kind == "lookup" else linear(joined, weights, "embedder.projection")
+
+
+def decode(config: BlockConfig, weights: Weights, context: Tensor, block: Tensor, valid: Tensor) -> Tensor:
+    """[tokens, V] of one block [tokens], which is shorter than L at a sequence's end."""
+    decoder, count = config.token_decoder, len(block)
+    table = weights["token_decoder.embedding.weight"]
+    slots = linear(context, weights, "token_decoder.expansion").view(config.slots, -1)
+    if decoder.kind == "prefix":
+        x = torch.cat([slots, table[block[:-1]]])
+        keys = torch.cat([torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
+        x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)[config.slots - 1 :]
+        return x @ weights["token_decoder.head.weight"].T
+    keys = torch.cat([torch.ones(1, dtype=torch.bool), valid[:-1]])
+    if decoder.kind == "summation":
+        x = torch.cat([table[:1], table[block[:-1]]]) + slots[:count]
+        x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)
+        return x @ weights["token_decoder.head.weight"].T
+    x = t5(torch.cat([table[1:2], table[block[:-1]]]), slots, keys, weights, decoder.stack)
+    return x / math.sqrt(decoder.stack.width) @ table.T
+
+
+def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Tensor) -> Tensor:
+    """[T, D] -> [T, D]. Padding is attended to by nobody and attends to nothing."""
+    for layer in range(config.layers):
+        here = f"{name}.layers.{layer}"
+        query, key, value = heads(norm(x, weights, f"{here}.attention_norm", config), weights, here, config)
+        query = torch.stack([rotated(query[i], i, config) for i in range(len(x))])
+        key = torch.stack([rotated(key[i], i, config) for i in range(len(x))])
+        attended = []
+        for i in range(len(x)):
+            window = config.window or len(x)
+            seen = [j for j in range(i + 1) if valid[i] and valid[j] and i - j < window]
+            attended.append(weighed(query[i], key, value, seen, config.head_width**-0.5))
+        inner = F.gelu(
+            linear(norm(x, weights, f"{here}.feed_forward_norm", config), weights, f"{here}.feed_forward_in")
+        )
+        x = (
+            x
+            + linear(torch.stack(attended), weights, f"{here}.attention_output")
+            + linear(inner, weights, f"{here}.feed_forward_out")
+        )
+    return norm(x, weights, f"{name}.norm", config)
+
+
+def roberta(tokens: Tensor, valid: Tensor, weights: Weights, config: BlockConfig) -> Tensor:
+    stack, name = config.embedder.stack, "embedder.encoder"
+    assert stack is not None
+    padding, position, rows = config.embedder.padding_token, 1, []
+    for token in tokens:
+        position += token != padding
+        at = position if token != padding else 1
+        rows.append(weights[f"{name}.embedding.weight"][token] + weights[f"{name}.positions.weight"][at])
+    x = norm(torch.stack(rows) + weights[f"{name}.token_type.weight"][0], weights, f"{name}.norm", stack)
+    for layer in range(stack.layers):
+        here = f"{name}.layers.{layer}"
+        query, key, value = heads(x, weights, here, stack)
+        seen = [j for j in range(len(x)) if valid[j]]
+        if seen:
+            attended = [weighed(query[i], key, value, seen, stack.head_width**-0.5) for i in range(len(x))]
+        else:
+            every = list(range(len(x)))
+            lowest = torch.full((len(x), stack.heads), torch.finfo(x.dtype).min, dtype=x.dtype)
+            attended = [weighed(query[i], key, value, every, stack.head_width**-0.5, lowest) for i in every]
+        x = x + linear(torch.stack(attended), weights, f"{here}.attention_output")
+        x = norm(x, weights, f"{here}.attention_norm", stack)
+        inner = F.gelu(linear(x, weights, f"{here}.feed_forward_in"))
+        x = norm(x + linear(inner, weights, f"{here}.feed_forward_out"), weights, f"{here}.feed_forward_norm", stack)
+    return x
+
+
+def t5(x: Tensor, slots: Tensor, valid: Tensor, weights: Weights, config: StackConfig) -> Tensor:
+    """[tokens, D] -> [tokens, D]. Padding still attends, as in T5."""
+    name = "token_decoder.decoder"
+    for layer in range(config.layers):
+        here = f"{name}.layers.{layer}"
+        query, key, value = heads(rms(x, weights, f"{here}.attention_norm", config), weights, here, config)
+        attended = []
+        for i in range(len(x)):
+            seen = [j for j in range(i + 1) if valid[j]]
+            bias = torch.stack([weights[f"{name}.relative_bias.weight"][t5_bucket(i - j)] for j in seen])
+            attended.append(weighed(query[i], key, value, seen, 1.0, bias))
+        x = x + torch.stack(attended) @ weights[f"{here}.attention_output.weight"].T
+        query = rms(x, weights, f"{here}.cross_norm", config) @ weights[f"{here}.cross_query.weight"].T
+        query = query.view(len(x), config.heads, -1)
+        packed = (slots @ weights[f"{here}.cross_keys_values.weight"].T).view(len(slots), 2, config.kv_heads, -1)
+        every = list(range(len(slots)))
+        crossed = [weighed(query[i], packed[:, 0], packed[:, 1], every, 1.0) for i in range(len(x))]
+        x = x + torch.stack(crossed) @ weights[f"{here}.cross_output.weight"].T
+        inner = rms(x, weights, f"{here}.feed_forward_norm", config) @ weights[f"{here}.feed_forward_in.weight"].T
+        x = x + inner.clamp(min=0) @ weights[f"{here}.feed_forward_out.weight"].T
+    return rms(x, weights, f"{name}.norm", config)
+
+
+def t5_bucket(distance: int) -> int:
+    if distance < 16:
+        return distance
+    return min(16 + int(16 * math.log(distance / 16) / math.log(128 / 16)), 31)
+
+
+def heads(x: Tensor, weights: Weights, layer: str, config: StackConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Query [T, heads, head width], key and value [T, kv_heads, head width]."""
+    packed = linear(x, weights, f"{layer}.query_key_value").view(len(x), -1, config.head_width)
+    keys_end = config.heads + config.kv_heads
+    return packed[:, : config.heads], packed[:, config.heads : keys_end], packed[:, keys_end:]
+
+
+def weighed(
+    query: Tensor, key: Tensor, value: Tensor, seen: list[int], scale: float, bias: Tensor | None = None
+) -> Tensor:
+    """Attention output of one query [heads, head width] over the positions ``seen``; 0 where there are none."""
+    if not seen:
+        return 0 * query.flatten()
+    group = query.shape[0] // key.shape[1]
+    outputs = []
+    for head in range(query.shape[0]):
+        scores = key[seen, head // group] @ query[head] * scale
+        if bias is not None:
+            scores = scores + bias[:, head]
+        outputs.append(scores.softmax(0) @ value[seen, head // group])
+    return torch.cat(outputs)
+
+
+def rotated(x: Tensor, position: int, config: StackConfig) -> Tensor:
+    """One position's heads [heads, head width]: dimension d and d + half turn by position * base ** (-d / half)."""
+    half = config.rotary_width // 2
+    if not half:
+        return x
+    turn = torch.tensor([position * config.rotary_base ** (-d / half) for d in range(half)], dtype=x.dtype)
+    turned = torch.complex(x[:, :half], x[:, half : 2 * half]) * torch.polar(torch.ones_like(turn), turn)
+    return torch.cat([turned.real, turned.imag, x[:, 2 * half :]], dim=1)
+
+
+def linear(x: Tensor, weights: Weights, name: str) -> Tensor:
+    product = x @ weights[f"{name}.weight"].T
+    return product + weights[f"{name}.bias"] if f"{name}.bias" in weights else product
+
+
+def norm(x: Tensor, weights: Weights, name: str, config: StackConfig) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    scaled = centred / (centred.square().mean(-1, keepdim=True) + config.norm_eps).sqrt()
+    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def rms(x: Tensor, weights: Weights, name: str, config: StackConfig) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + config.norm_eps).sqrt() * weights[f"{name}.weight"]

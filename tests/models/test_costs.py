@@ -1,0 +1,160 @@
+"""Costs from the configuration equal what the built model really has and does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.models import build, costs
+from pipeline.models.config import BlockConfig, EmbedderConfig, StackConfig, TokenDecoderConfig, VanillaConfig
+from tests.models.test_models import random_tokens
+from tests.models.variants import VARIANTS, VOCABULARY
+
+
+def group(name: str) -> str:
+    if name.endswith(("encoder.embedding.weight", "embedder.embedding.weight", "token_decoder.embedding.weight")):
+        return "embedding"
+    part = name.split(".")[0]
+    if "head" in name.split("."):
+        return "head"
+    return {"embedding": "embedding", "stack": "token_decoder"}.get(part, part)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameters_by_group(name: str) -> None:
+    model = build(VARIANTS[name], device="meta")
+    counted = dict.fromkeys(costs.GROUPS, 0)
+    for parameter, value in model.named_parameters():
+        counted[group(parameter)] += value.numel()
+    assert costs.parameters(model.config) == counted
+    assert costs.total_parameters(model.config) == sum(value.numel() for value in model.parameters())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("length", [64, 41])
+def test_training_flops_equal_the_counter(name: str, length: int) -> None:
+    model, tokens = build(VARIANTS[name]), random_tokens(3, length)
+    with sdpa_kernel(SDPBackend.MATH):  # the CPU's fused kernels are not counted
+        with FlopCounterMode(display=False) as forward:
+            loss = model(tokens).float().logsumexp(-1).mean()
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+    expected = 3 * costs.forward_flops(model.config, length)
+    assert forward.get_total_flops() == pytest.approx(expected, rel=1e-6)
+    assert backward.get_total_flops() == pytest.approx(2 * expected, rel=0.01)
+
+
+def test_training_flops_are_a_tokens_share_of_the_context() -> None:
+    config = VARIANTS["lookup_prefix"]
+    assert costs.training_flops_per_token(config) * 64 == pytest.approx(3 * costs.forward_flops(config, 64))
+
+
+def paper(layers: int, width: int, **changed: Any) -> tuple[VanillaConfig, BlockConfig]:
+    """The paper's vanilla and block transformer (block length 4, prefix 2) of a width; layers of one decoder."""
+    heads = width // (32 if width <= 256 else 64 if width <= 1536 else 128)
+    stack = StackConfig(layers, width, heads, heads, 4 * width)
+    double = StackConfig(2 * layers, width, heads, heads, 4 * width)
+    decoder = TokenDecoderConfig("prefix", stack, 2)
+    block = BlockConfig(50304, 2048, 4, EmbedderConfig("lookup", width // 4), stack, decoder)
+    return VanillaConfig(50304, 2048, double), block
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "vanilla", "block", "block_body"),
+    [
+        (3, 256, 30.5, 46.7 - 12.9, 4.9),
+        (3, 512, 70.4, 103.1 - 25.8, 19.4),
+        (6, 768, 162.3, 211.8 - 38.6, 86.2),
+        (12, 1024, 405.3, 471.8 - 51.5, 304.4),
+        (8, 2048, None, 1149.0 - 103.0, 814.1),
+        (12, 2048, None, 1551.8 - 103.0, 1217.0),
+    ],
+)
+def test_the_papers_parameter_counts(
+    layers: int, width: int, vanilla: float | None, block: float, block_body: float
+) -> None:
+    """Millions, as counted in the published code; without the block decoder's unused vocabulary table."""
+    plain, config = paper(layers, width)
+    assert costs.total_parameters(config) / 1e6 == pytest.approx(block, abs=0.1)
+    assert costs.non_embedding_parameters(config) / 1e6 == pytest.approx(block_body, abs=0.05)
+    if vanilla is not None:
+        assert costs.total_parameters(plain) / 1e6 == pytest.approx(vanilla, abs=0.06)
+
+
+def test_the_papers_ablations() -> None:
+    """Millions, as counted in the published code."""
+    _, config = paper(6, 768)
+    encoder = StackConfig(3, 256, 8, 8, 1024)
+    t5 = TokenDecoderConfig("cross_attention", StackConfig(6, 768, 12, 12, 3072, norm_eps=1e-6))
+    cross = BlockConfig(50304, 2048, 4, EmbedderConfig("cls", 256, encoder, 3), config.block_decoder, t5)
+    counted = costs.parameters(cross)
+    assert (counted["block_decoder"] + counted["token_decoder"]) / 1e6 == pytest.approx(101.5, abs=0.05)
+    assert costs.total_parameters(cross) / 1e6 == pytest.approx(194.8 - 38.6, abs=0.1)
+
+
+def test_prefill_and_decode_flops_add_up_to_a_causal_forward() -> None:
+    """Decoding tokens one by one computes what a prefill of them computes, and a head's row more for each."""
+    for name in ("vanilla", "vanilla_window", "vanilla_multi_query"):
+        config = VARIANTS[name]
+        assert isinstance(config, VanillaConfig)
+        head = 2 * config.stack.width * VOCABULARY
+        steps = sum(costs.decode_flops(config, position) for position in range(1, 33))
+        assert costs.prefill_flops(config, 32) == pytest.approx(steps - 31 * head)
+
+
+def test_decode_flops_of_a_block_transformer_by_hand() -> None:
+    config = VARIANTS["lookup_prefix"]  # 2 + 2 layers of width 32, feed-forward 48, block 4, prefix 2
+    layer = 2 * (32 * 96 + 32 * 32 + 2 * 32 * 48)
+    block_step = 2 * (layer + 4 * 32 * 5)
+    token_decoder = 2 * 32 * 64 + 2 * (5 * layer + 4 * 32 * 15)
+    assert costs.decode_flops(config, 20) == pytest.approx((block_step + token_decoder) / 4 + 2 * 32 * VOCABULARY)
+
+
+def test_kv_bytes_by_hand() -> None:
+    vanilla, window, block = VARIANTS["vanilla"], VARIANTS["vanilla_window"], VARIANTS["lookup_prefix"]
+    position = 2 * 2 * 32 * 2  # keys and values, 2 layers, width 32, 2 bytes
+    assert costs.kv_bytes(vanilla, 100) == 100 * position
+    assert costs.kv_bytes(window, 100) == 3 * position // 2
+    assert costs.kv_bytes(block, 100) == 25 * position + 5 * position
+    assert costs.kv_bytes_per_token(block) == position / 4
+    assert costs.kv_bytes_read(vanilla, 100) == 100 * position
+    assert costs.kv_bytes_read(block, 100) == 25 * position / 4 + 5 * position
+    assert costs.kv_bytes(VARIANTS["vanilla_multi_query"], 100) == 100 * position // 4
+
+
+def test_weights_read_by_a_decode_step() -> None:
+    config = VARIANTS["vanilla"]
+    table = VOCABULARY * 32
+    assert costs.decode_weight_bytes(config) == costs.weight_bytes(config) - 2 * table
+    block = VARIANTS["lookup_prefix_1_block_1"]  # every step runs everything but the input tables
+    assert costs.decode_weight_bytes(block) == pytest.approx(costs.weight_bytes(block) - 2 * 2 * table)
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS.keys() - {"vanilla_window"}))  # which keeps its mask besides
+def test_activations_are_about_what_autograd_keeps(name: str) -> None:
+    model, length = build(VARIANTS[name]), 256
+    weights = {value.data_ptr() for value in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tensor.is_floating_point():
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = model.hidden(random_tokens(1, length))
+    assert hidden.requires_grad
+    estimate = costs.activation_bytes_per_token(model.config, element=4) * length
+    assert sum(kept.values()) == pytest.approx(estimate, rel=0.3)
+
+
+def test_no_torch_is_imported() -> None:
+    check = "import sys, pipeline.models.costs; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,72 @@
+"""Initial weights: reproducible, and distributed as in the published code."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from pipeline.models import build, initialise
+from pipeline.models.config import BlockConfig, EmbedderConfig, StackConfig, TokenDecoderConfig
+from tests.models.variants import VARIANTS
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_seed_decides_every_weight(name: str) -> None:
+    first, second, other = build(VARIANTS[name]), build(VARIANTS[name]), build(VARIANTS[name])
+    state = torch.random.get_rng_state()
+    initialise(first, 3)
+    initialise(second, 3)
+    initialise(other, 4)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for (parameter, one), two, three in zip(
+        first.named_parameters(), second.parameters(), other.parameters(), strict=True
+    ):
+        assert torch.equal(one, two), parameter
+        if one.ndim > 1:
+            assert not torch.equal(one, three), parameter
+
+
+def test_nothing_of_the_old_weights_is_left() -> None:
+    model = build(VARIANTS["cls_cross_attention"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+    initialise(model, 0)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_deviations() -> None:
+    stack = StackConfig(1, 256, 4, 2, 512)
+    encoder = EmbedderConfig("roberta", 128, dataclasses.replace(stack, width=128), padding_token=1)
+    prefix = build(BlockConfig(999, 64, 4, encoder, stack, TokenDecoderConfig("prefix", stack, 2))).state_dict()
+    t5 = build(BlockConfig(999, 64, 4, encoder, stack, TokenDecoderConfig("cross_attention", stack))).state_dict()
+    expected = {
+        "embedder.encoder.embedding.weight": 0.02,
+        "embedder.projection.weight": 512**-0.5,
+        "block_decoder.layers.0.query_key_value.weight": 0.02,
+        "token_decoder.expansion.weight": 256**-0.5,
+        "token_decoder.head.weight": 0.02,
+    }
+    for name, deviation in expected.items():
+        assert prefix[name].std().item() == pytest.approx(deviation, rel=0.02), name
+    layer = "token_decoder.decoder.layers.0"
+    expected = {
+        "token_decoder.embedding.weight": 1.0,
+        f"{layer}.cross_query.weight": (256 * 64) ** -0.5,
+        f"{layer}.cross_keys_values.weight": 256**-0.5,
+        f"{layer}.feed_forward_out.weight": 512**-0.5,
+    }
+    for name, deviation in expected.items():
+        assert t5[name].std().item() == pytest.approx(deviation, rel=0.02), name
+    query, key_value = t5[f"{layer}.query_key_value.weight"].split([256, 256])
+    assert query.std().item() == pytest.approx((256 * 64) ** -0.5, rel=0.02)
+    assert key_value.std().item() == pytest.approx(256**-0.5, rel=0.02)
+    assert not prefix["embedder.encoder.embedding.weight"][1].any()
+    assert not prefix["block_decoder.layers.0.query_key_value.bias"].any()
+    assert (prefix["block_decoder.norm.weight"] == 1).all()
+
+
+def test_meta_models_have_no_weights() -> None:
+    assert all(parameter.is_meta for parameter in build(VARIANTS["vanilla"], device="meta").parameters())

@@ -1,0 +1,51 @@
+"""Small models of every kind, by name."""
+
+from __future__ import annotations
+
+from pipeline.models.config import (
+    BlockConfig,
+    EmbedderConfig,
+    ModelConfig,
+    StackConfig,
+    TokenDecoderConfig,
+    VanillaConfig,
+)
+
+VOCABULARY = 37
+STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48)
+WIDE = StackConfig(layers=1, width=48, heads=3, kv_heads=1, feed_forward=64)
+GROUPED = StackConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=64)
+ENCODER = StackConfig(layers=2, width=24, heads=2, kv_heads=2, feed_forward=32)
+T5 = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48, norm_eps=1e-6)
+T5_GROUPED = StackConfig(layers=1, width=48, heads=4, kv_heads=2, feed_forward=48, norm_eps=1e-6)
+
+
+def block(
+    block_length: int,
+    embedder: EmbedderConfig,
+    token_decoder: TokenDecoderConfig,
+    block_decoder: StackConfig = STACK,
+) -> BlockConfig:
+    return BlockConfig(VOCABULARY, 64, block_length, embedder, block_decoder, token_decoder)
+
+
+PREFIX = TokenDecoderConfig("prefix", STACK, 2)
+VARIANTS: dict[str, ModelConfig] = {
+    "vanilla": VanillaConfig(VOCABULARY, 64, STACK),
+    "vanilla_multi_query": VanillaConfig(VOCABULARY, 64, StackConfig(2, 32, 4, 1, 48, rotary_fraction=1.0)),
+    "vanilla_window": VanillaConfig(VOCABULARY, 64, StackConfig(2, 32, 4, 2, 48, window=3)),
+    "lookup_prefix": block(4, EmbedderConfig("lookup", 8), PREFIX),
+    "lookup_prefix_1_block_1": block(1, EmbedderConfig("lookup", 32), TokenDecoderConfig("prefix", STACK, 1)),
+    "lookup_prefix_5_unequal": block(2, EmbedderConfig("lookup", 16), TokenDecoderConfig("prefix", WIDE, 5), GROUPED),
+    "projection_prefix_block_3": block(3, EmbedderConfig("projection", 20), PREFIX),
+    "roberta_prefix": block(4, EmbedderConfig("roberta", 24, ENCODER), TokenDecoderConfig("prefix", STACK, 1)),
+    "cls_summation": block(4, EmbedderConfig("cls", 24, ENCODER, 3), TokenDecoderConfig("summation", STACK)),
+    "megabyte": block(4, EmbedderConfig("lookup", 8), TokenDecoderConfig("summation", WIDE), GROUPED),
+    "cls_cross_attention": block(
+        4, EmbedderConfig("cls", 24, ENCODER, 2, 1), TokenDecoderConfig("cross_attention", T5)
+    ),
+    "cross_attention_grouped": block(
+        3, EmbedderConfig("projection", 16), TokenDecoderConfig("cross_attention", T5_GROUPED)
+    ),
+    "cross_attention_block_20": block(20, EmbedderConfig("projection", 8), TokenDecoderConfig("cross_attention", T5)),
+}
