@@ -118,8 +118,7 @@ class Recorder(Callback):
 
     def _validate(self, module: PretrainingModule) -> float:
         module.eval()
-        with module.trainer.precision_plugin.forward_context():
-            sums = validation_sums(module.objective, self._windows, module.micro_batch)
+        sums = validation_sums(module.objective, self._windows, module.micro_batch)
         module.train()
         if module.trainer.world_size > 1:
             all_reduce(sums)
