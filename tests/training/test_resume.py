@@ -70,11 +70,14 @@ def resume_step(study: Study, name: str) -> int:
 def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
     tiny.pretrain.checkpoint_every = 1000
     expected = uninterrupted(tiny, VANILLA)
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000"))
+    Path("params.yaml").write_text(
+        Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")
+    )
     main = (
         "import sys, time; from pipeline.command import command; from pipeline.training import pretrain;"
         "from pipeline.study import find_cell, load_study; study = load_study();"
-        f"command(pretrain)(study, find_cell(study, {VANILLA!r}), lambda row: (print(row.step, flush=True), time.sleep(0.1)))"
+        "tell = lambda row: (print(row.step, flush=True), time.sleep(0.1));"
+        f"command(pretrain)(study, find_cell(study, {VANILLA!r}), tell)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -85,14 +88,18 @@ def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines() == [f"{VANILLA} stopped at step {resume_step(tiny, VANILLA)} of 20; run it again to go on"]
+    assert errors.splitlines() == [
+        f"{VANILLA} stopped at step {resume_step(tiny, VANILLA)} of 20; run it again to go on"
+    ]
     assert_equal(finish(tiny, VANILLA), expected)
 
 
 def test_sigterm_saves_the_state_too(tiny: Study) -> None:
     tiny.pretrain.checkpoint_every = 1000
     expected = uninterrupted(tiny, VANILLA)
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000"))
+    Path("params.yaml").write_text(
+        Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")
+    )
     training = Training(VANILLA, pause=0.1)
     training.wait_for_step(6)
     training.process.terminate()

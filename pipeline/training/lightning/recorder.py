@@ -18,7 +18,6 @@ from pipeline.training.memory import peak_memory
 from pipeline.training.objective import validation_sums
 from pipeline.training.progress import Progress
 
-
 STATE = ("step", "train_loss", "validation_loss", "seconds", "target_tokens")
 
 

@@ -64,9 +64,6 @@ def fit(job: Job) -> Outcome:
 def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
     hardware = job.study.hardware
     processes = devices(hardware, device) * hardware.num_nodes
-    strategy = (
-        hardware.strategy if processes > 1 and hardware.strategy != "auto" else "ddp" if processes > 1 else "auto"
-    )
     return Trainer(
         accelerator=device,
         devices=devices(hardware, device),
