@@ -8,6 +8,7 @@ from pipeline.analysis import ordering, pareto, speedup
 from pipeline.analysis.metrics import LOSS, TRAINING_FLOPS, readable, setting_metric, settings_of
 from pipeline.analysis.ordering import Comparison
 from pipeline.analysis.pareto import Front
+from pipeline.analysis.scaling import Scaling, scale
 from pipeline.analysis.speedup import Matched
 from pipeline.analysis.table import Point, Row, points, series_of
 from pipeline.results import Environment
@@ -31,6 +32,7 @@ class Findings:
     quality: dict[str, Matched]
     costs: list[Matched]
     orderings: dict[str, list[Comparison]]
+    scaling: Scaling
     notes: list[str]
     headline: str
 
@@ -51,6 +53,7 @@ def find(rows: list[Row]) -> Findings:
         quality=quality,
         costs=_at_equal_cost(kept, settings),
         orderings={metric.key: ordering.compare(kept, metric) for metric in (LOSS, *rates)},
+        scaling=scale(kept),
         notes=_notes(rows, fronts),
         headline=_headline(rows, quality),
     )

@@ -25,7 +25,7 @@ DARK = {
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#b8b8b8"
 
-RC: dict[str, Any] = {
+RC: Any = {
     "svg.hashsalt": "blockscale",
     "svg.fonttype": "none",
     "font.size": 10.0,
@@ -78,7 +78,7 @@ def series_styles(points: list[Point]) -> dict[str, SeriesStyle]:
 def short(value: float | None) -> str:
     """Three digits and an SI prefix: ``1.23M``, ``45.6K``, ``0.0123``; a dash for ``None``."""
     if value is None:
-        return "–"
+        return "-"
     for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
         if abs(value) >= 0.9995 * factor:
             return f"{value / factor:.3g}{prefix}" if abs(value) < 999.5 * factor else f"{value / factor:.0f}{prefix}"

@@ -1,4 +1,4 @@
-"""One row a cell: its three result records read and checked against each other, and the cells of one seed-mean point."""
+"""One row a cell: its three result records, checked against each other; one point a configuration, over its seeds."""
 
 from __future__ import annotations
 

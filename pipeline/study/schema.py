@@ -95,7 +95,6 @@ class Uptraining:
     """How an uptrained cell starts from its source's weights (paper, section 3.7)."""
 
     method: str = "partition"
-    mean_projection: bool = True
 
 
 @dataclass

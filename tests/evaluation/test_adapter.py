@@ -59,6 +59,14 @@ def test_results_come_in_the_order_of_requests_whatever_the_batch(make: Make, to
     np.testing.assert_allclose([value for value, _ in single], [value for value, _ in many], atol=1e-4)
 
 
+def test_a_continuation_beyond_the_context_is_scored_in_pieces(make: Make, tokenizer: Tokenizer) -> None:
+    lm = adapter(make, tokenizer, 4)
+    [(value, _)] = lm.loglikelihood(instances("loglikelihood", [("ab", WORDS[:50])]), True)
+    ids = tokenizer.encode("ab" + WORDS[:50]).ids
+    pieces = [(ids[1:26], 1), (ids[25:50], 1), (ids[27:52], 23)]
+    assert value == pytest.approx(sum(sum(obvious(lm.scorer.model, *piece)[0]) for piece in pieces), abs=1e-3)
+
+
 @pytest.mark.parametrize("block_length", BLOCK_LENGTHS)
 def test_rolling_scores_every_token_once_after_end_of_text(
     make: Make, tokenizer: Tokenizer, block_length: int | None
@@ -102,8 +110,10 @@ def test_prompts_beyond_the_context_keep_their_end(make: Make, tokenizer: Tokeni
 
 def test_what_cannot_be_scored_is_an_error(make: Make, tokenizer: Tokenizer) -> None:
     lm = adapter(make, tokenizer, 4)
-    with pytest.raises(UserError, match="continuation of 25 tokens"):
-        lm.loglikelihood(instances("loglikelihood", [("a", "b" * 25)]), True)
+    with pytest.raises(UserError, match="nothing to score: '' after 'a' is no token"):
+        lm.loglikelihood(instances("loglikelihood", [("a", "")]), True)
+    with pytest.raises(UserError, match="nothing to score: ''"):
+        lm.loglikelihood_rolling(instances("loglikelihood_rolling", [("",)]), True)
     with pytest.raises(UserError, match="24 new tokens leave no room"):
         lm.generate_until(instances("generate_until", [("a", {"until": [], "max_gen_toks": 24})]), True)
 

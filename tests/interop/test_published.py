@@ -277,9 +277,9 @@ def test_a_results_folder(tmp_path: Path) -> None:
         folder.mkdir()
         save_file({name: value * scale for name, value in fixture.state_dict.items()}, folder / "model.safetensors")
     tokens = fixture["clean/input_ids"].flatten(1)
-    torch.testing.assert_close(
-        load_published(tmp_path)(tokens), fixture["clean/logits"].flatten(1, 2), rtol=0, atol=1e-5
-    )
+    model, config = load_published(tmp_path)
+    assert config == fixture.config
+    torch.testing.assert_close(model(tokens), fixture["clean/logits"].flatten(1, 2), rtol=0, atol=1e-5)
 
 
 def test_a_damaged_results_folder(tmp_path: Path) -> None:

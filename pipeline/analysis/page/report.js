@@ -18,7 +18,7 @@ function element(name, attributes, parent) {
 }
 
 function short(value) {
-  if (value === null || value === undefined) return "–";
+  if (value === null || value === undefined) return "-";
   for (const [factor, prefix] of [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "K"]]) {
     if (Math.abs(value) >= 0.9995 * factor) return Number((value / factor).toPrecision(3)) + prefix;
   }
