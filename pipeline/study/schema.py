@@ -206,7 +206,7 @@ class Hardware:
     num_nodes: int = 1
     strategy: str = "auto"
     micro_batch_size: int | None = None
-    workers: int = 1
+    workers: int | None = None
     log_every: int = 10
     label: str = "auto"
 

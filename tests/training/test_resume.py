@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,6 +29,15 @@ ROOT = Path(__file__).parents[2]
 BLOCK, VANILLA = "block-s-4-base-0", "vanilla-s-0"
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["pipeline.training.lightning.trainer"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fork_server() -> None:
+    """Started where the package can be imported, so that it does so once for all processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
 
 
 class Training:
