@@ -75,4 +75,3 @@ def haystack(
     start = generator.randrange(len(stack) - room + 1)
     text, place = stack[start : start + room], round(room * depth / 100)
     return before + text[:place] + needle + text[place:] + after, number
-
