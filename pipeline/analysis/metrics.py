@@ -25,9 +25,14 @@ class Metric:
 
     def of(self, point: Point) -> float | None:
         """The mean over the point's seeds; ``None`` where a seed lacks it."""
-        values = [finite(self.read(row)) for row in point.rows]
+        values = [self.value(row) for row in point.rows]
         present = [value for value in values if value is not None]
         return sum(present) / len(present) if len(present) == len(values) else None
+
+    def value(self, row: Row) -> float | None:
+        """The row's number; ``None`` where it lacks one, or has none that can be compared."""
+        value = finite(self.read(row))
+        return None if value is not None and self.logarithmic and value <= 0 else value
 
 
 def finite(value: float | None) -> float | None:

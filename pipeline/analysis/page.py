@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.analysis import ordering, style
 from pipeline.analysis.canvas import Drawing
 from pipeline.analysis.figures import BEYOND
-from pipeline.analysis.findings import Findings, environments
+from pipeline.analysis.findings import Findings, Quality, environments
 from pipeline.analysis.metrics import LOSS, all_metrics, readable, setting_metric
 from pipeline.analysis.speedup import Estimate, Matched
 from pipeline.analysis.tables import IDENTITY, format_value, identity, summary_metrics
@@ -55,7 +55,7 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         documents=first.documents,
         targets=f"{first.target_tokens:,}",
         unigram=f"{first.unigram_loss:.3f}",
-        equal_quality=[_equal_quality(findings.quality[setting], setting) for setting in findings.settings],
+        equal_quality=[_equal_quality(each) for each in findings.quality],
         equal_cost=_equal_cost(findings.costs),
         orderings=[ordering.summary(comparisons) for comparisons in findings.orderings.values()],
         figures=[_figure(drawing, figures) for drawing in drawings],
@@ -69,10 +69,16 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
     )
 
 
-def _equal_quality(matched: Matched, setting: str) -> TextTable:
+def _equal_quality(quality: Quality) -> TextTable:
+    matched = quality.matched
     head = ("At the loss of", "Loss", f"{matched.first} / {matched.second} tokens/s", "95 % interval")
     rows = [(e.anchor, f"{e.at:.3f}", f"{e.value:.3g}", _interval(e, "{:.3g}")) for e in matched.estimates]
-    return TextTable(f"{readable(setting).capitalize()} generation", head, rows, matched.remark)
+    return TextTable(
+        f"{quality.family.capitalize()} transformers, {readable(quality.setting)} generation",
+        head,
+        rows,
+        matched.remark,
+    )
 
 
 def _equal_cost(costs: list[Matched]) -> TextTable:
@@ -141,7 +147,7 @@ def _cells(findings: Findings) -> dict[str, Any]:
     rows = []
     for row in findings.rows:
         names: list[dict[str, Any]] = [{"text": text, "number": None} for text in identity(row)[1:]]
-        numbers = [{"text": format_value(metric, row), "number": metric.read(row)} for metric in metrics]
+        numbers = [{"text": format_value(metric, row), "number": metric.value(row)} for metric in metrics]
         rows.append({"name": row.name, "fields": names + numbers})
     head = [name.replace("_", " ") for name in IDENTITY] + [metric.label for metric in metrics]
     return {"head": head, "rows": rows}

@@ -41,12 +41,12 @@ class Scaling:
 
 
 def scale(points: list[Point]) -> Scaling:
-    """Every fit that the points allow, and what the others lack.
+    """Every fit that the points trained from scratch allow, and what the others lack.
 
     Loss is fitted against parameters where all were trained on equal tokens, else against training FLOPs, and against
     tokens for a size that was trained on several amounts.
     """
-    complete = [point for point in points if LOSS.of(point) is not None]
+    complete = [point for point in points if point.family in ("vanilla", "block") and LOSS.of(point) is not None]
     laws: list[SeriesLaw] = []
     optima: list[IsoFlop] = []
     refused: dict[str, list[str]] = {}
@@ -97,4 +97,4 @@ def _groups(points: list[Point], metric: Metric) -> list[list[Point]]:
 def _columns(points: list[Point], x: Metric) -> tuple[list[float], list[float]]:
     """x and loss of every seed."""
     rows = [row for point in points for row in point.rows]
-    return [x.read(row) or 0.0 for row in rows], [LOSS.read(row) or 0.0 for row in rows]
+    return [x.value(row) or 0.0 for row in rows], [LOSS.value(row) or 0.0 for row in rows]

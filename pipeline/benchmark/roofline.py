@@ -56,7 +56,6 @@ def device_rates(device: str, precision: str) -> DeviceRates:
     size, elements = (8192, 1 << 29) if on.type == "cuda" else (1024, 1 << 25)
     left, right = torch.randn(2, size, size, device=on).to(dtype)
     flops = 2 * size**3 / _best(on, lambda: left @ right)
-    del left, right
     source = torch.rand(elements, device=on)
     target = torch.empty_like(source)
     copy = 2 * source.nbytes / _best(on, lambda: target.copy_(source))

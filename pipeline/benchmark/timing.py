@@ -81,9 +81,7 @@ def _seconds(device: torch.device, call: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def _measurement(
-    session: Session, setting: Setting, runs: list[tuple[float, float]], peak: int
-) -> BatchMeasurement:
+def _measurement(session: Session, setting: Setting, runs: list[tuple[float, float]], peak: int) -> BatchMeasurement:
     totals = [prefill + decode for prefill, decode in runs]
     seconds = statistics.median(totals)
     decode = statistics.median(decode for _, decode in runs)

@@ -25,8 +25,8 @@ class PackedStream:
 
     ``block_length`` None: each document is followed by end of text, and nothing else. Otherwise (paper, appendix H) it
     is also preceded by 0..L-1 pads, drawn by (seed, document) once and for all, and padded after its end of text to
-    the block's boundary, so no block holds tokens of two documents. Pads carry the id of end of text, as in the
-    published runs, and are not valid; every end of text is.
+    the block's boundary, so no block holds tokens of two documents. Pads are token 0, as everywhere (a lookup embedder
+    embeds what a pad holds), and not valid; every end of text is.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class PackedStream:
         is_end[ends[(ends >= 0) & (ends < size)]] = True
         own = valid & ~is_end
         skipped = int(np.clip(-begins[0], 0, lengths[0]))
-        tokens = np.full(size, self.end_of_text, np.int64)
+        tokens = np.zeros(size, np.int64)
+        tokens[is_end] = self.end_of_text
         tokens[own] = self.corpus.span(first, first + len(lengths), skipped, int(own.sum()))
         return tokens, valid
 

@@ -102,8 +102,12 @@ def _check_corpus(study: Study) -> None:
         key = f"tokenize.indexed.{split}"
         # Evaluation reads the test documents' text, which token files lack.
         _choice("tokenize.indexed", split, ("train", "validation"))
-        _require(bool(paths), key, paths, "it needs at least one path of a .bin and .idx pair, given without the ending")
-        _require(tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with")
+        _require(
+            bool(paths), key, paths, "it needs at least one path of a .bin and .idx pair, given without the ending"
+        )
+        _require(
+            tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with"
+        )
 
 
 STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")

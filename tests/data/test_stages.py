@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -71,6 +72,22 @@ def test_a_users_mistake_is_one_line(study, root):
     assert (status, out) == (1, "")
     assert err == "error: a.jsonl, line 2: no field 'text'; set corpus.text_field to one of txt\n"
     assert not (study / "data" / "corpus").exists()
+
+
+@pytest.mark.parametrize(("name", "limit"), [("corpus", 500), ("tokenize", 60_000)])
+def test_a_full_disk_is_one_line_and_leaves_nothing(study, root, name, limit):
+    study = study(200)
+    if name == "tokenize":
+        assert run("corpus", study, root)[0] == 0
+    process = stage(name, study, root, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    _, err = process.communicate()
+    folder = {"corpus": "corpus", "tokenize": "tokens"}[name]
+    assert process.returncode == 1
+    assert err.startswith(f"error: data/{folder}: cannot be written (")
+    assert err.endswith("File too large); is the disk full?\n")
+    assert err.count("\n") == 1
+    assert folder not in [path.name for path in (study / "data").iterdir()]
+    assert f".{folder}.partial" not in [path.name for path in (study / "data").iterdir()]
 
 
 def descendants(pid):
