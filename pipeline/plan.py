@@ -92,7 +92,9 @@ def _architecture(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
         return model_config(study, cell, vocabulary)
     path = paths.checkpoint(cell.name) / "config.json"
     if not path.exists():
-        raise UserError(f"pretrained.{cell.name}: run `dvc repro pretrained@{cell.name}` first; its files tell its shape")
+        raise UserError(
+            f"pretrained.{cell.name}: run `dvc repro pretrained@{cell.name}` first; its files tell its shape"
+        )
     return from_dict(read_json(path)["model"])
 
 

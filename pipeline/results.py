@@ -149,7 +149,11 @@ class EvaluateResult:
 
 @dataclass(frozen=True)
 class BatchMeasurement:
-    """Generation at one batch size. Rates in tokens a second, from the median repeat; spread = (max - min) / median."""
+    """Generation at one batch size. Rates in tokens a second, from the median repeat; spread = (max - min) / median.
+
+    ``prefill_seconds`` runs until the first tokens are chosen: one a sample, or a block of them. The decode rate leaves
+    both out.
+    """
 
     batch: int
     seconds: float
@@ -161,8 +165,50 @@ class BatchMeasurement:
 
 
 @dataclass(frozen=True)
+class DeviceRates:
+    """What the device did in the same run: a large matrix product in FLOP/s, a large copy and a large sum in bytes/s."""
+
+    flops: float
+    copy_bandwidth: float
+    read_bandwidth: float
+
+    @property
+    def bandwidth(self) -> float:
+        return max(self.copy_bandwidth, self.read_bandwidth)
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The most tokens a second that :class:`DeviceRates` allow the fastest batch.
+
+    ``tokens_per_second`` takes products and memory traffic one after the other, ``overlapped_tokens_per_second`` at the
+    same time. ``binding`` is the longer: ``compute`` or ``memory``; ``compute_share`` is compute's part of the sum.
+    """
+
+    tokens_per_second: float
+    overlapped_tokens_per_second: float
+    binding: str
+    compute_share: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another implementation on the same weights, device and setting."""
+
+    name: str
+    batch: int
+    tokens_per_second: float
+    spread: float
+
+
+@dataclass(frozen=True)
 class SettingResult:
-    """One (prompt, new tokens) setting: the fastest batch's figures, and all that were measured."""
+    """One (prompt, new tokens) setting: the fastest batch's figures, and all that were measured.
+
+    ``time_to_first_token`` and ``latency_per_token`` (seconds) are at batch 1; a block's tokens come together.
+    ``bytes_per_sample`` is the slope of peak memory over the batch size, ``kv_bytes_per_sample`` what its keys and values take.
+    ``roofline_fraction`` is the achieved part of ``roofline.tokens_per_second``.
+    """
 
     prompt: int
     new_tokens: int
@@ -175,11 +221,18 @@ class SettingResult:
     bytes_per_sample: float
     kv_bytes_per_sample: float
     measurements: list[BatchMeasurement]
+    roofline: Roofline | None = None
+    roofline_fraction: float | None = None
+    baselines: list[Baseline] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """Generation throughput. ``settings`` is keyed by the setting's name in params.yaml."""
+    """Generation throughput. ``settings`` is keyed by the setting's name in params.yaml.
+
+    ``memory`` says where peak memory is from: ``measured`` (the device's allocator) or ``counted`` (weights, caches,
+    output and logits).
+    """
 
     cell: CellIdentity
     environment: Environment
@@ -187,6 +240,8 @@ class BenchmarkResult:
     repeats: int
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    rates: DeviceRates | None = None
+    memory: str = ""
 
 
 AnyResult = PretrainResult | EvaluateResult | BenchmarkResult
@@ -221,10 +276,19 @@ def _build(kind: type[Result], values: dict[str, Any]) -> Result:
         for key, part in _EVALUATE_LISTS.items():
             values[key] = [part(**item) for item in values[key]]
     if kind is BenchmarkResult:
+        values["rates"] = _optional(DeviceRates, values.get("rates"))
         values["settings"] = {name: _setting(setting) for name, setting in values["settings"].items()}
     return kind(**values)
 
 
 def _setting(values: dict[str, Any]) -> SettingResult:
-    measurements = [BatchMeasurement(**measurement) for measurement in values["measurements"]]
-    return SettingResult(**values | {"measurements": measurements})
+    parts = {
+        "measurements": [BatchMeasurement(**measurement) for measurement in values["measurements"]],
+        "roofline": _optional(Roofline, values.get("roofline")),
+        "baselines": [Baseline(**baseline) for baseline in values.get("baselines", [])],
+    }
+    return SettingResult(**values | parts)
+
+
+def _optional(kind: Callable[..., Any], values: dict[str, Any] | None) -> Any:
+    return None if values is None else kind(**values)

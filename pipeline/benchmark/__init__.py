@@ -1,0 +1,1 @@
+"""Generation throughput, measured against what the device allows."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +23,14 @@ class Encoder:
     """Encodes documents as ``tokenizer`` does, without special tokens.
 
     Text is mostly repetition. A byte-level BPE with GPT-2's pattern splits text into words and encodes each on its own,
-    so here the words' tokens are remembered and the splitting is left to the re module. Documents with characters on
+    so here the words' tokens are remembered and the splitting is left to the re module. Passages with characters on
     whose class two versions of Unicode might disagree, and tokenizers of another kind, are left to the library.
     """
 
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> None:
         self._tokenizer = tokenizer
         self._dtype = dtype
-        self._words = _Words(tokenizer, dtype)
+        self._words = _Words(self._by_library)
         settings = json.loads(tokenizer.to_str())
         self._splittable = _is_gpt2_like(settings)
         self._normalized = settings["normalizer"] is not None
@@ -39,15 +41,21 @@ class Encoder:
 
     def encode(self, text: str) -> npt.NDArray[Any]:
         """The tokens of a document, [T]."""
-        if not (self._splittable and self._is_stable(text)):
-            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, self._dtype)
+        parts = map(self._encode_part, PART.findall(text)) if self._splittable else [self._by_library(text)]
+        return np.frombuffer(b"".join(parts), self._dtype)
+
+    def _encode_part(self, text: str) -> bytes:
+        if not self._is_stable(text):
+            return self._by_library(text)
         if self._normalized:
             text = unicodedata.normalize("NFC", text)
         # An added token, such as GPT-NeoX's runs of spaces, is a word, and splitting starts afresh behind it.
-        parts = self._added.split(text) if self._added else [text]
-        words = [WORD.findall(part) if number % 2 == 0 else [part] for number, part in enumerate(parts)]
-        tokens = b"".join(b"".join(map(self._words.__getitem__, part)) for part in words)
-        return np.frombuffer(tokens, self._dtype)
+        pieces = self._added.split(text) if self._added else [text]
+        words = (WORD.findall(piece) if number % 2 == 0 else [piece] for number, piece in enumerate(pieces))
+        return b"".join(map(self._words.__getitem__, chain.from_iterable(words)))
+
+    def _by_library(self, text: str) -> bytes:
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, self._dtype).tobytes()
 
     def _is_stable(self, text: str) -> bool:
         unknown = set(text) - self._stable
@@ -57,11 +65,13 @@ class Encoder:
 
 
 class _Words(dict[str, bytes]):
-    def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> None:
-        self._tokenizer, self._dtype = tokenizer, dtype
+    """Words and their tokens as bytes; one that is unknown is encoded, and remembered if it is short."""
+
+    def __init__(self, encode: Callable[[str], bytes]) -> None:
+        self._encode = encode
 
     def __missing__(self, word: str) -> bytes:
-        tokens = np.array(self._tokenizer.encode(word, add_special_tokens=False).ids, self._dtype).tobytes()
+        tokens = self._encode(word)
         if len(word) <= LONGEST_CACHED:
             if len(self) >= CACHED_WORDS:
                 self.clear()
@@ -73,8 +83,11 @@ def _is_gpt2_like(settings: dict[str, Any]) -> bool:
     """Whether the tokenizer works word by word, with the words that :data:`WORD` finds."""
     splits = settings["pre_tokenizer"] or {}
     plain = all(
-        token["special"] or not (token["single_word"] or token["lstrip"] or token["rstrip"] or not token["normalized"])
+        token["normalized"]
+        and not (token["single_word"] or token["lstrip"] or token["rstrip"])
+        and not re.search(r"\S\s", token["content"])
         for token in settings["added_tokens"]
+        if not token["special"]
     )
     return (
         plain
@@ -91,6 +104,9 @@ def _is_gpt2_like(settings: dict[str, Any]) -> bool:
 _NUMBERS = "²³¹¼½¾"
 _LETTER, _NUMBER, _OTHER = rf"[^\W\d_{_NUMBERS}]", rf"[\d{_NUMBERS}]", r"(?:[^\s\w]|_)"
 WORD = re.compile(rf"'s|'t|'re|'ve|'m|'ll|'d| ?{_LETTER}+| ?{_NUMBER}+| ?{_OTHER}+|\s+(?!\S)|\s+")
+
+PART = re.compile(r".{1,16384}(?:.*?[\w!-~](?=[ \n])|.*)", re.DOTALL)
+"""A text in parts that can be encoded on their own: white space behind another character always begins a word."""
 
 
 def _is_stable_character(character: str) -> bool:

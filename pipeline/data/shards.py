@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ from pipeline.data.tokenizer import (
     training_sample,
     vocabulary_size,
 )
+from pipeline.errors import UserError
 from pipeline.files import sha256
 from pipeline.study.schema import Tokenize
 
@@ -96,11 +101,10 @@ def _write_split(split: str, corpus: Path, folder: Path, pool: _Pool, shard_toke
     from tqdm import tqdm
 
     writer = _ShardWriter(folder, split, pool.dtype, shard_tokens)
-    text_bytes = 0
-    with tqdm(desc=f"tokenize {split}", unit="B", unit_scale=True) as bar:
+    text_bytes = CorpusManifest.read(corpus).splits[split].bytes
+    with tqdm(desc=f"tokenize {split}", total=text_bytes, unit="B", unit_scale=True, disable=None) as bar:
         for piece in pool.map(_pieces(read_lines(corpus, split))):
             writer.add(piece)
-            text_bytes += piece.bytes
             bar.update(piece.bytes)
     shards = writer.close()
     return SplitManifest(
@@ -166,9 +170,17 @@ class _Pool:
         for piece in pieces:
             waiting.append(self._executor.submit(_tokenize, piece))
             if len(waiting) > 2 * self.processes:
-                yield waiting.popleft().result()
+                yield self._result(waiting)
         while waiting:
-            yield waiting.popleft().result()
+            yield self._result(waiting)
+
+    def _result(self, waiting: deque[Future[Piece]]) -> Piece:
+        try:
+            return waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "tokenize: a process died, perhaps for lack of memory; free some, or split very long documents"
+            ) from None
 
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -188,10 +200,10 @@ _encode: Callable[[list[bytes]], Piece]
 
 
 def _start(tokenizer_path: Path, dtype: np.dtype[Any]) -> None:
-    """Prepare a process of the pool; each one uses a single thread."""
-    import json
-
+    """Prepare a process of the pool: it has one thread, leaves Ctrl-C to the stage, and does not outlive it."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     encoder = Encoder(open_tokenizer(tokenizer_path), dtype)
 
     def encode(lines: list[bytes]) -> Piece:
@@ -202,6 +214,13 @@ def _start(tokenizer_path: Path, dtype: np.dtype[Any]) -> None:
 
     global _encode
     _encode = encode
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _tokenize(lines: list[bytes]) -> Piece:

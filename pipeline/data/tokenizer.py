@@ -42,7 +42,9 @@ def hub_tokenizer(name: str, vocabulary: int) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_pretrained(name)
     except Exception as error:  # tokenizers raises plain Exception, the hub's client its own
-        raise UserError(f"tokenize.tokenizer: {name!r} could not be fetched from the hub ({error})") from None
+        raise UserError(
+            f"tokenize.tokenizer: {name!r} could not be fetched from the hub ({_one_line(error)})"
+        ) from None
     if padded(vocabulary_size(tokenizer)) != padded(vocabulary):
         raise UserError(f"tokenize.vocabulary: {vocabulary} is wrong; {name} has {vocabulary_size(tokenizer)} tokens")
     return _plain(tokenizer)
@@ -65,8 +67,12 @@ def open_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
-        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({error})") from None
+        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({_one_line(error)})") from None
     return _plain(tokenizer)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:

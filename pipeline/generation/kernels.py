@@ -1,7 +1,7 @@
 """Triton kernels of the decode step, for CUDA devices.
 
-Legend: M rows (samples, or samples times positions), D width, F feed-forward width, V vocabulary, H heads, KV key/value
-heads, G = H / KV, E head width. A layer's projected row is ``[values KV*E | keys KV*E | queries H*E | feed-forward F]``;
+Legend: M rows (samples, or samples times positions), D width, F feed-forward width, V vocabulary, H heads,
+KV key/value heads, G = H / KV, E head width. A layer's projected row is ``[values KV*E | keys KV*E | queries H*E | feed-forward F]``;
 attention overwrites its queries with its output, so that the output projection reads ``[attention | feed-forward]`` in
 place.
 """
@@ -33,26 +33,34 @@ def _gelu(x):
 
 
 @triton.jit
+def _activated(total, bias, first, N, GELU_FROM: tl.constexpr, BN: tl.constexpr):
+    columns = first + tl.arange(0, BN)
+    total += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
+    if first + BN > GELU_FROM:
+        total = tl.where((columns >= GELU_FROM)[None, :], _gelu(total), total)
+    return total
+
+
+@triton.jit
 def linear_kernel(
     x, w, out, bias, M, N, K,
     GELU_FROM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, ACCUMULATE: tl.constexpr, PRECISION: tl.constexpr,
+    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``out = activated(x w^T + bias)``, GELU from column GELU_FROM on; or ``out += x w^T``."""
+    """``out = activated(x w^T + bias)``, with GELU from column GELU_FROM on; ``out`` has tiles of half the columns."""
+    HALF: tl.constexpr = BN // 2
     tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(N, BN)
     for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
         m, n = _tile(index, tiles_m, tiles_n, GROUP)
         total = tl.zeros((BM, BN), dtype=tl.float32)
         for k in range(tl.cdiv(K, BK)):
             total = tl.dot(x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION)
-        if ACCUMULATE:
-            total += out.load([m * BM, n * BN]).to(tl.float32)
-        else:
-            columns = n * BN + tl.arange(0, BN)
-            total += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
-            if n * BN + BN > GELU_FROM:
-                total = tl.where((columns >= GELU_FROM)[None, :], _gelu(total), total)
-        out.store([m * BM, n * BN], total.to(out.dtype))
+        # Two halves, one after the other: the whole tile with its activation does not fit the registers.
+        left, right = total.reshape(BM, 2, HALF).permute(0, 2, 1).split()
+        left = _activated(left, bias, n * BN, N, GELU_FROM, HALF)
+        out.store([m * BM, n * BN], left.to(out.dtype))
+        right = _activated(right, bias, n * BN + HALF, N, GELU_FROM, HALF)
+        out.store([m * BM, n * BN + HALF], right.to(out.dtype))
 
 
 @triton.jit
@@ -134,7 +142,7 @@ def local_attention_kernel(
     k = k * cos + tl.load(k_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin
     v = tl.load(base + kv * E + at[None, :], mask=mask, other=0.0)
     cache = rows[:, None] * (KV * E) + kv * E + at[None, :]
-    size = M.to(tl.int64) * KV * E
+    size = tl.cast(M, tl.int64) * KV * E
     if STORE and head % G == 0:
         tl.store(keys + POSITION * size + cache, k.to(keys.dtype.element_ty), mask=mask)
         tl.store(values + POSITION * size + cache, v, mask=mask)
@@ -154,11 +162,15 @@ def local_attention_kernel(
 
 
 @triton.jit
-def _attend_item(
-    row, kv, split, u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
+def decode_attention_kernel(
+    u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
     CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
     E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """One query position against the cache; a program is a row, a key/value head and one of SPLITS parts."""
+    row = (tl.program_id(0) // KV).to(tl.int64)
+    kv = tl.program_id(0) % KV
+    split = tl.program_id(1)
     now = tl.load(position).to(tl.int32)
     first = tl.load(starts + row).to(tl.int32)
     if WINDOW > 0:
@@ -218,22 +230,6 @@ def _attend_item(
         tl.store(parts + part[:, None] * E + at[None, :], total, mask=mask)
         tl.store(peaks + part, peak, mask=group < G)
         tl.store(weights + part, weight, mask=group < G)
-
-
-@triton.jit
-def decode_attention_kernel(
-    u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale, ITEMS,
-    CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
-    E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PROGRAMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """One query position against the cache; an item is a row, a key/value head, and one of SPLITS parts of the span."""
-    for item in tl.range(tl.program_id(0), ITEMS, PROGRAMS):
-        _attend_item(
-            tl.cast(item // (KV * SPLITS), tl.int64), item // SPLITS % KV, item % SPLITS,
-            u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
-            CAPACITY, WINDOW, KV, G, GP, E, ROTARY, SPLITS, BT, PRECISION,
-        )  # fmt: skip
 
 
 @triton.jit

@@ -113,6 +113,13 @@ class Session:
         if watch is not None:
             watch(self._block)
 
+    def warm_up(self, prompts: Prompts) -> None:
+        """Do once what only the first run does: compile kernels, capture the step's graph."""
+        self.prefill(prompts)
+        with torch.inference_mode():
+            for _ in range(min(2, self.steps - 1)):
+                self._step()
+
     def _step(self) -> None:
         if self._graph is not None:
             self._graph.replay()
@@ -139,8 +146,9 @@ class Session:
 
     @property
     def bytes(self) -> int:
-        """Size of the caches and token buffers."""
-        return self.decoder.bytes + self.output.nbytes
+        """Size of the caches, the output, and the logits of a step: what grows with the batch."""
+        logits = min(self.batch, self.choose.chunk) * self.choose.head.shape[0] * self.choose.head.element_size()
+        return self.decoder.bytes + self.output.nbytes + logits
 
 
 def _decoder(model: LanguageModel, ops: TorchOps, batch: int, capacity: int, chunk: int) -> Decoder:

@@ -119,9 +119,7 @@ class SummationSteps(StackSteps):
 class CrossAttentionSteps:
     """A T5 decoder that attends to the slots, whose keys and values are computed once a block."""
 
-    def __init__(
-        self, model: BlockTransformer, decoder: CrossAttentionTokenDecoder, ops: TorchOps, batch: int
-    ) -> None:
+    def __init__(self, model: BlockTransformer, decoder: CrossAttentionTokenDecoder, ops: TorchOps, batch: int) -> None:
         self.t5, self.embedding, self.scale = decoder.decoder, decoder.embedding, decoder.width**-0.5
         self.expand = Expansion(model)
         config, length, weight = decoder.decoder.config, model.config.block_length, decoder.embedding.weight

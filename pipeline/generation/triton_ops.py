@@ -28,12 +28,9 @@ class TritonOps(TorchOps):
     def __init__(self, device: torch.device) -> None:
         cuda = device.type == "cuda"
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 2
-        self.linear_tile = (128, 128, 64, 8, 4)
+        self.linear_tile = (128, 256, 64, 8, 4)
         self.head_tile = (128, 256, 64, 8, 3)
         self.decode_tile = (64, 4, 3)
-        self.decode_programs = 0
-        self.output_tile = None
-        self.occupancy = 1
 
     @staticmethod
     def supports(model: LanguageModel) -> bool:
@@ -59,24 +56,17 @@ class TritonOps(TorchOps):
     def project(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
         if _small(y):
             return super().project(y, layer, stack)
-        u = y.new_empty(len(y), layer.input_weight.shape[0])
-        self._linear(y, layer.input_weight, layer.input_bias, u, u.shape[1] - stack.config.feed_forward)
-        return u
-
-    def output(self, x: Tensor, u: Tensor, layer: FoldedLayer, stack: FoldedStack) -> None:
-        if _small(x) or self.output_tile is None:
-            return super().output(x, u, layer, stack)
-        return self._linear(u[:, stack.key_values :], layer.output_weight, None, x, 0)
-
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, gelu_from: int) -> None:
-        (rows, width), columns = x.shape, len(weight)
-        bm, bn, bk, warps, stages = self.linear_tile if bias is not None else self.output_tile
-        programs = min(self.occupancy * self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
+        (rows, width), columns = y.shape, len(layer.input_weight)
+        u = y.new_empty(rows, columns)
+        bm, bn, bk, warps, stages = self.linear_tile
+        programs = min(self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
         kernels.linear_kernel[(programs,)](
-            _tiles(x, bm, bk), _tiles(weight, bn, bk), _tiles(out, bm, bn), bias, rows, columns, width,
-            GELU_FROM=gelu_from, BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs, ACCUMULATE=bias is None,
-            PRECISION=_precision(x), num_warps=warps, num_stages=stages,
+            _tiles(y, bm, bk), _tiles(layer.input_weight, bn, bk), _tiles(u, bm, bn // 2), layer.input_bias,
+            rows, columns, width, GELU_FROM=columns - stack.config.feed_forward,
+            BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs, PRECISION=_precision(y),
+            num_warps=warps, num_stages=stages,
         )  # fmt: skip
+        return u
 
     def argmax(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         rows, width = hidden.shape
@@ -105,12 +95,11 @@ class TritonOps(TorchOps):
         parts = torch.empty(spans * splits * padded * (width + 2), dtype=torch.float32, device=u.device)
         parts, peaks, weights = parts.split([spans * splits * padded * n for n in (width, 1, 1)])
         sizes = {"KV": config.kv_heads, "G": group, "GP": padded, "E": width, "SPLITS": splits}
-        programs = min(spans * splits, self.decode_programs or spans * splits)
-        kernels.decode_attention_kernel[(programs,)](
-            u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device, cache.cosine, cache.sine,
-            parts, peaks, weights, width**-0.5, spans * splits, CAPACITY=cache.capacity, WINDOW=config.window or 0,
-            ROTARY=config.rotary_width, BT=block, PROGRAMS=programs, PRECISION=_precision(u), **sizes,
-            num_warps=warps, num_stages=stages,
+        kernels.decode_attention_kernel[(spans, splits)](
+            u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device,
+            cache.cosine, cache.sine, parts, peaks, weights, width**-0.5,
+            CAPACITY=cache.capacity, WINDOW=config.window or 0, ROTARY=config.rotary_width, BT=block,
+            PRECISION=_precision(u), **sizes, num_warps=warps, num_stages=stages,
         )  # fmt: skip
         if splits > 1:
             kernels.combine_kernel[(len(u) * config.heads,)](

@@ -40,17 +40,17 @@ def to_published(model: LanguageModel) -> tuple[dict[str, Any], dict[str, Tensor
     return config_to_published(model.config), write_from(model, entries(model.config))
 
 
-def load_published(folder: Path | str) -> LanguageModel:
-    """The model of a results folder: one ``.yaml`` file and ``model.safetensors``, there or in its last checkpoint.
+def load_published(folder: Path | str) -> tuple[LanguageModel, dict[str, Any]]:
+    """Model and configuration of a results folder: a ``.yaml`` file, ``model.safetensors`` there or in checkpoint-*.
 
     Raises :class:`UserError`, as :func:`from_published` does.
     """
     folder = Path(folder)
+    config = _read_yaml(folder)
     weights = folder / "model.safetensors"
     if not weights.exists():
-        steps = [path for path in folder.glob("checkpoint-*/model.safetensors") if _step(path) >= 0]
-        weights = max(steps, key=_step, default=weights)
-    return _import(_read_yaml(folder), read_weights(weights), weights)
+        weights = max(folder.glob("checkpoint-*/model.safetensors"), key=_step, default=weights)
+    return _import(config, read_weights(weights), weights), config
 
 
 def padded_published(folder: Path | str) -> bool:

@@ -102,8 +102,12 @@ def _check_corpus(study: Study) -> None:
         key = f"tokenize.indexed.{split}"
         # Evaluation reads the test documents' text, which token files lack.
         _choice("tokenize.indexed", split, ("train", "validation"))
-        _require(bool(paths), key, paths, "it needs at least one path of a .bin and .idx pair, given without the ending")
-        _require(tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with")
+        _require(
+            bool(paths), key, paths, "it needs at least one path of a .bin and .idx pair, given without the ending"
+        )
+        _require(
+            tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with"
+        )
 
 
 STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
@@ -242,7 +246,7 @@ def _check_pretrain(study: Study) -> None:
     hardware = study.hardware
     _choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
     _all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "log_every"))
-    _require(hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
+    _require(hardware.workers is None or hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
 
 
 def _check_evaluate(study: Study) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ TEXTS = [
     "naïve e\u0301 A\u030a ﬁ ½ ² Ⅷ ① 一二三 Ω Å \u212b 漢字 العربية हिन्दी 🎉👩‍🚀 \U0001f9ff \U0001e900",
     "<|endoftext|> <|padding|> \x00\x1c\x1d\x85\xa0\u2003\u200b\u180e\ufeff",
     "x" * 300 + " " * 100 + "=" * 200,
+    " word" * 4000 + " " * 20_000 + "end of  it\n" * 2000 + "漢字。\n " * 6000 + "x ① y  \n\n" * 5000 + "z" * 20_000,
 ]
 
 
@@ -63,10 +65,12 @@ pieces = st.one_of(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(pieces, max_size=12).map("".join), st.sampled_from(sorted(TOKENIZERS)))
-def test_tokens_are_the_librarys_for_any_text(text, kind):
+@given(st.lists(pieces, max_size=12).map("".join), st.sampled_from(sorted(TOKENIZERS)), st.sampled_from([1, 4, 16384]))
+def test_tokens_are_the_librarys_for_any_text_and_parts_of_any_size(text, kind, size):
     expected = TOKENIZERS[kind].encode(text, add_special_tokens=False).ids
-    assert Encoder(TOKENIZERS[kind], np.dtype("<i4")).encode(text).tolist() == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "PART", re.compile(encoding.PART.pattern.replace("16384", str(size)), re.DOTALL))
+        assert Encoder(TOKENIZERS[kind], np.dtype("<i4")).encode(text).tolist() == expected
 
 
 def with_prefix_space(values):
@@ -86,7 +90,15 @@ def with_a_greedy_token(values):
     values["added_tokens"].append({"id": 1000, "content": "the", **flags})
 
 
-@pytest.mark.parametrize("change", [with_prefix_space, with_lower_case, with_words, with_a_greedy_token])
+def with_a_token_across_words(values):
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+    values["added_tokens"].append({"id": 1000, "content": "r the t", **flags})
+
+
+CHANGES = [with_prefix_space, with_lower_case, with_words, with_a_greedy_token, with_a_token_across_words]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_tokenizers_of_another_kind_are_the_librarys_too(change):
     values = json.loads(PLAIN.to_str())
     change(values)

@@ -1,0 +1,145 @@
+"""A cell's benchmark, from its checkpoint (or random weights) to its record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from pipeline import paths
+from pipeline.benchmark.batches import doubling, largest_batch
+from pipeline.benchmark.roofline import device_rates, roofline
+from pipeline.benchmark.timing import Repeats, measure, probe
+from pipeline.data import model_vocabulary
+from pipeline.environment import describe, device_name
+from pipeline.errors import UserError
+from pipeline.generation import Session
+from pipeline.models import LanguageModel, build, costs
+from pipeline.models.checkpoint import load
+from pipeline.results import BatchMeasurement, BenchmarkResult, CellIdentity, DeviceRates, SettingResult
+from pipeline.study import model_config
+
+if TYPE_CHECKING:
+    from pipeline.study import Cell, Study
+    from pipeline.study.schema import Setting
+
+Report = Callable[[str], None]
+
+
+def benchmark(study: Study, cell: Cell, *, random_weights: bool = False, report: Report = print) -> BenchmarkResult:
+    """Measure every setting of ``study.benchmark``; speed does not depend on the weights, so they may be random."""
+    started = time.perf_counter()
+    device, precision = _device(study), _precision(study)
+    model, identity = _model(study, cell, device, precision, random_weights)
+    rates = device_rates(device, precision)
+    runner = Runner(study, model, rates, report)
+    settings = {name: runner.setting(name, setting) for name, setting in study.benchmark.settings.items()}
+    return BenchmarkResult(
+        cell=identity,
+        environment=describe(device_name(device), torch.get_num_threads(), precision),
+        settings=settings,
+        repeats=study.benchmark.repeats,
+        seconds=time.perf_counter() - started,
+        rates=rates,
+        memory="measured" if device == "cuda" else "counted",
+        notes=["random weights"] if random_weights else [],
+    )
+
+
+class Runner:
+    """Measures a model in the study's settings."""
+
+    def __init__(self, study: Study, model: LanguageModel, rates: DeviceRates, report: Report) -> None:
+        self.wanted = study.benchmark
+        self.model, self.rates, self.report = model, rates, report
+        self.repeats = Repeats(self.wanted.warmup, self.wanted.repeats)
+
+    def setting(self, name: str, setting: Setting) -> SettingResult:
+        measurements = [self._measure(name, setting, batch) for batch in self._batches(setting)]
+        best = max(measurements, key=lambda measurement: measurement.tokens_per_second)
+        single = measurements[0]
+        element = self.model.head_weight.element_size()
+        limit = roofline(self.model.config, setting, best.batch, element, self.rates)
+        return SettingResult(
+            prompt=setting.prompt,
+            new_tokens=setting.new_tokens,
+            batch=best.batch,
+            tokens_per_second=best.tokens_per_second,
+            decode_tokens_per_second=best.decode_tokens_per_second,
+            spread=best.spread,
+            time_to_first_token=single.prefill_seconds,
+            latency_per_token=1 / single.decode_tokens_per_second if single.decode_tokens_per_second else 0.0,
+            bytes_per_sample=self._slope(setting, measurements),
+            kv_bytes_per_sample=costs.kv_bytes(self.model.config, setting.prompt + setting.new_tokens, element),
+            measurements=measurements,
+            roofline=limit,
+            roofline_fraction=best.tokens_per_second / limit.tokens_per_second,
+        )
+
+    def _batches(self, setting: Setting) -> list[int]:
+        """Batch 1, for latency, and those of the study or of the search."""
+        if self.wanted.batch_sizes:
+            return sorted({1, *self.wanted.batch_sizes})
+        if next(self.model.parameters()).is_cuda:
+            return sorted({1, largest_batch(self.model, setting)})
+        return doubling(
+            lambda batch: measure(self.model, setting, batch, Repeats(0, 1)).tokens_per_second,
+            lambda batch: Session(self.model, 1, setting.prompt, setting.new_tokens).bytes * batch,
+        )
+
+    def _measure(self, name: str, setting: Setting, batch: int) -> BatchMeasurement:
+        try:
+            measurement = measure(self.model, setting, batch, self.repeats)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"benchmark.batch_sizes: {batch} does not fit the device in setting {name}; "
+                "leave batch_sizes empty to search for the largest that fits"
+            ) from None
+        self.report(
+            f"{name} ({setting.prompt} + {setting.new_tokens} tokens), batch {batch}: "
+            f"{measurement.tokens_per_second:,.0f} tokens/s, spread {measurement.spread:.1%}"
+        )
+        return measurement
+
+    def _slope(self, setting: Setting, measurements: list[BatchMeasurement]) -> float:
+        small, large = measurements[0], measurements[-1]
+        if small.batch == large.batch:
+            return float(probe(self.model, setting, small.batch + 1) - small.peak_memory)
+        return (large.peak_memory - small.peak_memory) / (large.batch - small.batch)
+
+
+def _model(
+    study: Study, cell: Cell, device: str, precision: str, random_weights: bool
+) -> tuple[LanguageModel, CellIdentity]:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if random_weights:
+        return _random_model(study, cell).to(device, dtype), CellIdentity(
+            cell.name, cell.family, cell.size, cell.seed, cell.block_length, cell.variant, fingerprint="random weights"
+        )
+    folder = paths.checkpoint(cell.name)
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(f"{folder}: no trained model; run `dvc repro` (stage pretrain) first")
+    model, record = load(folder, device, dtype)
+    return model, CellIdentity(**record["cell"])
+
+
+def _random_model(study: Study, cell: Cell) -> LanguageModel:
+    if cell.family == "pretrained":
+        raise UserError(f"cell {cell.name}: a model trained elsewhere is benchmarked from its checkpoint")
+    return build(model_config(study, cell, model_vocabulary(study.tokenize))).eval()
+
+
+def _device(study: Study) -> str:
+    wanted = study.hardware.accelerator
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if wanted == "gpu" else wanted
+
+
+def _precision(study: Study) -> str:
+    wanted = study.benchmark.precision
+    if wanted != "auto":
+        return wanted
+    return "bf16" if _device(study) == "cuda" else "fp32"

@@ -1,0 +1,21 @@
+"""Stage benchmark: a cell's generation speed and memory, into results/benchmark."""
+
+from pipeline import paths, tracking
+from pipeline.command import cell_argument, command
+from pipeline.results import write_result
+from pipeline.study import find_cell, load_study
+
+
+@command
+def main() -> None:
+    name = cell_argument("benchmark", "Measure how fast a trained cell generates, and what memory it takes.")
+    study = load_study()
+    cell = find_cell(study, name)
+    from pipeline.benchmark.cell import benchmark
+
+    write_result(paths.result("benchmark", name), benchmark(study, cell))
+    tracking.sync_cell(study.name, name)
+
+
+if __name__ == "__main__":
+    main()

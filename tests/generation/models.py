@@ -1,0 +1,77 @@
+"""Small models of every kind that generates, with weights large enough that no two tokens tie."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.models import LanguageModel, build
+from pipeline.models.config import (
+    BlockConfig,
+    EmbedderConfig,
+    ModelConfig,
+    StackConfig,
+    TokenDecoderConfig,
+    VanillaConfig,
+)
+
+VOCABULARY = 61
+STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=48)
+WINDOWED = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48, window=3)
+NARROW = StackConfig(layers=2, width=24, heads=3, kv_heads=3, feed_forward=40)
+ENCODER = StackConfig(layers=1, width=32, heads=4, kv_heads=4, feed_forward=48)
+
+
+def block(
+    length: int,
+    embedder: EmbedderConfig,
+    decoder: TokenDecoderConfig,
+    stack: StackConfig = STACK,
+) -> BlockConfig:
+    return BlockConfig(VOCABULARY, 64, length, embedder, stack, decoder)
+
+
+CONFIGS: dict[str, ModelConfig] = {
+    "vanilla": VanillaConfig(VOCABULARY, 64, STACK),
+    "vanilla-window": VanillaConfig(VOCABULARY, 64, WINDOWED),
+    "prefix-1": block(1, EmbedderConfig("lookup", 32), TokenDecoderConfig("prefix", STACK, 2)),
+    "prefix-2": block(2, EmbedderConfig("lookup", 16), TokenDecoderConfig("prefix", NARROW, 1)),
+    "prefix-4": block(4, EmbedderConfig("lookup", 8), TokenDecoderConfig("prefix", NARROW, 3)),
+    "prefix-4-window": block(4, EmbedderConfig("lookup", 8), TokenDecoderConfig("prefix", STACK, 2), WINDOWED),
+    "summation": block(4, EmbedderConfig("projection", 20), TokenDecoderConfig("summation", NARROW)),
+    "cross-attention": block(4, EmbedderConfig("roberta", 32, ENCODER), TokenDecoderConfig("cross_attention", ENCODER)),
+    "cls": block(3, EmbedderConfig("cls", 32, ENCODER, cls_tokens=2), TokenDecoderConfig("cross_attention", ENCODER)),
+}
+
+
+def model(name: str) -> LanguageModel:
+    """A model with random norms and biases too, so that every part of the folded weights is at work."""
+    built = build(CONFIGS[name]).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in built.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator) * 0.15)
+    return built
+
+
+def next_logits(built: LanguageModel, prompt: list[int], new: list[int]) -> Tensor:
+    """Logits [V] of what follows ``prompt + new``, by one full forward pass; ``prompt`` is padded to whole blocks."""
+    padding = -len(prompt) % built.first
+    sequence = torch.tensor([[0] * padding + prompt + new + [0]])
+    valid = torch.arange(sequence.shape[1])[None] >= padding
+    with torch.no_grad():
+        logits: Tensor = built(sequence, valid)[0, -1]
+    return logits
+
+
+def greedy(built: LanguageModel, prompt: list[int], count: int) -> list[int]:
+    """Greedy generation the slow way: a full forward pass a token."""
+    new: list[int] = []
+    for _ in range(count):
+        new.append(int(next_logits(built, prompt, new).argmax()))
+    return new
+
+
+def prompts(*lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randint(VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
