@@ -7,7 +7,7 @@ import sys
 
 from pipeline import tracking
 from pipeline.command import command
-from pipeline.paths import PARAMS
+from pipeline.paths import PARAMS, REPORT
 from pipeline.study import cells, find_cell, load_study
 
 DESCRIPTION = """\
@@ -31,6 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="every cell and what it will cost, before anything runs")
     plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
     plan.set_defaults(run=_plan)
+
+    show = commands.add_parser("show", help="the table of results, and where to look next")
+    show.set_defaults(run=_show)
 
     ui = commands.add_parser("ui", help="start the MLflow UI on 127.0.0.1")
     ui.add_argument("--port", type=int, default=5000)
@@ -59,6 +62,21 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     planned = plan(load_study(arguments.params))
     (print_json if arguments.json else print_plan)(planned, sys.stdout)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from pipeline.analysis.findings import find
+    from pipeline.analysis.table import load_rows
+    from pipeline.analysis.tables import terminal_table
+
+    findings = find(load_rows(load_study(arguments.params)))
+    print(terminal_table(findings.rows, findings.fronts))
+    print(f"\n{findings.headline}")
+    for note in findings.notes:
+        print(f"note: {note}")
+    print(f"\n{REPORT / 'index.html'}   figures and table; opens in any browser")
+    print(f"{REPORT / 'results.csv'}   every number")
+    print("make ui   the runs in MLflow")
 
 
 def _tracking(arguments: argparse.Namespace) -> None:

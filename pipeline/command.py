@@ -22,8 +22,8 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
-        except KeyboardInterrupt:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
+        except KeyboardInterrupt as interrupt:
+            print(str(interrupt) or "interrupted; run the same command again to go on", file=sys.stderr)
             raise SystemExit(130) from None
 
     return wrapped

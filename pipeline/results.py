@@ -40,7 +40,10 @@ class CellIdentity:
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """Losses in nats a target token; times in seconds; memory in bytes."""
+    """Losses in nats a target token; times in seconds; memory in bytes.
+
+    A model trained elsewhere has no losses, no steps and no tokens.
+    """
 
     cell: CellIdentity
     environment: Environment
@@ -51,8 +54,8 @@ class PretrainResult:
     tokens: int
     target_tokens: int
     training_flops: float
-    train_loss: float
-    validation_loss: float
+    train_loss: float | None
+    validation_loss: float | None
     seconds: float
     tokens_per_second: float
     peak_memory: int
@@ -61,7 +64,7 @@ class PretrainResult:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One metric of one zero-shot task. ``split`` is where its documents are from; a group has none."""
+    """One metric of one zero-shot task. ``split`` is where its documents are from."""
 
     task: str
     metric: str

@@ -19,6 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from pipeline import paths
 from pipeline.errors import UserError
 from pipeline.files import read_json
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 BATCH = 1000  # metrics that MLflow takes in one request
+LOCK = "mlflow.lock"
 LAST_SYNC_SECONDS = 60
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
 
@@ -43,10 +46,9 @@ def client() -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    from filelock import FileLock
     from mlflow import MlflowClient
 
-    with FileLock("mlflow.lock"):
+    with FileLock(LOCK):
         return MlflowClient(tracking_uri())
 
 
@@ -57,12 +59,31 @@ def sync_cell(study_name: str, cell: str) -> None:
     except UserError:
         raise
     except Exception as error:
-        _warn_behind(cell, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+        _warn_behind(cell, _reason(error))
 
 
-def _warn_behind(cell: str, reason: str) -> None:
+def sync_report(study_name: str, folder: Path) -> None:
+    """The report's own run: the page and the figures as artifacts. A tracker that fails costs a warning, no more."""
+    try:
+        mlflow = client()
+        with FileLock(LOCK):
+            experiment = _experiment(mlflow, study_name)
+            runs = mlflow.search_runs([experiment], "tags.kind = 'report'")
+            run = runs[0] if runs else mlflow.create_run(experiment, run_name="report", tags={"kind": "report"})
+        mlflow.log_artifacts(run.info.run_id, str(folder))
+        mlflow.set_terminated(run.info.run_id)
+    except Exception as error:
+        _warn_behind("report", _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _warn_behind(what: str, reason: str) -> None:
     print(
-        f"warning: MLflow is behind for cell {cell}: {reason}\n"
+        f"warning: MLflow is behind for {what}: {reason}\n"
         "warning: the results are on disk; `python -m pipeline tracking sync` brings MLflow up to date",
         file=sys.stderr,
     )
@@ -131,10 +152,8 @@ def serve_ui(port: int) -> None:
 
 def _find_or_create(mlflow: MlflowClient, study_name: str, record: dict[str, Any]) -> Run:
     """The run of this cell and fingerprint. A lock keeps processes that start together from creating it twice."""
-    from filelock import FileLock
-
     cell, fingerprint = record["cell"], record["fingerprint"]
-    with FileLock("mlflow.lock"):
+    with FileLock(LOCK):
         experiment = _experiment(mlflow, study_name)
         runs = mlflow.search_runs([experiment], f"tags.cell = '{cell['name']}'")
         for run in runs:

@@ -1,6 +1,6 @@
 """Stage benchmark: a cell's generation speed and memory, into results/benchmark."""
 
-from pipeline import paths
+from pipeline import paths, tracking
 from pipeline.command import cell_argument, command
 from pipeline.results import write_result
 from pipeline.study import find_cell, load_study
@@ -14,6 +14,7 @@ def main() -> None:
     from pipeline.benchmark.cell import benchmark
 
     write_result(paths.result("benchmark", name), benchmark(study, cell))
+    tracking.sync_cell(study.name, name)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Stage check: refuse a study that is not well-formed before any other stage starts."""
+"""Stage check: refuse a study that is not well-formed before any other stage starts, and note its input files."""
 
 from pathlib import Path
 
 from pipeline.command import command
-from pipeline.files import write_text
+from pipeline.data import describe_inputs
+from pipeline.files import write_json
 from pipeline.study import load_study
 
 
 @command
 def main() -> None:
-    load_study()
-    write_text(Path("data/study.ok"), "params.yaml is well-formed\n")
+    write_json(Path("data/inputs.json"), describe_inputs(load_study()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Stage evaluate: a cell's loss, zero-shot scores and samples, into results/evaluate."""
 
-from pipeline import paths
+from pipeline import paths, tracking
 from pipeline.command import cell_argument, command
 from pipeline.evaluation import evaluate
 from pipeline.results import write_result
@@ -12,6 +12,7 @@ def main() -> None:
     name = cell_argument("evaluate", "Evaluate a trained cell on the held-out documents and zero-shot tasks.")
     study = load_study()
     write_result(paths.result("evaluate", name), evaluate(study, find_cell(study, name)))
+    tracking.sync_cell(study.name, name)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pipeline import tracking
 from pipeline.analysis import write_report
-from pipeline.analysis.tables import terminal_table
 from pipeline.command import command
 from pipeline.paths import REPORT
 from pipeline.study import load_study
@@ -11,12 +11,9 @@ from pipeline.study import load_study
 
 @command
 def main() -> None:
-    findings = write_report(load_study(), REPORT)
-    print(terminal_table(findings.rows, findings.fronts))
-    print(f"\n{findings.headline}\n")
-    for note in findings.notes:
-        print(f"note: {note}")
-    print(f"{REPORT / 'index.html'}: the report, opens in any browser; {REPORT / 'results.csv'}: every number")
+    study = load_study()
+    print(write_report(study, REPORT).headline)
+    tracking.sync_report(study.name, REPORT)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ ALLOWED = {
     "models": set(),
     "interop": {"models"},
     "generation": {"models"},
-    "training": {"models", "data", "tracking"},
+    "training": {"models", "data", "interop"},
     "evaluation": {"generation", "models", "data"},
     "benchmark": {"generation", "models", "data"},
     "analysis": {"models"},

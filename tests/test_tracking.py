@@ -102,4 +102,4 @@ def test_a_tracker_that_is_away_costs_a_warning(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     write_checkpoint("a", steps=1)
     tracking.sync_cell("study", identity().name)
-    assert "warning: MLflow is behind for cell block-s-4-base-0" in capsys.readouterr().err
+    assert "warning: MLflow is behind for block-s-4-base-0" in capsys.readouterr().err

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """``x`` and ``y`` of each point, by seed. ``nats`` holds summed losses by point, seed and document where x is the loss."""
+    """``x`` and ``y`` of each point, by seed; where x is the loss, ``nats`` [seeds, documents] of each point."""
 
     points: tuple[Point, ...]
     x: list[Floats]

@@ -8,6 +8,7 @@ from pipeline.analysis import ordering, pareto, speedup
 from pipeline.analysis.metrics import LOSS, TRAINING_FLOPS, readable, setting_metric, settings_of
 from pipeline.analysis.ordering import Comparison
 from pipeline.analysis.pareto import Front
+from pipeline.analysis.scaling import Scaling, scale
 from pipeline.analysis.speedup import Matched
 from pipeline.analysis.table import Point, Row, points, series_of
 from pipeline.results import Environment
@@ -16,11 +17,21 @@ NOISY = 0.2  # (max - min) / median of the timings from which a note warns
 
 
 @dataclass(frozen=True)
+class Quality:
+    """A family's speed-up over vanilla at equal loss, in one setting."""
+
+    family: str
+    setting: str
+    matched: Matched
+
+
+@dataclass(frozen=True)
 class Findings:
     """Everything that the report states, computed once.
 
     ``fronts`` is keyed by setting (loss and tokens/s), ``{setting}_memory`` (loss and bytes a sample) and
-    ``{setting}_all`` (all three); ``quality`` and ``hypervolumes`` by setting; ``orderings`` by metric key.
+    ``{setting}_all`` (all three); ``hypervolumes`` by setting; ``orderings`` by metric key. ``quality`` compares block
+    transformers, and uptrained ones where there are, with vanilla ones in each setting.
     """
 
     rows: list[Row]
@@ -28,9 +39,10 @@ class Findings:
     settings: list[str]
     fronts: dict[str, Front]
     hypervolumes: dict[str, dict[str, float]]
-    quality: dict[str, Matched]
+    quality: list[Quality]
     costs: list[Matched]
     orderings: dict[str, list[Comparison]]
+    scaling: Scaling
     notes: list[str]
     headline: str
 
@@ -51,8 +63,9 @@ def find(rows: list[Row]) -> Findings:
         quality=quality,
         costs=_at_equal_cost(kept, settings),
         orderings={metric.key: ordering.compare(kept, metric) for metric in (LOSS, *rates)},
+        scaling=scale(kept),
         notes=_notes(rows, fronts),
-        headline=_headline(rows, quality),
+        headline=_headline(kept, quality),
     )
 
 
@@ -96,14 +109,15 @@ def _hypervolumes(kept: list[Point], setting: str) -> dict[str, float]:
     }
 
 
-def _at_equal_quality(kept: list[Point], settings: list[str]) -> dict[str, Matched]:
-    vanilla, block = ([point for point in kept if point.family == family] for family in ("vanilla", "block"))
-    return {
-        setting: speedup.at_equal_quality(
-            ("block", block), ("vanilla", vanilla), LOSS, setting_metric(setting, "tokens_per_second")
-        )
+def _at_equal_quality(kept: list[Point], settings: list[str]) -> list[Quality]:
+    families = {point.family for point in kept}
+    sides = {family: (family, [point for point in kept if point.family == family]) for family in families}
+    return [
+        Quality(family, setting, speedup.at_equal_quality(sides[family], sides["vanilla"], LOSS, rate))
+        for family in ("block", "uptrained")
         for setting in settings
-    }
+        if {family, "vanilla"} <= families and (rate := setting_metric(setting, "tokens_per_second"))
+    ]
 
 
 def _at_equal_cost(kept: list[Point], settings: list[str]) -> list[Matched]:
@@ -112,7 +126,7 @@ def _at_equal_cost(kept: list[Point], settings: list[str]) -> list[Matched]:
     matched = []
     for name in series_of(kept):
         mine = [point for point in kept if point.series == name]
-        if not vanilla or mine[0].family == "vanilla":
+        if not vanilla or mine[0].family not in ("block", "uptrained"):
             continue
         sides = (name, mine), ("vanilla", vanilla)
         matched.append(speedup.at_equal_cost(*sides, TRAINING_FLOPS, LOSS))
@@ -152,28 +166,29 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _headline(rows: list[Row], quality: dict[str, Matched]) -> str:
-    """The study's answer in one sentence: how much faster block transformers generate at equal loss."""
-    families = {row.cell.family for row in rows}
-    if len(families) < 2:
-        return f"The study has {families.pop()} cells only, so it compares no families."
-    found = [(setting, matched.best) for setting, matched in quality.items() if matched.best]
+def _headline(kept: list[Point], quality: list[Quality]) -> str:
+    """The study's answer: how much faster block transformers generate at equal loss."""
+    if not quality:
+        return f"The study has only {' and '.join(sorted({point.family for point in kept}))} models that trained."
+    family = quality[0].family
+    compared = [each for each in quality if each.family == family]
+    found = [(each.setting, each.matched.best) for each in compared if each.matched.best]
     if not found:
-        reasons = dict.fromkeys(matched.remark for matched in quality.values())
+        reasons = dict.fromkeys(each.matched.remark for each in compared)
         return f"No speed-up at equal quality can be stated: {'; '.join(reasons)}."
     one_loss = len({best.at for _, best in found}) == 1
     loss = f" ({found[0][1].at:.3f} nats a token)" if one_loss else ""
     gains = [_gain(setting, best, at_its_own_loss=not one_loss) for setting, best in found]
     gains[0] = gains[0].replace(" times", " times as fast as vanilla transformers", 1)
     missing = "".join(
-        f" None can be stated for {readable(setting)}: {matched.remark}."
-        for setting, matched in quality.items()
-        if not matched.best
+        f" None can be stated for {readable(each.setting)}: {each.matched.remark}."
+        for each in compared
+        if not each.matched.best
     )
-    return (
-        f"At the lowest loss that both families reach{loss}, block transformers generate {' and '.join(gains)}, "
-        f"on {hardware(rows)}.{missing}"
-    )
+    name = "block transformers" if family == "block" else "uptrained block transformers"
+    measured = hardware([row for point in kept for row in point.rows])
+    answer = f"{name} generate {' and '.join(gains)}, on {measured}."
+    return f"At the lowest loss that both families reach{loss}, {answer}{missing}"
 
 
 def _gain(setting: str, best: speedup.Estimate, at_its_own_loss: bool) -> str:

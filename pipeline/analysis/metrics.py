@@ -1,9 +1,9 @@
-"""What can be compared: each number of a row with its name, unit and direction. Tables, figures and page share these."""
+"""What can be compared: each number of a row with its name, unit and direction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.analysis.table import Point, Row
@@ -13,7 +13,8 @@ from pipeline.analysis.table import Point, Row
 class Metric:
     """A number that each row has or lacks.
 
-    ``key`` is its column in results.csv and its name in MLflow; ``lower`` says which direction is better, ``None`` that neither is.
+    ``key`` is its column in results.csv and its name in MLflow; ``lower`` says whether less is better, ``None`` that
+    neither direction is.
     """
 
     key: str
@@ -24,9 +25,14 @@ class Metric:
 
     def of(self, point: Point) -> float | None:
         """The mean over the point's seeds; ``None`` where a seed lacks it."""
-        values = [finite(self.read(row)) for row in point.rows]
+        values = [self.value(row) for row in point.rows]
         present = [value for value in values if value is not None]
         return sum(present) / len(present) if len(present) == len(values) else None
+
+    def value(self, row: Row) -> float | None:
+        """The row's number; ``None`` where it lacks one, or has none that can be compared."""
+        value = finite(self.read(row))
+        return None if value is not None and self.logarithmic and value <= 0 else value
 
 
 def finite(value: float | None) -> float | None:
@@ -105,18 +111,18 @@ def setting_metric(setting: str, field: str) -> Metric:
     return Metric(f"{setting}_{field}", f"{readable(setting)} {label}", read, lower, logarithmic=field != "spread")
 
 
-def settings_of(rows: list[Row]) -> list[str]:
+def settings_of(rows: Sequence[Row]) -> list[str]:
     """The benchmark settings that any row has, in order."""
     return list(dict.fromkeys(setting for row in rows for setting in row.benchmark.settings))
 
 
-def task_metrics(rows: list[Row]) -> list[Metric]:
+def task_metrics(rows: Sequence[Row]) -> list[Metric]:
     """One metric for each task and score that any row has; perplexities are better lower, everything else higher."""
     scores = dict.fromkeys((score.task, score.metric) for row in rows for score in row.evaluate.tasks)
     return [_task_metric(task, metric) for task, metric in scores]
 
 
-def all_metrics(rows: list[Row]) -> list[Metric]:
+def all_metrics(rows: Sequence[Row]) -> list[Metric]:
     """Every metric of these rows: quality, tasks, training, then generation by setting."""
     generation = [setting_metric(setting, key) for setting in settings_of(rows) for key, _, _ in GENERATION]
     return [*QUALITY, *task_metrics(rows), *TRAINING, *generation]

@@ -57,7 +57,7 @@ def summary(comparisons: list[Comparison]) -> str:
 
 def _ladders(points: list[Point]) -> Iterator[list[Point]]:
     for size in dict.fromkeys(point.size for point in points):
-        same = [point for point in points if point.size == size]
+        same = [point for point in points if point.size == size]  # uptrained models had other training
         vanilla = [point for point in same if point.family == "vanilla"]
         for variant in dict.fromkeys(point.cell.variant for point in same if point.family == "block"):
             block = [point for point in same if point.family == "block" and point.cell.variant == variant]

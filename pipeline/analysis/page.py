@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.analysis import ordering, style
-from pipeline.analysis.figures import Drawing
-from pipeline.analysis.findings import Findings, environments
+from pipeline.analysis.canvas import Drawing
+from pipeline.analysis.figures import BEYOND
+from pipeline.analysis.findings import Findings, Quality, environments
 from pipeline.analysis.metrics import LOSS, all_metrics, readable, setting_metric
 from pipeline.analysis.speedup import Estimate, Matched
 from pipeline.analysis.tables import IDENTITY, format_value, identity, summary_metrics
@@ -54,12 +55,13 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         documents=first.documents,
         targets=f"{first.target_tokens:,}",
         unigram=f"{first.unigram_loss:.3f}",
-        equal_quality=[_equal_quality(findings.quality[setting], setting) for setting in findings.settings],
+        equal_quality=[_equal_quality(each) for each in findings.quality],
         equal_cost=_equal_cost(findings.costs),
         orderings=[ordering.summary(comparisons) for comparisons in findings.orderings.values()],
         figures=[_figure(drawing, figures) for drawing in drawings],
-        fits=TextTable("", (), ()),
-        refusals=[],
+        fits=_laws(findings),
+        optima=_optima(findings),
+        refusals=findings.scaling.refusals,
         table=_cells(findings),
         environments=_environments(findings),
         configuration=_configuration(study),
@@ -67,16 +69,22 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
     )
 
 
-def _equal_quality(matched: Matched, setting: str) -> TextTable:
+def _equal_quality(quality: Quality) -> TextTable:
+    matched = quality.matched
     head = ("At the loss of", "Loss", f"{matched.first} / {matched.second} tokens/s", "95 % interval")
-    rows = [(e.anchor, f"{e.at:.3f}", f"{e.value:.3g}×", _interval(e, "{:.3g}×")) for e in matched.estimates]
-    return TextTable(f"{readable(setting).capitalize()} generation", head, rows, matched.remark)
+    rows = [(e.anchor, f"{e.at:.3f}", f"{e.value:.3g}", _interval(e, "{:.3g}")) for e in matched.estimates]
+    return TextTable(
+        f"{quality.family.capitalize()} transformers, {readable(quality.setting)} generation",
+        head,
+        rows,
+        matched.remark,
+    )
 
 
 def _equal_cost(costs: list[Matched]) -> TextTable:
     rows = []
     for matched in costs:
-        shape = "{:.3g}×" if matched.measured.logarithmic else "{:+.3f}"
+        shape = "{:.3g} times" if matched.measured.logarithmic else "{:+.3f}"
         ends = dict.fromkeys((*matched.estimates[:1], *matched.estimates[-1:]))
         rows += [
             (
@@ -93,9 +101,39 @@ def _equal_cost(costs: list[Matched]) -> TextTable:
     return TextTable("At equal cost", head, rows)
 
 
+def _laws(findings: Findings) -> TextTable:
+    rows = [
+        (
+            f"{fitted.series}{fitted.at}",
+            fitted.x.label,
+            *(str(number) for number in (fitted.law.offset, fitted.law.scale, fitted.law.exponent)),
+            f"{style.short(BEYOND * fitted.law.high)}: {fitted.law.predict(BEYOND * fitted.law.high)}",
+        )
+        for fitted in findings.scaling.laws
+    ]
+    head = ("Series", "x", "Offset", "Scale", "Exponent", "Predicted loss, not trained")
+    return TextTable("Loss = offset + scale · x^(-exponent), with 95 % intervals", head, rows)
+
+
+def _optima(findings: Findings) -> TextTable:
+    rows = [
+        (
+            optimum.series,
+            style.short(optimum.budget),
+            style.short(optimum.fit.optimum.value),
+            f"{style.short(optimum.fit.optimum.low)} to {style.short(optimum.fit.optimum.high)}",
+            f"{optimum.fit.minimum:.3f}",
+            "at the edge of the sizes tried: unreliable" if optimum.fit.at_edge else "",
+        )
+        for optimum in findings.scaling.optima
+    ]
+    head = ("Series", "FLOPs", "Best non-embedding parameters", "95 % interval", "Loss there", "Remark")
+    return TextTable("Best size at equal training FLOPs", head, rows)
+
+
 def _interval(estimate: Estimate, shape: str) -> str:
     if estimate.low is None or estimate.high is None:
-        return "–"
+        return "-"
     return f"{shape.format(estimate.low)} to {shape.format(estimate.high)}"
 
 
@@ -108,16 +146,16 @@ def _cells(findings: Findings) -> dict[str, Any]:
     metrics = all_metrics(findings.rows)
     rows = []
     for row in findings.rows:
-        names = [{"text": text, "number": None} for text in identity(row)[1:]]
-        numbers = [{"text": format_value(metric, row), "number": metric.read(row)} for metric in metrics]
+        names: list[dict[str, Any]] = [{"text": text, "number": None} for text in identity(row)[1:]]
+        numbers = [{"text": format_value(metric, row), "number": metric.value(row)} for metric in metrics]
         rows.append({"name": row.name, "fields": names + numbers})
     head = [name.replace("_", " ") for name in IDENTITY] + [metric.label for metric in metrics]
     return {"head": head, "rows": rows}
 
 
-def _environments(findings: Findings) -> list[list[str]]:
-    return [
-        [
+def _environments(findings: Findings) -> TextTable:
+    rows = [
+        (
             stage,
             str(count),
             used.device,
@@ -126,9 +164,11 @@ def _environments(findings: Findings) -> list[list[str]]:
             used.torch,
             used.python,
             used.revision[:12] + (" with changes" if used.dirty else ""),
-        ]
+        )
         for stage, used, count in environments(findings.rows)
     ]
+    head = ("Stage", "Cells", "Device", "Threads", "Precision", "torch", "Python", "Revision")
+    return TextTable("What measured it", head, rows)
 
 
 def _configuration(study: Study) -> str:

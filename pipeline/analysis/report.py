@@ -28,7 +28,7 @@ def write_report(study: Study, folder: Path) -> Findings:
     figures = folder / "figures"
     for stale in (figures, folder / "metrics"):
         shutil.rmtree(stale, ignore_errors=True)
-    drawings = draw_all(findings.points, figures)
+    drawings = draw_all(findings.points, findings.scaling, figures)
     write_text(folder / "index.html", render(study, findings, drawings, figures))
     write_text(folder / "results.csv", tables.results_csv(rows))
     write_text(folder / "results.md", tables.results_markdown(rows, hardware(rows)))
@@ -46,7 +46,9 @@ def _summary(study: Study, findings: Findings) -> dict[str, Any]:
         "headline": findings.headline,
         "cells": len(findings.rows),
         "speedup": {
-            setting: _best(matched) for setting, matched in findings.quality.items() if matched.best is not None
+            each.setting if each.family == "block" else f"{each.setting}_{each.family}": _best(each.matched)
+            for each in findings.quality
+            if each.matched.best is not None
         },
         "hypervolume": findings.hypervolumes,
         "ordering": {
@@ -68,5 +70,5 @@ def _best(matched: Matched) -> dict[str, float]:
 
 
 def _cell_metrics(rows: list[Row], row: Row) -> dict[str, float]:
-    values = {metric.key: metric.read(row) for metric in tables.summary_metrics(rows)}
+    values = {metric.key: metric.value(row) for metric in tables.summary_metrics(rows)}
     return {key: value for key, value in values.items() if value is not None}

@@ -10,9 +10,11 @@ from pipeline.analysis.table import Point, series_of
 # Paul Tol's "bright" scheme and Okabe and Ito's orange: distinct under the common colour vision deficiencies, and each
 # with a contrast of 3:1 or more to white.
 VANILLA = "#222222"
+PRETRAINED = "#5f6368"
 COLOURS = ("#0072b2", "#b5540a", "#00845e", "#aa3377", "#7a5195", "#8a6d00", "#00838f", "#c1121f")
 DARK = {
     "#222222": "#e6e6e6",
+    "#5f6368": "#a5abb3",
     "#0072b2": "#56b4e9",
     "#b5540a": "#f0913f",
     "#00845e": "#2ecc9a",
@@ -25,7 +27,7 @@ DARK = {
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#b8b8b8"
 
-RC: dict[str, Any] = {
+RC: Any = {
     "svg.hashsalt": "blockscale",
     "svg.fonttype": "none",
     "font.size": 10.0,
@@ -54,19 +56,20 @@ class SeriesStyle:
 
 
 def series_styles(points: list[Point]) -> dict[str, SeriesStyle]:
-    """A style for each series, vanilla first, then by block length.
+    """A style for each series, in their order.
 
     Where a study varies both, the colour tells the variant and the marker the block length; else both tell the one
     that varies.
     """
     cells = {point.series: point.cell for point in points}
-    lengths = list(dict.fromkeys(cells[name].block_length for name in series_of(points) if name != "vanilla"))
+    ordered = [cells[name] for name in series_of(points)]
+    lengths = list(dict.fromkeys(cell.block_length for cell in ordered if cell.block_length is not None))
     variants = list(dict.fromkeys(cell.variant for cell in cells.values() if cell.variant is not None))
     styles = {}
     for name in series_of(points):
         cell = cells[name]
-        if cell.variant is None:
-            styles[name] = SeriesStyle(VANILLA, "o")
+        if cell.block_length is None or cell.variant is None:
+            styles[name] = SeriesStyle(VANILLA, "o") if cell.family == "vanilla" else SeriesStyle(PRETRAINED, "*")
             continue
         length, variant = lengths.index(cell.block_length), variants.index(cell.variant)
         shade = variant if len(variants) > 1 else length
@@ -78,7 +81,7 @@ def series_styles(points: list[Point]) -> dict[str, SeriesStyle]:
 def short(value: float | None) -> str:
     """Three digits and an SI prefix: ``1.23M``, ``45.6K``, ``0.0123``; a dash for ``None``."""
     if value is None:
-        return "–"
+        return "-"
     for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
         if abs(value) >= 0.9995 * factor:
             return f"{value / factor:.3g}{prefix}" if abs(value) < 999.5 * factor else f"{value / factor:.0f}{prefix}"

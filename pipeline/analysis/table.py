@@ -1,7 +1,8 @@
-"""One row a cell: its three result records read and checked against each other, and the cells of one seed-mean point."""
+"""One row a cell: its three result records, checked against each other; one point a configuration, over its seeds."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from pipeline.errors import UserError
 from pipeline.paths import checkpoint, result
 from pipeline.results import BenchmarkResult, EvaluateResult, PretrainResult, read_result
 from pipeline.study import Cell, Study, cells
+
+FAMILIES = ("vanilla", "block", "uptrained", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Row:
 class Point:
     """A configuration: cells that differ in their seed only. Every comparison is between points.
 
+    ``family`` is ``vanilla``, ``block``, ``uptrained`` or ``pretrained`` (elsewhere, so on other text and compute).
     ``series`` is what a curve of the figures joins: one family, block length and variant, over its sizes.
     """
 
@@ -57,25 +61,22 @@ def load_rows(study: Study) -> list[Row]:
 def points(rows: list[Row]) -> list[Point]:
     """The rows joined over seeds, in the order of their first cells."""
     several_variants = len({row.cell.variant for row in rows if row.cell.variant is not None}) > 1
-    groups: dict[tuple[str, str, int | None, str | None], list[Row]] = {}
+    groups: dict[Cell, list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.cell.family, row.cell.size, row.cell.block_length, row.cell.variant), []).append(row)
+        groups.setdefault(dataclasses.replace(row.cell, seed=0), []).append(row)
     return [
-        Point(
-            "-".join(str(part) for part in _axes(group[0])),
-            group[0].cell.family,
-            _series(group[0], several_variants),
-            group[0].cell.size,
-            tuple(group),
-        )
-        for group in groups.values()
+        Point(_point_name(cell), _family(cell), _series(cell, several_variants), cell.size, tuple(group))
+        for cell, group in groups.items()
     ]
 
 
 def series_of(points: list[Point]) -> list[str]:
-    """The series' labels, vanilla first, then by block length."""
-    first = {point.series: (point.family != "vanilla", point.cell.block_length or 0) for point in reversed(points)}
-    return sorted(dict.fromkeys(point.series for point in points), key=lambda series: first[series])
+    """The series' labels by family, then by block length, then as the study has them."""
+    rank = {
+        point.series: (FAMILIES.index(point.family), point.cell.block_length or 0, number)
+        for number, point in reversed(list(enumerate(points)))
+    }
+    return sorted(rank, key=lambda series: rank[series])
 
 
 def read_curve(cell: str) -> dict[str, list[float]] | None:
@@ -121,13 +122,17 @@ def _check_same_targets(rows: list[Row]) -> None:
                 )
 
 
-def _axes(row: Row) -> list[str | int]:
-    cell = row.cell
-    return [axis for axis in (cell.family, cell.size, cell.block_length, cell.variant) if axis is not None]
+def _family(cell: Cell) -> str:
+    return "uptrained" if cell.source else cell.family
 
 
-def _series(row: Row, several_variants: bool) -> str:
-    if row.cell.block_length is None:
-        return row.cell.family
-    variant = f" {row.cell.variant}" if several_variants else ""
-    return f"{row.cell.family} L={row.cell.block_length}{variant}"
+def _point_name(cell: Cell) -> str:
+    """The cell's name without its seed."""
+    return cell.name if cell.family == "pretrained" else cell.name.rpartition("-")[0]
+
+
+def _series(cell: Cell, several_variants: bool) -> str:
+    if cell.block_length is None:
+        return cell.family
+    variant = f" {cell.variant}" if several_variants else ""
+    return f"{_family(cell)} L={cell.block_length}{variant}"

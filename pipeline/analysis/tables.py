@@ -25,13 +25,13 @@ from pipeline.analysis.pareto import Front
 from pipeline.analysis.style import short
 from pipeline.analysis.table import Row, read_curve
 
-IDENTITY = ("cell", "family", "size", "block_length", "variant", "seed")
+IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed")
 
 
 def identity(row: Row) -> list[str]:
     """The row's :data:`IDENTITY` columns; what a vanilla cell lacks is empty."""
     cell = row.cell
-    values = (cell.name, cell.family, cell.size, cell.block_length, cell.variant, cell.seed)
+    values = (cell.name, cell.family, cell.size, cell.block_length, cell.variant, cell.source, cell.seed)
     return ["" if value is None else str(value) for value in values]
 
 
@@ -47,7 +47,7 @@ def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
 def results_csv(rows: Sequence[Row]) -> str:
     """Every metric of every cell; a metric that a cell lacks, or that is not finite, is empty."""
     metrics = all_metrics(rows)
-    values = ([finite(metric.read(row)) for metric in metrics] for row in rows)
+    values = ([metric.value(row) for metric in metrics] for row in rows)
     return _csv(
         [*IDENTITY, *(metric.key for metric in metrics), "diverged", "device", "precision"],
         (
@@ -84,7 +84,7 @@ def pareto_csv(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
     for setting in settings_of(rows):
         best = {row.name for point in fronts[setting].front for row in point.rows}
         for row in rows:
-            values = [setting_metric(setting, field).read(row) for field in fields]
+            values = [setting_metric(setting, field).value(row) for field in fields]
             records.append([*identity(row), setting, finite(row.evaluate.loss), *values, row.name in best])
     return _csv([*IDENTITY, "setting", "loss", *fields, "pareto"], records)
 
@@ -134,7 +134,7 @@ def terminal_table(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
 
 def format_value(metric: Metric, row: Row) -> str:
     """Three digits, four for losses, whose differences are small."""
-    return format_number(metric, metric.read(row))
+    return format_number(metric, metric.value(row))
 
 
 def format_number(metric: Metric, value: float | None) -> str:

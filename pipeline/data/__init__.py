@@ -2,6 +2,7 @@
 
 from pipeline.data.batches import Batch, Batches
 from pipeline.data.corpus import CorpusManifest, read_documents, write_corpus
+from pipeline.data.inputs import describe_inputs
 from pipeline.data.manifest import Manifest, SplitManifest
 from pipeline.data.packing import PackedStream
 from pipeline.data.shards import write_tokens
@@ -16,6 +17,7 @@ __all__ = [
     "PackedStream",
     "SplitManifest",
     "TokenCorpus",
+    "describe_inputs",
     "load_tokenizer",
     "model_vocabulary",
     "read_documents",

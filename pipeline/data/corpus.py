@@ -131,7 +131,7 @@ def _write(corpus: Corpus, folder: Path) -> CorpusManifest:
     documents = empty = 0
     with ExitStack() as stack:
         writers = {split: stack.enter_context(_SplitWriter(folder, split)) for split in SPLITS}
-        bar = stack.enter_context(tqdm(desc="corpus", unit="B", unit_scale=True))
+        bar = stack.enter_context(tqdm(desc="corpus", unit="B", unit_scale=True, disable=None))
         for document in read_source(corpus):
             if not document.text.strip():
                 empty += 1

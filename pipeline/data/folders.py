@@ -7,23 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.errors import UserError
+
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``; it takes the place of ``path`` if the block ends without an error.
 
-    Its name is fixed, so that what a killed process left is cleared by the next one.
+    Its name is fixed, so that what a killed process left is cleared by the next one. Raises :class:`UserError` where
+    the disk is full or cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
-    _remove(partial)
-    partial.mkdir(parents=True)
     try:
-        yield partial
-    except BaseException:
         _remove(partial)
-        raise
-    _remove(path)
-    partial.rename(path)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+        except BaseException:
+            _remove(partial)
+            raise
+        _remove(path)
+        partial.rename(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from None
 
 
 def _remove(folder: Path) -> None:

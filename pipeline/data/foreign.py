@@ -26,8 +26,18 @@ def foreign_split(paths: list[str], vocabulary: int, end_of_text: int, folder: P
     return SplitManifest(sum(shard.documents for shard in shards), sum(shard.tokens for shard in shards), None, shards)
 
 
+def pair(path: str) -> tuple[Path, Path]:
+    """The .bin and .idx files that a path with either ending, or none, stands for."""
+    prefix = _prefix(path)
+    return prefix.with_name(prefix.name + ".bin"), prefix.with_name(prefix.name + ".idx")
+
+
+def _prefix(path: str) -> Path:
+    return Path(path.removesuffix(".bin").removesuffix(".idx"))
+
+
 def _shard(path: str, vocabulary: int, end_of_text: int, folder: Path) -> ShardManifest:
-    prefix = Path(path.removesuffix(".bin").removesuffix(".idx"))
+    prefix = _prefix(path)
     ends_included = _ends_included(IndexedFile.open(prefix), end_of_text)
     file = IndexedFile.open(prefix, ends_included)
     for piece in _pieces(file):

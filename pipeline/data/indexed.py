@@ -62,6 +62,10 @@ class IndexedFile:
             ends_included,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process maps the files itself; the tokens are not sent to it."""
+        return IndexedFile.open, (self.path.with_suffix(""), self.ends_included)
+
     @property
     def documents(self) -> int:
         index = self.document_index
@@ -222,4 +226,4 @@ def _read(opened: BinaryIO, dtype: str, count: int) -> npt.NDArray[Any]:
 def _map(path: Path, dtype: np.dtype[Any], offset: int, count: int) -> npt.NDArray[Any]:
     if count == 0:
         return np.empty(0, dtype)
-    return np.memmap(path, dtype, "r", offset, (count,))
+    return np.asarray(np.memmap(path, dtype, "r", offset, (count,)))

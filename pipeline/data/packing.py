@@ -25,8 +25,8 @@ class PackedStream:
 
     ``block_length`` None: each document is followed by end of text, and nothing else. Otherwise (paper, appendix H) it
     is also preceded by 0..L-1 pads, drawn by (seed, document) once and for all, and padded after its end of text to
-    the block's boundary, so no block holds tokens of two documents. Pads carry the id of end of text, as in the
-    published runs, and are not valid; every end of text is.
+    the block's boundary, so no block holds tokens of two documents. Pads are token 0, as everywhere (a lookup embedder
+    embeds what a pad holds), and not valid; every end of text is.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class PackedStream:
         is_end[ends[(ends >= 0) & (ends < size)]] = True
         own = valid & ~is_end
         skipped = int(np.clip(-begins[0], 0, lengths[0]))
-        tokens = np.full(size, self.end_of_text, np.int64)
+        tokens = np.zeros(size, np.int64)
+        tokens[is_end] = self.end_of_text
         tokens[own] = self.corpus.span(first, first + len(lengths), skipped, int(own.sum()))
         return tokens, valid
 
@@ -103,7 +104,7 @@ class PackedStream:
     def _cumulative_index(self) -> Ints:
         """The slot at which every :data:`GROUP`-th document starts, and the stream's length; kept on disk."""
         path = self.corpus.folder.parent / "index" / f"{self._name()}.npy"
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, EOFError):
             return np.asarray(np.load(path, allow_pickle=False), np.int64)
         index = self._compute_index()
         # Where the corpus lies in a place that cannot be written, the index is computed anew each time.
@@ -113,7 +114,7 @@ class PackedStream:
 
     def _name(self) -> str:
         padding = "packed" if self.block_length is None else f"{self.block_length}-{self.seed}"
-        return f"{self.corpus.hash[:32]}-{padding}"
+        return f"{self.corpus.hash[:32]}-{padding}-{GROUP}"
 
     def _compute_index(self) -> Ints:
         starts, total = [np.zeros(1, np.int64)], 0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.corpus import SPLITS, CorpusManifest, read_documents, read_lines
+from pipeline.data.encoding import Encoder
 from pipeline.data.folders import replacing_folder
 from pipeline.data.foreign import foreign_split
 from pipeline.data.indexed import IndexedWriter
 from pipeline.data.manifest import Manifest, ShardManifest, SplitManifest
 from pipeline.data.tokenizer import (
     end_of_text_id,
+    hub_tokenizer,
+    on_the_hub,
     open_tokenizer,
     padded,
     padding_id,
@@ -28,6 +35,7 @@ from pipeline.data.tokenizer import (
     training_sample,
     vocabulary_size,
 )
+from pipeline.errors import UserError
 from pipeline.files import sha256
 from pipeline.study.schema import Tokenize
 
@@ -80,6 +88,8 @@ def _cores() -> int:
 
 
 def _tokenizer(tokenize: Tokenize, corpus: Path) -> Any:
+    if tokenize.tokenizer is not None and on_the_hub(tokenize.tokenizer):
+        return hub_tokenizer(tokenize.tokenizer, tokenize.vocabulary)
     if tokenize.tokenizer is not None:
         return open_tokenizer(Path(tokenize.tokenizer))
     total = CorpusManifest.read(corpus).splits["train"].bytes
@@ -91,11 +101,10 @@ def _write_split(split: str, corpus: Path, folder: Path, pool: _Pool, shard_toke
     from tqdm import tqdm
 
     writer = _ShardWriter(folder, split, pool.dtype, shard_tokens)
-    text_bytes = 0
-    with tqdm(desc=f"tokenize {split}", unit="B", unit_scale=True) as bar:
+    text_bytes = CorpusManifest.read(corpus).splits[split].bytes
+    with tqdm(desc=f"tokenize {split}", total=text_bytes, unit="B", unit_scale=True, disable=None) as bar:
         for piece in pool.map(_pieces(read_lines(corpus, split))):
             writer.add(piece)
-            text_bytes += piece.bytes
             bar.update(piece.bytes)
     shards = writer.close()
     return SplitManifest(
@@ -161,9 +170,17 @@ class _Pool:
         for piece in pieces:
             waiting.append(self._executor.submit(_tokenize, piece))
             if len(waiting) > 2 * self.processes:
-                yield waiting.popleft().result()
+                yield self._result(waiting)
         while waiting:
-            yield waiting.popleft().result()
+            yield self._result(waiting)
+
+    def _result(self, waiting: deque[Future[Piece]]) -> Piece:
+        try:
+            return waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "tokenize: a process died, perhaps for lack of memory; free some, or split very long documents"
+            ) from None
 
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -183,21 +200,27 @@ _encode: Callable[[list[bytes]], Piece]
 
 
 def _start(tokenizer_path: Path, dtype: np.dtype[Any]) -> None:
-    """Prepare a process of the pool; each one uses a single thread."""
-    import json
-
+    """Prepare a process of the pool: it has one thread, leaves Ctrl-C to the stage, and does not outlive it."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizer = open_tokenizer(tokenizer_path)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    encoder = Encoder(open_tokenizer(tokenizer_path), dtype)
 
     def encode(lines: list[bytes]) -> Piece:
         texts = [json.loads(line)["text"] for line in lines]
-        encoded = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        lengths = np.array([len(ids) for ids in encoded], np.int32)
-        tokens = np.concatenate([np.array(ids, dtype) for ids in encoded])
-        return Piece(tokens, lengths, sum(len(text.encode()) for text in texts))
+        documents = [encoder.encode(text) for text in texts]
+        lengths = np.array([len(document) for document in documents], np.int32)
+        return Piece(np.concatenate(documents), lengths, sum(len(text.encode()) for text in texts))
 
     global _encode
     _encode = encode
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _tokenize(lines: list[bytes]) -> Piece:

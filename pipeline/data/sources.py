@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from pipeline.errors import UserError
 from pipeline.study.schema import Corpus, Dataset
 
-LONGEST_DOCUMENT = 256 * 2**20
+LONGEST_DOCUMENT = 128 * 2**20
 """Bytes. A longer document or line is refused, so that memory stays bounded whatever a file holds."""
 
 

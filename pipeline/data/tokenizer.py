@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,14 +19,35 @@ PADDING = "<|padding|>"
 TRAINING_BYTES = 2**30
 """Text a BPE is trained on; of a larger corpus, evenly spaced documents of about this size together."""
 
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PADDING_NAMES = (PADDING, "<pad>", "<|pad|>", "[PAD]")
 
 
 def model_vocabulary(tokenize: Tokenize) -> int:
     """Tokens of the models' tables: the vocabulary rounded up to a multiple of 64. Known before anything has run."""
-    if tokenize.tokenizer is None:
+    if tokenize.tokenizer is None or on_the_hub(tokenize.tokenizer):
         return padded(tokenize.vocabulary)
     return padded(_vocabulary(read_tokenizer_json(Path(tokenize.tokenizer))))
+
+
+def on_the_hub(tokenizer: str) -> bool:
+    """Whether it is a model's name on the Hugging Face hub (``ORGANISATION/MODEL``) rather than a file."""
+    return bool(_HUB_NAME.fullmatch(tokenizer)) and not tokenizer.endswith(".json") and not Path(tokenizer).exists()
+
+
+def hub_tokenizer(name: str, vocabulary: int) -> Tokenizer:
+    """A model's tokenizer from the hub. Raises :class:`UserError` unless it has the ``vocabulary`` that was stated."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_pretrained(name)
+    except Exception as error:  # tokenizers raises plain Exception, the hub's client its own
+        raise UserError(
+            f"tokenize.tokenizer: {name!r} could not be fetched from the hub ({_one_line(error)})"
+        ) from None
+    if padded(vocabulary_size(tokenizer)) != padded(vocabulary):
+        raise UserError(f"tokenize.vocabulary: {vocabulary} is wrong; {name} has {vocabulary_size(tokenizer)} tokens")
+    return _plain(tokenizer)
 
 
 def padded(vocabulary: int) -> int:
@@ -45,7 +67,15 @@ def open_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
-        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({error})") from None
+        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({_one_line(error)})") from None
+    return _plain(tokenizer)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from pipeline.errors import UserError
 from pipeline.evaluation.scoring import Request, Scorer
@@ -56,7 +55,7 @@ class Adapter(TemplateLM):  # type: ignore[misc]
             raise UserError(
                 f"--model_args: {arguments} is wrong; it is cell=NAME or checkpoint=FOLDER,end_of_text=TOKEN"
             )
-        return cls(Scorer(opened.model, opened.end_of_text), opened.tokenizer, opened.end_of_text)
+        return cls(Scorer(opened.model), opened.tokenizer, opened.end_of_text)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Adapter:
@@ -73,31 +72,28 @@ class Adapter(TemplateLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(self, requests: Sequence[Encoded], **kwargs: Any) -> list[tuple[float, bool]]:
         """Sum of log-probabilities, and whether greedy decoding would give the continuation, in input order."""
-        scores = self.scorer([self._request(*request) for request in requests])
-        return [
-            (float(np.sum(result.log_probabilities, dtype=np.float64)), bool(result.greedy.all())) for result in scores
-        ]
+        windows = [(owner, window) for owner, request in enumerate(requests) for window in self._windows(*request)]
+        sums, greedy = [0.0] * len(requests), [True] * len(requests)
+        for (owner, _), result in zip(windows, self.scorer([window for _, window in windows]), strict=True):
+            sums[owner] += float(np.sum(result.log_probabilities, dtype=np.float64))
+            greedy[owner] &= bool(result.greedy.all())
+        return list(zip(sums, greedy, strict=True))
 
-    def _request(self, texts: tuple[str, str], context: list[int], continuation: list[int]) -> Request:
-        if not continuation or len(continuation) > self.max_length:
-            raise UserError(
-                f"a continuation of {len(continuation)} tokens cannot be scored, 1 to {self.max_length} can: "
-                f"{texts[1]!r:.60}"
-            )
-        tokens = (context + continuation)[-(self.max_length + 1) :]
-        return Request(tokens, len(tokens) - len(continuation))
+    def _windows(self, texts: tuple[str, str], context: list[int], continuation: list[int]) -> Iterator[Request]:
+        """A continuation in pieces of the context length, one as a rule, each with all the context that fits."""
+        if not continuation:
+            raise UserError(f"nothing to score: {texts[1]!r} after {texts[0][-40:]!r} is no token")
+        tokens = context + continuation
+        for first in range(len(context), len(tokens), self.max_length):
+            end = min(first + self.max_length, len(tokens))
+            start = max(end - self.max_length - 1, 0)
+            yield Request(tokens[start:end], first - start)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of whole texts after end of text, in disjoint windows of the context length."""
-        encoded: list[Encoded] = []
-        owners: list[int] = []
-        for index, (text,) in enumerate(request.args for request in requests):
-            for window in get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, 1):
-                encoded.append((("", text), *make_disjoint_window(window)))
-                owners.append(index)
-        sums = np.zeros(len(requests))
-        np.add.at(sums, owners, [value for value, _ in self._loglikelihood_tokens(encoded)])
-        return [float(value) for value in sums]
+        """Log-likelihood of whole texts after end of text."""
+        texts = [request.args[0] for request in requests]
+        encoded = [(("", text), [self.end_of_text], self.tok_encode(text)) for text in texts]
+        return [value for value, _ in self._loglikelihood_tokens(encoded)]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Continuations up to the first stop text, end of text, or the limit. Equal arguments share batches."""

@@ -8,12 +8,16 @@ import io
 import logging
 import math
 import os
+import random
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 
 from pipeline.errors import UserError
 from pipeline.evaluation import local_tasks
@@ -43,18 +47,17 @@ def run_tasks(
     lm-eval's ``evaluate`` is called instead of its ``simple_evaluate``, which reseeds every global generator.
     Raises :class:`UserError` for an unknown task, documents that cannot be had, and scores that are not finite.
     """
-    if not sys.stderr.isatty():
-        os.environ["TQDM_DISABLE"] = "1"
     from lm_eval.evaluator import evaluate
 
-    with _quiet():
+    with _undisturbed():
         loaded = load_tasks(names, texts, task_data=task_data, few_shot=few_shot)
         for task in loaded["tasks"].values():
             if task.get_config("num_fewshot") != 0:
                 task.set_config("num_fewshot", few_shot)
             task.set_fewshot_seed(FEW_SHOT_SEED)
         results = evaluate(adapter, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=False)
-    return _scores(results, loaded["tasks"])
+    members = {name: [task] for name, task in loaded["tasks"].items()}
+    return _scores(results, members | {name: group.get_all_tasks() for name, group in loaded["groups"].items()})
 
 
 def load_tasks(
@@ -119,10 +122,10 @@ def _complete(manager: TaskManager, name: str) -> bool:
     return entry.kind.name != "GROUP" or all(_complete(manager, member) for member in members(entry))
 
 
-def _scores(results: Any, tasks: dict[str, Any]) -> list[TaskScore]:
+def _scores(results: Any, members: dict[str, list[Any]]) -> list[TaskScore]:
+    """Every metric of every task and group; ``members`` are the tasks behind each."""
     scores = []
-    for name, metrics in {**results["results"], **results.get("groups", {})}.items():
-        task = tasks.get(name)
+    for name, metrics in results["results"].items():
         for key, value in metrics.items():
             metric, _, filtered = key.partition(",")
             if not filtered or metric.endswith("_stderr"):
@@ -130,17 +133,21 @@ def _scores(results: Any, tasks: dict[str, Any]) -> list[TaskScore]:
             scores.append(
                 TaskScore(
                     task=name,
-                    metric=metric if filtered == "none" else f"{metric} ({filtered})",
+                    metric=metric if filtered == "none" else f"{metric}_{filtered}",
                     value=_finite(name, metric, value),
                     stderr=_number(metrics.get(f"{metric}_stderr,{filtered}")),
                     documents=int(metrics["sample_len"]),
                     version=str(results["versions"].get(name, "")),
-                    chance=_chance(task) if metric in ("acc", "acc_norm") else None,
+                    chance=_chance(members[name]) if metric in ("acc", "acc_norm") else None,
                     few_shot=int(results["n-shot"].get(name, 0)),
-                    split=task.config.test_split or task.config.validation_split if task else "",
+                    split="/".join(sorted({_split(task) for task in members[name]})),
                 )
             )
     return scores
+
+
+def _split(task: Any) -> str:
+    return str(task.config.test_split or task.config.validation_split)
 
 
 def _finite(task: str, metric: str, value: Any) -> float:
@@ -154,26 +161,36 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _chance(task: Any) -> float | None:
-    """Accuracy of guessing: the mean of one over the number of choices."""
-    if task is None or task.OUTPUT_TYPE != "multiple_choice":
+def _chance(tasks: list[Any]) -> float | None:
+    """Accuracy of guessing: the mean, over documents, of one over the number of choices."""
+    if any(task.OUTPUT_TYPE != "multiple_choice" for task in tasks):
         return None
-    choices = Counter(instance.doc_id for instance in task.instances)
+    choices = Counter((task.task_name, instance.doc_id) for task in tasks for instance in task.instances)
     return sum(1 / count for count in choices.values()) / len(choices)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No notices from lm-eval, and its bootstrap in this process: forking one that holds torch threads can hang."""
+def _undisturbed() -> Iterator[None]:
+    """Leave global generators as they were, and let lm-eval print only progress bars, and those to a terminal.
+
+    Its bootstrap stays in this process: forking one that holds torch's threads can hang.
+    """
     logger = logging.getLogger("lm_eval")
     level, single = logger.level, os.environ.get("DISABLE_MULTIPROC")
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     logger.setLevel(logging.ERROR)
     os.environ["DISABLE_MULTIPROC"] = "1"
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            if not sys.stderr.isatty():
+                stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             yield
     finally:
         logger.setLevel(level)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
         if single is None:
             del os.environ["DISABLE_MULTIPROC"]
 

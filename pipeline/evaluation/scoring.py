@@ -42,10 +42,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model and how to run it: ``pad`` is the id that training padded with, ``batch_tokens`` a batch's size."""
+    """A model and how to run it: ``batch_tokens`` is a batch's size."""
 
     model: LanguageModel
-    pad: int = 0
     batch_tokens: int | None = None
 
     def __call__(self, requests: Sequence[Request]) -> list[Score]:
@@ -65,7 +64,7 @@ class Scorer:
     @torch.inference_mode()
     def _batch(self, requests: list[Request], device: torch.device) -> list[Score]:
         first = self.model.first
-        tokens, valid, wanted = _pad(requests, first, self.pad)
+        tokens, valid, wanted = _pad(requests, first)
         targets = tokens[:, first:][wanted].to(device)
         valid = None if valid is None else valid.to(device)
         hidden = self.model.hidden(tokens.to(device), valid, padded_blocks=False)
@@ -87,11 +86,11 @@ def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
         start += rows
 
 
-def _pad(requests: list[Request], first: int, pad: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+def _pad(requests: list[Request], first: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Tokens [B, T], valid [B, T] (``None`` without left pads), and the predicted positions to score [B, T - first]."""
     left = first - 1
     length = left + max(len(request.tokens) for request in requests)
-    tokens = torch.full((len(requests), length), pad)
+    tokens = torch.zeros((len(requests), length), dtype=torch.long)
     wanted = torch.zeros(len(requests), length - first, dtype=torch.bool)
     for row, request in enumerate(requests):
         tokens[row, left : left + len(request.tokens)] = torch.as_tensor(np.asarray(request.tokens, dtype=np.int64))

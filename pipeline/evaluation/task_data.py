@@ -69,7 +69,10 @@ def _offline(name: str, entry: Any, folder: Path, few_shot: int) -> dict[str, An
         from datasets import Dataset
 
         wanted = {used} | ({shots} if shots else set())
-        return {split: Dataset.from_list(read_rows(folder, name, split)) for split in wanted}
+        loaded = {split: Dataset.from_list(read_rows(folder, name, split)) for split in wanted}
+        for split, dataset in loaded.items():
+            _check_columns(path_of(folder, name, split), config, dataset)
+        return loaded
 
     kept = {
         key: value for key, value in config.items() if key not in ("training_split", "validation_split", "test_split")
@@ -83,17 +86,37 @@ def _offline(name: str, entry: Any, folder: Path, few_shot: int) -> dict[str, An
     }
 
 
+def _check_columns(path: Path, config: dict[str, Any], dataset: Any) -> None:
+    """Raise :class:`UserError` for a column that the task's templates read and the file lacks."""
+    process = config.get("process_docs")
+    columns = (process(dataset.select([0])) if process else dataset).column_names
+    missing = _columns_read(config) - set(columns)
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(sorted(missing))}; the columns are {', '.join(columns)}")
+
+
+def _columns_read(config: dict[str, Any]) -> set[str]:
+    from jinja2 import Environment, meta
+
+    found: set[str] = set()
+    for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        template = config.get(key)
+        if isinstance(template, str):
+            found |= (
+                {template} if template.isidentifier() else meta.find_undeclared_variables(Environment().parse(template))
+            )
+    return found
+
+
 def evaluated_splits(config: dict[str, Any]) -> list[str]:
     """Splits that a task can be scored on, lm-eval's choice first."""
     return [config[key] for key in ("test_split", "validation_split") if config.get(key)]
 
 
-def few_shot_split(config: dict[str, Any]) -> str | None:
+def few_shot_split(config: dict[str, Any]) -> str:
     """The split that lm-eval takes few-shot examples from."""
-    for key in ("fewshot_split", "training_split", "validation_split", "test_split"):
-        if config.get(key):
-            return str(config[key])
-    return None
+    keys = ("fewshot_split", "training_split", "validation_split", "test_split")
+    return str(next(config[key] for key in keys if config.get(key)))
 
 
 def read_rows(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
@@ -109,6 +132,8 @@ def read_rows(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
             raise UserError(f"{path}:{number}: not a line of JSON ({error})") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number}: a document is an object, not {type(row).__name__}")
+        if rows and row.keys() != rows[0].keys():
+            raise UserError(f"{path}:{number}: columns {', '.join(row)}, but the first line has {', '.join(rows[0])}")
         rows.append(row)
     if not rows:
         raise UserError(f"{path}: no documents; run `{PREFETCH}` where there is a network")

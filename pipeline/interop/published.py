@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.interop.names import Entry, convolution, joined, neox_stack, read_into, same, tied, write_from
-from pipeline.interop.published_config import config_from_published, config_to_published
+from pipeline.interop.published_config import config_from_published, config_to_published, trained_with_padding
 from pipeline.models.checkpoint import read_weights
 from pipeline.models.config import BlockConfig, ModelConfig, StackConfig, VanillaConfig
 from pipeline.models.factory import build
@@ -40,17 +40,22 @@ def to_published(model: LanguageModel) -> tuple[dict[str, Any], dict[str, Tensor
     return config_to_published(model.config), write_from(model, entries(model.config))
 
 
-def load_published(folder: Path | str) -> LanguageModel:
-    """The model of a results folder: one ``.yaml`` file and ``model.safetensors``, there or in its last checkpoint.
+def load_published(folder: Path | str) -> tuple[LanguageModel, dict[str, Any]]:
+    """Model and configuration of a results folder: a ``.yaml`` file, ``model.safetensors`` there or in checkpoint-*.
 
     Raises :class:`UserError`, as :func:`from_published` does.
     """
     folder = Path(folder)
+    config = _read_yaml(folder)
     weights = folder / "model.safetensors"
     if not weights.exists():
-        steps = [path for path in folder.glob("checkpoint-*/model.safetensors") if _step(path) >= 0]
-        weights = max(steps, key=_step, default=weights)
-    return _import(_read_yaml(folder), read_weights(weights), weights)
+        weights = max(folder.glob("checkpoint-*/model.safetensors"), key=_step, default=weights)
+    return _import(config, read_weights(weights), weights), config
+
+
+def padded_published(folder: Path | str) -> bool:
+    """Whether a results folder's model was trained with random-length padding, by its ``.yaml`` file."""
+    return trained_with_padding(_read_yaml(Path(folder)))
 
 
 def entries(config: ModelConfig) -> list[Entry]:

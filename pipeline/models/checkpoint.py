@@ -23,11 +23,18 @@ CONFIG = "config.json"
 
 def save(folder: Path | str, model: LanguageModel, extra: dict[str, Any]) -> None:
     """Write ``model`` into ``folder``; ``extra`` joins ``model`` in ``config.json`` (cell, fingerprint, ...)."""
-    folder = Path(folder)
+    save_weights(folder, model)
+    save_config(folder, model, extra)
+
+
+def save_weights(folder: Path | str, model: LanguageModel) -> None:
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
-    with replacing(folder / WEIGHTS) as temporary:
+    with replacing(Path(folder) / WEIGHTS) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
-    write_json(folder / CONFIG, {"model": to_dict(model.config), **extra})
+
+
+def save_config(folder: Path | str, model: LanguageModel, extra: dict[str, Any]) -> None:
+    write_json(Path(folder) / CONFIG, {"model": to_dict(model.config), **extra})
 
 
 def load(

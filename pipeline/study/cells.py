@@ -117,14 +117,20 @@ def training_steps(pretrain: Pretrain) -> int:
     return math.ceil(pretrain.tokens / (pretrain.batch_size * pretrain.context_length))
 
 
-def fingerprint(config: ModelConfig, pretrain: Pretrain, padding: bool, seed: int, corpus_hash: str) -> str:
-    """A hash of everything that decides a cell's weights; a checkpoint made under another one is never continued."""
+def fingerprint(
+    config: ModelConfig, pretrain: Pretrain, padding: bool, seed: int, corpus_hash: str, start: str | None = None
+) -> str:
+    """A hash of everything that decides a cell's weights; a checkpoint made under another one is never continued.
+
+    ``start`` says what an uptrained cell starts from.
+    """
     made_of: Json = {
         "model": dataclasses.asdict(config),
         "pretrain": dataclasses.asdict(pretrain),
         "padding": padding,
         "seed": seed,
         "corpus": corpus_hash,
+        "start": start,
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 

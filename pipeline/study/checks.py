@@ -246,7 +246,7 @@ def _check_pretrain(study: Study) -> None:
     hardware = study.hardware
     _choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
     _all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "log_every"))
-    _require(hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
+    _require(hardware.workers is None or hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
 
 
 def _check_evaluate(study: Study) -> None:

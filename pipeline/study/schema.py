@@ -95,7 +95,6 @@ class Uptraining:
     """How an uptrained cell starts from its source's weights (paper, section 3.7)."""
 
     method: str = "partition"
-    mean_projection: bool = True
 
 
 @dataclass
@@ -207,7 +206,7 @@ class Hardware:
     num_nodes: int = 1
     strategy: str = "auto"
     micro_batch_size: int | None = None
-    workers: int = 1
+    workers: int | None = None
     log_every: int = 10
     label: str = "auto"
 

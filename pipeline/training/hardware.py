@@ -33,3 +33,10 @@ def micro_batch(hardware: Hardware, pretrain: Pretrain, device: str) -> int:
     """Sequences a forward pass: those asked for, else a whole batch of one process."""
     own = -(-pretrain.batch_size // (devices(hardware, device) * hardware.num_nodes))
     return min(hardware.micro_batch_size or own, own)
+
+
+def workers(hardware: Hardware, device: str) -> int:
+    """Data loading processes: on a CPU they would take from training what they give."""
+    if hardware.workers is not None:
+        return hardware.workers
+    return 2 if device == "cuda" else 0

@@ -17,10 +17,10 @@ from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.models.config import ModelConfig, to_dict
 from pipeline.results import CellIdentity, PretrainResult, read_result, write_result
-from pipeline.study import Cell, Study, fingerprint, model_config, pretraining
-from pipeline.study.schema import Pretrain
+from pipeline.study import Cell, Study, fingerprint, model_config, pretraining, training_steps
+from pipeline.study.schema import Pretrain, Uptraining
 from pipeline.training.curve import Row
-from pipeline.training.schedule import Schedule, steps
+from pipeline.training.schedule import Schedule
 
 RESULT = "result.json"
 RESUME = "resume"
@@ -47,11 +47,16 @@ class Job:
         manifest = Manifest.read(paths.TOKENS)
         config = model_config(study, cell, manifest.model_vocabulary)
         schedule = Schedule(
-            pretrain.learning_rate, pretrain.final_learning_rate, pretrain.warmup_steps, steps(pretrain)
+            pretrain.learning_rate, pretrain.final_learning_rate, pretrain.warmup_steps, training_steps(pretrain)
         )
         padding = cell.variant is not None and study.variants[cell.variant].padding
-        mark = fingerprint(config, pretrain, padding, cell.seed, manifest.hash)
+        mark = fingerprint(config, pretrain, padding, cell.seed, manifest.hash, _start(study, cell))
         return cls(study, cell, pretrain, config, manifest, schedule, padding, mark, on_row)
+
+    @property
+    def uptraining(self) -> Uptraining | None:
+        """How the cell's variant starts from its source's weights."""
+        return self.study.variants[self.cell.variant].init if self.cell.variant is not None else None
 
     @property
     def identity(self) -> CellIdentity:
@@ -114,13 +119,23 @@ class Outcome:
     weights: dict[str, Tensor]
     steps: int
     target_tokens: int
-    train_loss: float
-    validation_loss: float
+    train_loss: float | None
+    validation_loss: float | None
     seconds: float
     device: str
     precision: str
     diverged: bool
     main: bool
+
+
+def _start(study: Study, cell: Cell) -> str | None:
+    """What an uptrained cell starts from: the method and the source's fingerprint."""
+    if cell.source is None:
+        return None
+    assert cell.variant is not None
+    init = study.variants[cell.variant].init
+    assert init is not None
+    return f"{init.method} {_fingerprint_in(paths.checkpoint(cell.source) / 'config.json')}"
 
 
 def _fingerprint_in(config: Path) -> str | None:

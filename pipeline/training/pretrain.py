@@ -10,7 +10,7 @@ import torch
 
 from pipeline import paths
 from pipeline.environment import describe, device_name
-from pipeline.models import build, checkpoint
+from pipeline.models import build, checkpoint, costs
 
 from pipeline.results import PretrainResult
 from pipeline.study import Cell, Study
@@ -52,18 +52,17 @@ def _finish(job: Job, outcome: Outcome) -> PretrainResult:
 
 
 def _result(job: Job, outcome: Outcome) -> PretrainResult:
-    counts = {"all": 0}
     tokens = outcome.steps * job.pretrain.batch_size * job.pretrain.context_length
     return PretrainResult(
         cell=job.identity,
         environment=describe(device_name(outcome.device), torch.get_num_threads(), outcome.precision),
-        parameters=counts,
-        non_embedding_parameters=0,
-        total_parameters=sum(counts.values()),
+        parameters=costs.parameters(job.config),
+        non_embedding_parameters=costs.non_embedding_parameters(job.config),
+        total_parameters=costs.total_parameters(job.config),
         steps=outcome.steps,
         tokens=tokens,
         target_tokens=outcome.target_tokens,
-        training_flops=0.0,
+        training_flops=costs.training_flops_per_token(job.config) * tokens,
         train_loss=outcome.train_loss,
         validation_loss=outcome.validation_loss,
         seconds=outcome.seconds,

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from pipeline.errors import UserError
-from pipeline.study.schema import Pretrain
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,3 @@ class Schedule:
             return self.peak * step / self.warmup_steps
         progress = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
         return self.peak * (self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2)
-
-
-def steps(pretrain: Pretrain) -> int:
-    """Optimizer steps that see ``pretrain.tokens`` tokens, the last one whole."""
-    return math.ceil(pretrain.tokens / (pretrain.batch_size * pretrain.context_length))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,6 +26,7 @@ from pipeline.results import (
     write_result,
 )
 from pipeline.study import Cell, Study, cells, load_study
+from pipeline.study.schema import Size
 
 ENVIRONMENT = Environment("Test CPU", 2, "fp32", "2.13.0", "3.11.0", "0" * 40, False)
 SETTINGS = {"prefill_heavy": (448, 32), "decode_heavy": (32, 448)}
@@ -37,9 +39,13 @@ def study_file(
     variants: list[str] | None = None,
     seeds: list[int] | None = None,
     needle: int = 0,
+    others: bool = False,
 ) -> Study:
-    """Write params.yaml for a grid of ``sizes`` (layers, width) and load it."""
-    study = {
+    """Write params.yaml for a grid of ``sizes`` (layers, width) and load it.
+
+    ``others`` adds a model trained elsewhere, and one uptrained from the first vanilla cell.
+    """
+    study: dict[str, Any] = {
         "name": "synthetic",
         "corpus": {"source": "sotu"},
         "tokenize": {"vocabulary": 4096},
@@ -50,13 +56,18 @@ def study_file(
             "block": {"size": list(sizes), "block_length": block_lengths, "variant": variants or ["base"]},
             "seed": seeds or [0],
         },
-        "pretrain": {"context_length": 512, "tokens": 3_000_000, "batch_size": 16},
+        "pretrain": {"context_length": 512, "tokens": 3_000_000, "batch_size": 16, "warmup_steps": 40},
         "evaluate": {"tasks": ["cloze", "continuation"], "long_context": [1, 2], "needle": needle},
         "benchmark": {
             "settings": {name: {"prompt": p, "new_tokens": n} for name, (p, n) in SETTINGS.items()},
             "batch_sizes": [1, 16],
         },
     }
+    if others:
+        study["pretrained"] = {"pythia": {"path": "pythia", "format": "huggingface"}}
+        study["variants"]["up"] = {"init": {"method": "partition"}, "embedder": {"kind": "projection"}}
+        source = f"vanilla-{next(iter(sizes))}-0"
+        study["grid"]["uptrained"] = {"source": [source], "block_length": [4], "variant": ["up"]}
     write_text(folder / "params.yaml", yaml.safe_dump(study))
     return load_study(folder / "params.yaml")
 
@@ -70,8 +81,12 @@ def write_results(study: Study) -> None:
         write_curve(study, cell)
 
 
+def size_of(study: Study, cell: Cell) -> Size:
+    return study.sizes.get(cell.size) or Size(layers=8, width=256)
+
+
 def body(study: Study, cell: Cell) -> int:
-    size = study.sizes[cell.size]
+    size = size_of(study, cell)
     return 12 * size.layers * size.width**2
 
 
@@ -93,22 +108,23 @@ def identity(cell: Cell) -> CellIdentity:
 
 
 def pretrain_result(study: Study, cell: Cell) -> PretrainResult:
-    tables = 4096 * study.sizes[cell.size].width
+    tables = 4096 * size_of(study, cell).width
     parameters = {"embedding": tables, "body": body(study, cell), "head": tables}
     flops = 6.0 * body(study, cell) * study.pretrain.tokens / (1 if cell.block_length is None else 1.3)
+    elsewhere = cell.family == "pretrained"
     return PretrainResult(
         cell=identity(cell),
         environment=ENVIRONMENT,
         parameters=parameters,
         non_embedding_parameters=body(study, cell),
         total_parameters=sum(parameters.values()),
-        steps=366,
-        tokens=study.pretrain.tokens,
-        target_tokens=study.pretrain.tokens - 1000,
-        training_flops=flops,
-        train_loss=loss(study, cell) - 0.1,
-        validation_loss=loss(study, cell) + 0.05,
-        seconds=flops / 1e11,
+        steps=0 if elsewhere else 366,
+        tokens=0 if elsewhere else study.pretrain.tokens,
+        target_tokens=0 if elsewhere else study.pretrain.tokens - 1000,
+        training_flops=0.0 if elsewhere else flops,
+        train_loss=None if elsewhere else loss(study, cell) - 0.1,
+        validation_loss=None if elsewhere else loss(study, cell) + 0.05,
+        seconds=0.0 if elsewhere else flops / 1e11,
         tokens_per_second=study.pretrain.tokens / (flops / 1e11),
         peak_memory=500_000_000,
     )
@@ -181,8 +197,8 @@ def write_curve(study: Study, cell: Cell) -> None:
 def _setting(study: Study, cell: Cell, name: str) -> SettingResult:
     setting = study.benchmark.settings[name]
     length = cell.block_length or 1
-    width = study.sizes[cell.size].width
-    cache = 8 * study.sizes[cell.size].layers * width * (setting.prompt + setting.new_tokens)
+    width = size_of(study, cell).width
+    cache = 8 * size_of(study, cell).layers * width * (setting.prompt + setting.new_tokens)
     sample = cache / (1 if cell.block_length is None else 2 * length)
     work = 2 * body(study, cell) * (1 + setting.prompt / setting.new_tokens) + sample * 4
     peak = 4e10 / work * (1 if cell.block_length is None else 1.5 * length) * (1 + 0.05 * noise(cell.name + name))

@@ -48,7 +48,7 @@ def test_what_an_earlier_study_left_is_removed(study: Study, tmp_path: Path) -> 
 def test_report_json_names_the_front_and_the_speed_up(study: Study, tmp_path: Path) -> None:
     findings = write_report(study, tmp_path / "report")
     summary = json.loads((tmp_path / "report" / "report.json").read_text())
-    best = findings.quality["decode_heavy"].best
+    best = findings.quality[0].matched.best
     assert best is not None
     assert summary["speedup"]["decode_heavy"]["ratio"] == pytest.approx(best.value)
     assert f"{best.value:.3g} times as fast" in summary["headline"]
@@ -81,7 +81,7 @@ def test_a_diverged_cell_is_in_the_table_and_on_no_front(study: Study, tmp_path:
 def test_one_family_alone_is_reported_without_a_comparison(study: Study, tmp_path: Path) -> None:
     grid = dataclasses.replace(study.grid, block=dataclasses.replace(study.grid.block, size=[]))
     findings = write_report(dataclasses.replace(study, grid=grid), tmp_path / "report")
-    assert "compares no families" in findings.headline
+    assert findings.headline == "The study has only vanilla models that trained."
 
 
 class Outline(html.parser.HTMLParser):
@@ -156,11 +156,28 @@ def test_variants_and_seeds_are_reported(tmp_path: Path, monkeypatch: pytest.Mon
     write_results(study)
     findings = write_report(study, tmp_path / "report")
     assert len(findings.points) == 2 + 2 * 2 * 2
-    best = findings.quality["decode_heavy"].best
+    best = findings.quality[0].matched.best
     assert best is not None
     assert best.low is not None
     assert best.high is not None
     assert best.low <= best.value <= best.high
+
+
+def test_models_trained_elsewhere_and_uptrained_ones_are_families_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = study_file(tmp_path, {"s": (4, 64), "m": (4, 128)}, [2, 4], others=True)
+    write_results(study)
+    findings = write_report(study, tmp_path / "report")
+    families = {point.name: point.family for point in findings.points}
+    assert families["pythia"] == "pretrained"
+    assert families["block-vanilla-s-0-4-up"] == "uptrained"
+    compared = {(each.family, each.setting) for each in findings.quality}
+    assert compared == {(f, s) for f in ("block", "uptrained") for s in ("decode_heavy", "prefill_heavy")}
+    assert all("uptrained" not in str(item) for found in findings.orderings.values() for item in found)
+    record = next(line for line in (tmp_path / "report" / "results.csv").read_text().splitlines() if "-up-" in line)
+    assert ",vanilla-s-0," in record
 
 
 def shift_loss(name: str, by: float) -> None:

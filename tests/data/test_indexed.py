@@ -1,3 +1,4 @@
+import pickle
 import struct
 
 import numpy as np
@@ -59,6 +60,14 @@ def test_several_files_are_one_corpus(write_pair, tmp_path):
     assert [corpus.document(i).tolist() for i in range(len(corpus))] == DOCUMENTS + DOCUMENTS[1:]
     assert corpus.span(2, 6, 3, 5).tolist() == [12, 3, 4, 8, 9]
     assert corpus.lengths_between(3, 5).tolist() == [2, 1]
+
+
+def test_a_corpus_sent_to_another_process_is_mapped_there(tmp_path, write_pair):
+    write_pair(tmp_path / "pile.v2", [[1] * 100_000, [2, 3, 0]])
+    corpus = open_pairs(tmp_path / "pile.v2")
+    sent = pickle.dumps(corpus)
+    assert len(sent) < 2000
+    assert pickle.loads(sent).document(1).tolist() == [2, 3, 0]
 
 
 def damaged(data, position, value):

@@ -19,7 +19,7 @@ def materialised(corpus, block_length, seed, stream):
             left = int(stream.left_pads(index, index + 1)[0])
             assert 0 <= left < block_length
             right = -(left + len(slots)) % block_length
-            slots = [END] * left + slots + [END] * right
+            slots = [0] * left + slots + [0] * right
             real = [False] * left + real + [False] * right
         tokens += slots
         valid += real

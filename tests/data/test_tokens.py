@@ -153,6 +153,19 @@ def test_a_tokenizer_without_the_end_of_text_is_refused(corpus, tokens, tmp_path
         write_tokens(tokenize, corpus, tmp_path / "tokens", processes=1)
 
 
+def test_a_tokenizer_of_the_hub_is_told_from_a_file(corpus, tokens, tmp_path, monkeypatch):
+    """Without a network: the vocabulary that is stated is taken for planning, and fetching fails in one line."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert model_vocabulary(Tokenize(tokenizer="someone/some-model", vocabulary=50_277)) == 50_304
+    with pytest.raises(UserError, match=r"tokenize.tokenizer: 'someone/some-model' could not be fetched") as caught:
+        write_tokens(Tokenize(tokenizer="someone/some-model"), corpus, tmp_path / "tokens", processes=1)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"'someone/tokenizer.json' does not exist"):
+        model_vocabulary(Tokenize(tokenizer="someone/tokenizer.json"))
+    monkeypatch.chdir(tokens.parent)
+    assert model_vocabulary(Tokenize(tokenizer=f"{tokens.name}/tokenizer.json")) == 320
+
+
 def test_vocabularies_are_rounded_up_as_pythias():
     assert [padded(n) for n in (1, 64, 65, 50_277)] == [64, 64, 128, 50_304]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -29,7 +30,9 @@ Make = Callable[..., LanguageModel]
 
 @given(st.integers(0, 200), st.integers(1, 40), st.data())
 @settings(max_examples=200, deadline=None)
-def test_every_token_but_the_first_is_a_target_once_with_context(length: int, context: int, data: st.DataObject) -> None:
+def test_every_token_but_the_first_is_a_target_once_with_context(
+    length: int, context: int, data: st.DataObject
+) -> None:
     stride = data.draw(st.integers(1, context))
     scored = []
     for start, first, end in windows(length, context, stride):
@@ -110,7 +113,7 @@ def test_positions_are_means_over_chunks_and_reach_past_the_training_length(make
     chunks = [documents[0][:96], documents[0][96:192], documents[2][:96]]
     each = -np.mean([scorer([Request(chunk)])[0].log_probabilities for chunk in chunks], axis=0)
     bounds = [*curve.starts, 96]
-    expected = [each[low - 1 : high - 1].mean() for low, high in zip(bounds, bounds[1:], strict=False)]
+    expected = [each[low - 1 : high - 1].mean() for low, high in itertools.pairwise(bounds)]
     assert curve.losses == pytest.approx(expected, abs=1e-5)
 
 

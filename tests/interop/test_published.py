@@ -20,9 +20,9 @@ from pipeline.models import LanguageModel, attention, layers
 from pipeline.models.config import BlockConfig, VanillaConfig
 from tests.fixture import DEAD, Fixture, read
 from tests.models.test_models import lively
-from tests.models.variants import VARIANTS
 
 BLOCK = 4
+UNPUBLISHED = ["vanilla_window", "vanilla_multi_query", "megabyte", "cross_attention_grouped", "roberta_prefix"]
 
 
 def imported(fixture: Fixture) -> LanguageModel:
@@ -125,12 +125,19 @@ def test_scoring_with_left_padding_equals_the_published_adapter() -> None:
     torch.testing.assert_close(logits[given], expected[given], rtol=0, atol=1e-5)
 
 
-def published_variants() -> list[str]:
-    names = ["vanilla", "lookup_prefix", "lookup_prefix_1_block_1", "projection_prefix_block_3", "cls_cross_attention"]
-    return [*names, "cross_attention_block_20"]
-
-
-@pytest.mark.parametrize("name", published_variants())
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vanilla",
+        "lookup_prefix",
+        "lookup_prefix_1_block_1",
+        "projection_prefix_block_3",
+        "roberta_padding_prefix",
+        "cls_summation",
+        "cls_cross_attention",
+        "cross_attention_block_20",
+    ],
+)
 def test_out_and_in_again(name: str) -> None:
     model = lively(name)
     config, weights = to_published(model)
@@ -149,11 +156,10 @@ def test_in_and_out_again(name: str) -> None:
         assert torch.equal(value, fixture.state_dict[parameter]), parameter
 
 
-@pytest.mark.parametrize("name", ["vanilla_window", "vanilla_multi_query", "megabyte", "cross_attention_grouped"])
+@pytest.mark.parametrize("name", UNPUBLISHED)
 def test_what_the_published_code_lacks_is_not_exported(name: str) -> None:
     with pytest.raises(UserError, match="cannot be exported"):
         to_published(lively(name))
-    assert name in VARIANTS
 
 
 def test_weights_keep_their_dtype_and_old_buffers_are_dropped() -> None:
@@ -277,9 +283,9 @@ def test_a_results_folder(tmp_path: Path) -> None:
         folder.mkdir()
         save_file({name: value * scale for name, value in fixture.state_dict.items()}, folder / "model.safetensors")
     tokens = fixture["clean/input_ids"].flatten(1)
-    torch.testing.assert_close(
-        load_published(tmp_path)(tokens), fixture["clean/logits"].flatten(1, 2), rtol=0, atol=1e-5
-    )
+    model, config = load_published(tmp_path)
+    assert config == fixture.config
+    torch.testing.assert_close(model(tokens), fixture["clean/logits"].flatten(1, 2), rtol=0, atol=1e-5)
 
 
 def test_a_damaged_results_folder(tmp_path: Path) -> None:

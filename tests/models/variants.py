@@ -39,7 +39,8 @@ VARIANTS: dict[str, ModelConfig] = {
     "lookup_prefix_5_unequal": block(2, EmbedderConfig("lookup", 16), TokenDecoderConfig("prefix", WIDE, 5), GROUPED),
     "projection_prefix_block_3": block(3, EmbedderConfig("projection", 20), PREFIX),
     "roberta_prefix": block(4, EmbedderConfig("roberta", 24, ENCODER), TokenDecoderConfig("prefix", STACK, 1)),
-    "cls_summation": block(4, EmbedderConfig("cls", 24, ENCODER, 3), TokenDecoderConfig("summation", STACK)),
+    "roberta_padding_prefix": block(3, EmbedderConfig("roberta", 24, ENCODER, padding_token=1), PREFIX),
+    "cls_summation": block(4, EmbedderConfig("cls", 24, ENCODER, 3, 1), TokenDecoderConfig("summation", STACK)),
     "megabyte": block(4, EmbedderConfig("lookup", 8), TokenDecoderConfig("summation", WIDE), GROUPED),
     "cls_cross_attention": block(
         4, EmbedderConfig("cls", 24, ENCODER, 2, 1), TokenDecoderConfig("cross_attention", T5)

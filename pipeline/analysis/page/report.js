@@ -7,6 +7,7 @@ const state = { x: data.x, y: data.y, beaten: true, hidden: new Set() };
 const shapes = {
   o: "M5,0A5,5,0,1,1,-5,0A5,5,0,1,1,5,0Z", s: "M-4.5,-4.5H4.5V4.5H-4.5Z", "^": "M0,-5.5L5.2,4H-5.2Z", v: "M0,5.5L5.2,-4H-5.2Z",
   D: "M0,-6L6,0L0,6L-6,0Z", P: "M-2,-5.5H2V-2H5.5V2H2V5.5H-2V2H-5.5V-2H-2Z", "<": "M-5.5,0L4,-5.2V5.2Z", ">": "M5.5,0L-4,-5.2V5.2Z",
+  "*": "M0,-7L1.7,-2.3L6.7,-2.2L2.7,0.9L4.1,5.7L0,2.8L-4.1,5.7L-2.7,0.9L-6.7,-2.2L-1.7,-2.3Z",
   X: "M-5.5,-3L-3,-5.5L0,-2.5L3,-5.5L5.5,-3L2.5,0L5.5,3L3,5.5L0,2.5L-3,5.5L-5.5,3L-2.5,0Z",
 };
 
@@ -18,7 +19,7 @@ function element(name, attributes, parent) {
 }
 
 function short(value) {
-  if (value === null || value === undefined) return "–";
+  if (value === null || value === undefined) return "-";
   for (const [factor, prefix] of [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "K"]]) {
     if (Math.abs(value) >= 0.9995 * factor) return Number((value / factor).toPrecision(3)) + prefix;
   }

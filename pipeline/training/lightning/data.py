@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline import paths
 from pipeline.data import Batches, PackedStream, TokenCorpus
+from pipeline.training.hardware import accelerator, workers
 from pipeline.training.job import Job
 from pipeline.training.lightning.module import TrainingBatch
 
@@ -55,7 +56,7 @@ class PretrainingData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[TrainingBatch]:
         job, trainer = self.job, self.trainer
         assert trainer is not None
-        pretrain, workers = job.pretrain, job.study.hardware.workers
+        pretrain, device = job.pretrain, accelerator(job.study.hardware)
         block_length = job.config.first if job.padding else None
         stream = self._stream("train", block_length)
         batches = Batches(stream, pretrain.batch_size, job.cell.seed)
@@ -63,10 +64,10 @@ class PretrainingData(LightningDataModule):
             Shard(batches, trainer.global_rank, trainer.world_size, job.padding),
             batch_size=None,
             sampler=FromStep(trainer, job.schedule.steps),
-            num_workers=workers,
+            num_workers=workers(job.study.hardware, device),
             collate_fn=_identity,
-            worker_init_fn=_ignore_interrupt,
-            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_process_group,
+            pin_memory=device == "cuda",
         )
 
     def validation_windows(self) -> Tensor:
@@ -91,6 +92,6 @@ def _identity(batch: TrainingBatch) -> TrainingBatch:
     return batch
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the main process decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_process_group(worker: int) -> None:
+    """Ctrl-C and SIGTERM go to the whole process group; the main process alone decides when to stop."""
+    os.setpgrp()

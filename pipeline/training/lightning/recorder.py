@@ -34,7 +34,8 @@ class Recorder(Callback):
         self.log_every = job.study.hardware.log_every
         self.diverged = False
         self.step = 0
-        self.train_loss = self.validation_loss = math.nan
+        self.train_loss: float | None = None
+        self.validation_loss: float | None = None
         self.seconds = 0.0
         self.target_tokens = 0
         self._facts = ""
@@ -86,8 +87,9 @@ class Recorder(Callback):
             return
         self.seconds += elapsed
         self.target_tokens += targets
-        validation_loss = self._validate(module) if validate else None
-        self._record(self._row(step, mean, norm, elapsed, validation_loss))
+        if validate:
+            self.validation_loss = self._validate(module)
+        self._record(self._row(step, mean, norm, elapsed, self.validation_loss if validate else None))
         self.resume_clock()
 
     def _row(self, step: int, loss: float, norm: float, elapsed: float, validation_loss: float | None) -> Row:
@@ -122,8 +124,7 @@ class Recorder(Callback):
         if module.trainer.world_size > 1:
             all_reduce(sums)
         loss, targets = sums.tolist()
-        self.validation_loss = loss / targets
-        return self.validation_loss
+        return float(loss / targets)
 
 
 def _thousands(rate: float) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from pipeline.models import build, initialise
 from pipeline.training.hardware import accelerator, devices, micro_batch, precision
 from pipeline.training.job import Job, Outcome
 from pipeline.training.lightning.data import PretrainingData
@@ -19,6 +18,7 @@ from pipeline.training.lightning.module import PretrainingModule
 from pipeline.training.lightning.recorder import Recorder
 from pipeline.training.lightning.resume import Resume, ResumeIO, read_state
 from pipeline.training.objective import Objective
+from pipeline.training.start import initial_model
 from pipeline.training.stopping import Stopped, StopRequest
 
 PREFIX = "objective.model."
@@ -28,8 +28,7 @@ LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 def fit(job: Job) -> Outcome:
     """Train, or go on where an earlier run stopped. Raises :class:`Stopped` when a signal asked to stop."""
     study, device = job.study, accelerator(job.study.hardware)
-    model = build(job.config)
-    initialise(model, job.cell.seed)
+    model = initial_model(job)
     module = PretrainingModule(
         Objective(model), job.pretrain, job.schedule, micro_batch(study.hardware, job.pretrain, device)
     )
@@ -93,8 +92,7 @@ def _last_good(job: Job) -> dict[str, Tensor]:
     if state is not None:
         weights: dict[str, Tensor] = state["state_dict"]
         return weights
-    model = build(job.config)
-    initialise(model, job.cell.seed)
+    model = initial_model(job)
     return dict(model.state_dict())
 
 

@@ -1,0 +1,111 @@
+"""What static figures are made with: panels, axes, a legend, and files whose bytes depend on the results alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.analysis.style import SeriesStyle, short
+from pipeline.analysis.table import Point
+from pipeline.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 3  # panels side by side
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that lies in the report's folder as ``figures/{name}.png`` and ``.svg``."""
+
+    name: str
+    title: str
+    description: str
+
+
+Figures = Iterator[tuple["Figure", Drawing]]
+
+
+def save(figure: Figure, drawing: Drawing, folder: Path) -> Drawing:
+    """Write both forms through their canvases: ``savefig`` would lay out and draw each of them twice."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    png: Any = FigureCanvasAgg(figure)
+    with replacing(folder / f"{drawing.name}.png") as temporary, temporary.open("wb") as opened:
+        png.print_png(opened, metadata={"Software": None})
+    figure.set_layout_engine("none")
+    svg: Any = FigureCanvasSVG(figure)
+    with replacing(folder / f"{drawing.name}.svg") as temporary, temporary.open("w", encoding="utf-8") as written:
+        svg.print_svg(written, metadata={"Date": None, "Creator": "blockscale"})
+    return drawing
+
+
+def panels(count: int, width: float = 4.3, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure of that many panels, at most :data:`COLUMNS` in a row, with one y axis."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, COLUMNS)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(max(width * columns, 6.4), height * rows + 0.5), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).ravel())
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def size_panels(points: Sequence[Point]) -> tuple[Figure, list[tuple[Axes, str, list[Point]]]]:
+    """A panel for each size, with its title and its points."""
+    sizes = list(dict.fromkeys(point.size for point in points))
+    figure, axes = panels(len(sizes))
+    for each, size in zip(axes, sizes, strict=True):
+        each.set_title(f"size {size}")
+    members = [[point for point in points if point.size == size] for size in sizes]
+    return figure, list(zip(axes, sizes, members, strict=True))
+
+
+def line(axes: Axes, pairs: Iterable[tuple[float, float]], style: SeriesStyle, label: str, **options: Any) -> None:
+    """A series' line in its colour, with its markers unless ``marker`` says otherwise."""
+    axes.plot(*unzip(pairs), **({"color": style.colour, "marker": style.marker, "label": label} | options))
+
+
+def log_axis(axes: Axes, which: str, ticks: list[float] | None = None) -> None:
+    """A logarithmic axis labelled with plain numbers: those given, or as many round ones as fit."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
+    decades = math.log10(high / low)
+    round_numbers = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.6 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=round_numbers, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def count_axis(axes: Axes) -> None:
+    """An x axis whose labels are whole numbers in short form."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def legend(figure: Figure, *axes: Axes) -> None:
+    """One legend right of the panels, each label once."""
+    entries: dict[str, Artist] = {}
+    for each in axes:
+        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(list(entries.values()), list(entries), loc="outside right upper")
+
+
+def unzip(pairs: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    listed = list(pairs)
+    return [x for x, _ in listed], [y for _, y in listed]

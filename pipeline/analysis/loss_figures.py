@@ -1,0 +1,137 @@
+"""Figures of where a model's loss comes from: training, position in the block, context, and needles found."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from pipeline.analysis.canvas import Drawing, Figures, count_axis, legend, line, log_axis, panels, size_panels
+from pipeline.analysis.metrics import LOSS
+from pipeline.analysis.style import VANILLA, series_styles
+from pipeline.analysis.table import Point, read_curve
+
+
+def loss_figures(points: list[Point]) -> Figures:
+    """All figures of this module that the points hold data for."""
+    return itertools.chain(_curves(points), _block_positions(points), _contexts(points), _needles(points))
+
+
+def _curves(points: list[Point]) -> Figures:
+    """Validation loss over training tokens, a panel a size; every seed a line."""
+    curves = {row.name: curve for point in points for row in point.rows if (curve := read_curve(row.name))}
+    drawn = [point for point in points if any(row.name in curves for row in point.rows)]
+    if not drawn:
+        return
+    styles = series_styles(points)
+    figure, sizes = size_panels(drawn)
+    for axes, _, members in sizes:
+        for point, row in [(each, row) for each in members for row in each.rows if row.name in curves]:
+            line(axes, _learning_curve(curves[row.name]), styles[point.series], point.series, marker="")
+        axes.set_xlabel("Training tokens")
+        count_axis(axes)
+    sizes[0][0].set_ylabel("Validation loss (nats a token)")
+    legend(figure, *(axes for axes, _, _ in sizes))
+    yield figure, Drawing("curves", "Loss while training", "Validation loss against training tokens, a panel a size.")
+
+
+def _learning_curve(curve: dict[str, list[float]]) -> list[tuple[float, float]]:
+    """Tokens and validation loss; training loss where the run never validated."""
+    both = [
+        [pair for pair in zip(curve["tokens"], curve[column], strict=True) if math.isfinite(pair[1])]
+        for column in ("validation_loss", "train_loss")
+    ]
+    return both[0] or both[1]
+
+
+def _block_positions(points: list[Point]) -> Figures:
+    """Loss by position in the block (paper, figure 3d), a panel a size; vanilla's mean as a dotted line."""
+    blocks = [point for point in points if len(point.rows[0].evaluate.loss_by_block_position) > 1]
+    if not blocks:
+        return
+    styles = series_styles(points)
+    figure, sizes = size_panels(blocks)
+    for axes, size, members in sizes:
+        for vanilla in (point for point in points if point.size == size and point.family == "vanilla"):
+            axes.axhline(
+                LOSS.of(vanilla) or math.nan, linewidth=1.2, linestyle=":", color=VANILLA, label="vanilla, mean"
+            )
+        for point in members:
+            line(axes, _by_position(point), styles[point.series], point.series)
+        axes.set_xlabel("Position in the block")
+        count_axis(axes)
+    sizes[0][0].set_ylabel(LOSS.label)
+    legend(figure, *(axes for axes, _, _ in sizes))
+    told = "Loss at each position of a block, a panel a size."
+    yield figure, Drawing("block_position", "Loss by position in the block", told)
+
+
+def _by_position(point: Point) -> list[tuple[float, float]]:
+    """The mean over seeds at each position that has a target."""
+    columns = zip(*(row.evaluate.loss_by_block_position for row in point.rows), strict=True)
+    known = (
+        (position, [loss for loss in losses if loss is not None]) for position, losses in enumerate(columns, start=1)
+    )
+    return [(position, sum(losses) / len(losses)) for position, losses in known if losses]
+
+
+def _contexts(points: list[Point]) -> Figures:
+    """Loss by tokens of context (paper, figure 4b), a figure a context length and a panel a size."""
+    styles = series_styles(points)
+    lengths = sorted({each.length for point in points for each in point.rows[0].evaluate.loss_by_context})
+    for length in lengths:
+        drawn = [point for point in points if _by_context(point, length)]
+        figure, sizes = size_panels(drawn)
+        for axes, _, members in sizes:
+            for point in members:
+                line(axes, _by_context(point, length), styles[point.series], point.series, markersize=4)
+            axes.set_xlabel("Tokens of context")
+            log_axis(axes, "x")
+        sizes[0][0].set_ylabel(LOSS.label)
+        legend(figure, *(axes for axes, _, _ in sizes))
+        title = f"Loss by context, up to {length} tokens"
+        yield figure, Drawing(f"context_{length}", title, "Loss by the number of tokens before the predicted one.")
+
+
+def _by_context(point: Point, length: int) -> list[tuple[float, float]]:
+    """(tokens of context at the bucket's middle, loss) of the first seed."""
+    for measured in point.rows[0].evaluate.loss_by_context:
+        if measured.length == length:
+            ends = [*measured.starts[1:], length]
+            middles = (math.sqrt(start * max(end - 1, start)) for start, end in zip(measured.starts, ends, strict=True))
+            return list(zip(middles, measured.losses, strict=True))
+    return []
+
+
+def _needles(points: list[Point]) -> Figures:
+    """Needles found by depth, a panel a prompt and a row a configuration (paper, tables 5 and 6)."""
+    tested = [point for point in points if point.rows[0].evaluate.needle]
+    prompts = list(dict.fromkeys(score.prompt for point in tested for score in point.rows[0].evaluate.needle))
+    if not tested:
+        return
+    depths = sorted({score.depth for point in tested for score in point.rows[0].evaluate.needle})
+    figure, axes = panels(len(prompts), width=5.2, height=0.32 * len(tested) + 1.2)
+    for each, prompt in zip(axes, prompts, strict=True):
+        shares = [[_found(point, prompt, depth) for depth in depths] for point in tested]
+        each.imshow(shares, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        for row, column in itertools.product(range(len(tested)), range(len(depths))):
+            share = shares[row][column]
+            colour = "white" if share < 0.5 else "black"
+            each.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=8, color=colour)
+        each.set_xticks(range(len(depths)), [f"{depth} %" for depth in depths])
+        each.set_yticks(range(len(tested)), [point.name for point in tested])
+        each.set_title(f"{prompt} prompt")
+        each.set_xlabel("Depth of the needle")
+        each.grid(visible=False)
+    told = "The share of needles found at each depth, a row a configuration."
+    yield figure, Drawing("needle", "Needle in a haystack", told)
+
+
+def _found(point: Point, prompt: str, depth: int) -> float:
+    """The share over all seeds; nan where the depth was not tried."""
+    scores = [
+        score.accuracy
+        for row in point.rows
+        for score in row.evaluate.needle
+        if (score.prompt, score.depth) == (prompt, depth)
+    ]
+    return sum(scores) / len(scores) if scores else math.nan

@@ -1,0 +1,85 @@
+"""A model trained elsewhere becomes a cell: its checkpoint folder and its record."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from pipeline import paths
+from pipeline.environment import cpu_name, describe
+from pipeline.errors import UserError
+from pipeline.files import sha256
+from pipeline.interop.huggingface import from_huggingface, locate
+from pipeline.interop.published import load_published
+from pipeline.interop.published_config import trained_with_padding
+from pipeline.models import LanguageModel, checkpoint, costs
+from pipeline.models.config import BlockConfig
+from pipeline.results import CellIdentity, PretrainResult
+from pipeline.study.schema import Pretrained
+
+
+def bring_in(name: str, source: Pretrained) -> PretrainResult:
+    """Write checkpoints/<name>/ from ``source``; the record tells sizes, and no losses, steps or tokens.
+
+    Raises :class:`UserError` for files that are missing, damaged or not supported.
+    """
+    folder, model, padding = _read(source)
+    tokenizer, target = _tokenizer(folder), paths.checkpoint(name)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    shutil.copyfile(tokenizer, target / "tokenizer.json")
+    checkpoint.save_weights(target, model)
+    identity = _identity(name, source, model, sha256(target / checkpoint.WEIGHTS)[:16])
+    record = {
+        "cell": asdict(identity),
+        "fingerprint": identity.fingerprint,
+        "pretrain": {"padding": padding if source.padding is None else source.padding},
+        "source": {"path": source.path, "format": source.format},
+    }
+    checkpoint.save_config(target, model, record)
+    return _result(identity, model)
+
+
+def _read(source: Pretrained) -> tuple[Path, LanguageModel, bool]:
+    """The model's folder, the model, and whether it saw random-length padding."""
+    if source.format == "published":
+        model, config = load_published(source.path)
+        return Path(source.path), model, isinstance(model.config, BlockConfig) and trained_with_padding(config)
+    return locate(source.path), from_huggingface(source.path), False
+
+
+def _tokenizer(folder: Path) -> Path:
+    """The tokenizer beside the weights, or the study's, which the model is then taken to share."""
+    for candidate in (folder / "tokenizer.json", paths.TOKENS / "tokenizer.json"):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{folder / 'tokenizer.json'}: no such file; put the model's tokenizer there")
+
+
+def _identity(name: str, source: Pretrained, model: LanguageModel, fingerprint: str) -> CellIdentity:
+    config = model.config
+    block_length = config.block_length if isinstance(config, BlockConfig) else None
+    return CellIdentity(name, config.family, source.size or name, 0, block_length, None, fingerprint)
+
+
+def _result(identity: CellIdentity, model: LanguageModel) -> PretrainResult:
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    return PretrainResult(
+        cell=identity,
+        environment=describe(cpu_name(), torch.get_num_threads(), dtype),
+        parameters=costs.parameters(model.config),
+        non_embedding_parameters=costs.non_embedding_parameters(model.config),
+        total_parameters=costs.total_parameters(model.config),
+        steps=0,
+        tokens=0,
+        target_tokens=0,
+        training_flops=0.0,
+        train_loss=None,
+        validation_loss=None,
+        seconds=0.0,
+        tokens_per_second=0.0,
+        peak_memory=0,
+    )

@@ -1,0 +1,23 @@
+"""Stage pretrained: bring a model trained elsewhere into the study."""
+
+from pipeline import paths, tracking
+from pipeline.command import cell_argument, command
+from pipeline.errors import UserError
+from pipeline.results import write_result
+from pipeline.study import load_study
+
+
+@command
+def main() -> None:
+    name = cell_argument("pretrained", "Bring a model that params.yaml names under `pretrained` into the study.")
+    study = load_study()
+    if name not in study.pretrained:
+        raise UserError(f"pretrained: {name!r} is not defined; it is one of {', '.join(study.pretrained) or '(none)'}")
+    from pipeline.interop.pretrained import bring_in
+
+    write_result(paths.result("pretrain", name), bring_in(name, study.pretrained[name]))
+    tracking.sync_cell(study.name, name)
+
+
+if __name__ == "__main__":
+    main()

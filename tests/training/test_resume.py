@@ -1,0 +1,185 @@
+"""Runs that are really killed and interrupted, in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline import paths
+from pipeline.study import Study, find_cell, load_study
+from pipeline.training import pretrain
+from pipeline.training.curve import Row, read_rows
+from pipeline.training.job import Job
+
+ROOT = Path(__file__).parents[2]
+BLOCK, VANILLA = "block-s-4-base-0", "vanilla-s-0"
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["pipeline.training.lightning.trainer"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fork_server() -> None:
+    """Started where the package can be imported, so that it does so once for all processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+
+
+class Training:
+    """A training process that tells the step of each row, and then waits ``pause`` seconds."""
+
+    def __init__(self, name: str, pause: float) -> None:
+        self.rows, theirs = PROCESSES.Pipe(duplex=False)
+        self.process: BaseProcess = PROCESSES.Process(target=train, args=(Path.cwd(), name, pause, theirs))
+        self.process.start()
+        theirs.close()
+
+    def wait_for_step(self, step: int) -> None:
+        while self.rows.recv() < step:
+            pass
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        assert self.process.exitcode == -signal.SIGKILL
+
+
+def train(folder: Path, name: str, pause: float, rows: Connection) -> None:
+    os.chdir(folder)
+    torch.set_num_threads(1)
+
+    def tell(row: Row) -> None:
+        rows.send(row.step)
+        time.sleep(pause)
+
+    study = load_study()
+    pretrain(study, find_cell(study, name), tell)
+
+
+def finish(study: Study, name: str) -> dict[str, Tensor]:
+    """Train to the end in this process; the weights."""
+    pretrain(study, find_cell(study, name))
+    return load_file(paths.checkpoint(name) / "model.safetensors")
+
+
+def uninterrupted(study: Study, name: str) -> dict[str, Tensor]:
+    """The weights of a run in one go, whose folder is then put aside."""
+    weights = finish(study, name)
+    paths.checkpoint(name).rename("aside")
+    return weights
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+def losses(path: Path) -> list[tuple[str, str, str]]:
+    return [(row["step"], row["train_loss"], row["validation_loss"]) for row in read_rows(path)]
+
+
+@pytest.mark.parametrize("name", [VANILLA, BLOCK])
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny: Study, name: str) -> None:
+    expected = uninterrupted(tiny, name)
+    resumed_at = []
+    for step in (6, 14):
+        training = Training(name, pause=0.1)
+        training.wait_for_step(step)
+        training.kill()
+        resumed_at.append(resume_step(tiny, name))
+    assert 0 < resumed_at[0] < resumed_at[1] < 20
+    assert_equal(finish(tiny, name), expected)
+    assert losses(paths.checkpoint(name) / "curve.csv") == losses(Path("aside/curve.csv"))
+    assert not (paths.checkpoint(name) / "resume").exists()
+
+
+def resume_step(study: Study, name: str) -> int:
+    path = Job.of(study, find_cell(study, name)).resume_path
+    return int(torch.load(path, weights_only=True)["global_step"])
+
+
+def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
+    tiny.pretrain.checkpoint_every = 1000
+    expected = uninterrupted(tiny, VANILLA)
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000"))
+    main = (
+        "import sys, time; from pipeline.command import command; from pipeline.training import pretrain;"
+        "from pipeline.study import find_cell, load_study; study = load_study();"
+        f"command(pretrain)(study, find_cell(study, {VANILLA!r}), lambda row: (print(row.step, flush=True), time.sleep(0.1)))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", main], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert int(process.stdout.readline()) == 2
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines() == [f"{VANILLA} stopped at step {resume_step(tiny, VANILLA)} of 20; run it again to go on"]
+    assert_equal(finish(tiny, VANILLA), expected)
+
+
+def test_sigterm_saves_the_state_too(tiny: Study) -> None:
+    tiny.pretrain.checkpoint_every = 1000
+    expected = uninterrupted(tiny, VANILLA)
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000"))
+    training = Training(VANILLA, pause=0.1)
+    training.wait_for_step(6)
+    training.process.terminate()
+    training.process.join(30)
+    assert 6 <= resume_step(tiny, VANILLA) <= 10
+    assert_equal(finish(tiny, VANILLA), expected)
+
+
+def test_state_that_was_cut_short_is_not_continued(tiny: Study) -> None:
+    expected = uninterrupted(tiny, VANILLA)
+    training = Training(VANILLA, pause=0.1)
+    training.wait_for_step(10)
+    training.kill()
+    path = Job.of(tiny, find_cell(tiny, VANILLA)).resume_path
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    (path.parent / f".{path.name}.x1").write_bytes(whole[:100])
+    assert_equal(finish(tiny, VANILLA), expected)
+
+
+def test_state_of_other_parameters_is_not_continued(tiny: Study) -> None:
+    training = Training(VANILLA, pause=0.1)
+    training.wait_for_step(10)
+    training.kill()
+    tiny.pretrain.learning_rate /= 2
+    expected = finish(tiny, VANILLA)
+    (paths.checkpoint(VANILLA) / "result.json").unlink()
+    assert_equal(finish(tiny, VANILLA), expected)
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(tiny: Study) -> None:
+    """Also while a checkpoint is being written: one is written at every step."""
+    draw = random.Random(0)
+    text = Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1")
+    Path("params.yaml").write_text(text.replace("tokens: 5120", "tokens: 102400"))
+    study = load_study()
+    expected = uninterrupted(study, BLOCK)
+    for _ in range(20):
+        training = Training(BLOCK, pause=0.005)
+        training.wait_for_step(1)
+        time.sleep(draw.uniform(0, 0.2))
+        training.kill()
+    assert_equal(finish(study, BLOCK), expected)
