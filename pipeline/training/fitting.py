@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from pipeline.errors import UserError
 from pipeline.training.objective import Objective
@@ -30,7 +31,7 @@ def largest_micro_batch(objective: Objective, tokens: Tensor, valid: Tensor | No
         rows = (rows + 1) // 2
 
 
-def _pass(objective: Objective, tokens: Tensor, valid: Tensor | None, parameters: list[Tensor]) -> None:
+def _pass(objective: Objective, tokens: Tensor, valid: Tensor | None, parameters: list[Parameter]) -> None:
     reserved = [torch.empty_like(parameter) for parameter in parameters for _ in range(2)]
     objective(tokens, valid).sum().backward()
     del reserved
