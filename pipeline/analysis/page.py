@@ -77,8 +77,18 @@ def _equal_quality(quality: Quality) -> TextTable:
         f"{quality.family.capitalize()} transformers, {readable(quality.setting)} generation",
         head,
         rows,
-        matched.remark,
+        _remark(quality),
     )
+
+
+def _remark(quality: Quality) -> str:
+    """Why something is missing, and what the ratio would be with every model at the device's limits."""
+    remark = f"{quality.matched.remark.capitalize()}." if quality.matched.remark else ""
+    best = quality.limits.best
+    if best is None:
+        return remark
+    limit = f"Were every model at its roofline, the ratio at the lowest loss that both reach would be {best.value:.3g}."
+    return f"{remark} {limit}".strip()
 
 
 def _equal_cost(costs: list[Matched]) -> TextTable:

@@ -12,6 +12,7 @@ import yaml
 from pipeline.files import write_text
 from pipeline.paths import checkpoint, result
 from pipeline.results import (
+    Baseline,
     BatchMeasurement,
     BenchmarkResult,
     CellIdentity,
@@ -20,6 +21,7 @@ from pipeline.results import (
     NeedleScore,
     PositionLosses,
     PretrainResult,
+    Roofline,
     Sample,
     SettingResult,
     TaskScore,
@@ -216,6 +218,9 @@ def _setting(study: Study, cell: Cell, name: str) -> SettingResult:
         bytes_per_sample=sample * 1.2,
         kv_bytes_per_sample=sample,
         measurements=measurements,
+        roofline=Roofline(1.6 * peak, 1.9 * peak, "memory", 0.3),
+        roofline_fraction=best.tokens_per_second / (1.6 * peak),
+        baselines=[Baseline("transformers", 16, 0.3 * peak, 0.05)] if cell.family == "vanilla" else [],
     )
 
 
