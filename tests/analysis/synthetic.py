@@ -31,6 +31,7 @@ from pipeline.study import Cell, Study, cells, load_study
 from pipeline.study.schema import Size
 
 ENVIRONMENT = Environment("Test CPU", 2, "fp32", "2.13.0", "3.11.0", "0" * 40, False)
+HOSTILE = "</script><script>alert('x')</script><b>"
 SETTINGS = {"prefill_heavy": (448, 32), "decode_heavy": (32, 448)}
 
 
