@@ -7,6 +7,7 @@ import sys
 
 from pipeline import tracking
 from pipeline.command import command
+from pipeline.evaluation import prefetch
 from pipeline.paths import PARAMS, REPORT
 from pipeline.study import cells, find_cell, load_study
 
@@ -38,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     ui = commands.add_parser("ui", help="start the MLflow UI on 127.0.0.1")
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(run=_ui)
+
+    evaluate = commands.add_parser("evaluate", help="fetch zero-shot tasks' documents for machines without a network")
+    evaluate.add_argument("action", choices=["prefetch"])
+    prefetch.add_arguments(evaluate)
+    evaluate.set_defaults(run=prefetch.run)
 
     _add_tracking(commands)
     for subparser in commands.choices.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 
 import torch
@@ -12,43 +13,64 @@ from pipeline.models import LanguageModel
 from pipeline.study.schema import Setting
 
 PROBES = (8, 64)
-"""Batch sizes whose peak memory the largest is extrapolated from."""
+"""The first two batch sizes whose peak memory is taken; larger ones are extrapolated from what was seen last."""
 
 USABLE = 0.95
 """The part of the device's free memory that a run may take; fragments and the driver need the rest."""
 
-ATTEMPTS = 6
+ATTEMPTS = 8
+CLOSE = 1.05
 CPU_LIMIT = 256
 CPU_GAIN = 1.1
 
 
 def largest_batch(model: LanguageModel, setting: Setting) -> int:
-    """The largest batch that fits the CUDA device, found in at most ``ATTEMPTS`` tries after two probes.
-
-    Rounded down to full tiles of a matrix product. Raises ``torch.OutOfMemoryError`` where no batch of 1 fits.
-    """
+    """The largest batch that fits the CUDA device, within a twentieth. Raises where not even one sample fits."""
     device = next(model.parameters()).device
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     return search(lambda batch: probe(model, setting, batch), int(free * USABLE))
 
 
 def search(peak: Callable[[int], int], limit: int) -> int:
-    """The largest batch whose ``peak`` bytes are at most ``limit``; ``peak`` may raise ``torch.OutOfMemoryError``."""
-    low, high = PROBES
-    measured = {low: _try(peak, low), high: _try(peak, high)}
-    small, large = measured[low], measured[high]
-    if small is None:
-        return _halving(peak, low)
-    if large is None:
-        return _halving(peak, high)
-    slope = (large - small) / (high - low)
-    batch = _rounded(int((limit - small) / slope) + low)
+    """The largest batch whose ``peak`` bytes are at most ``limit``, in at most ``ATTEMPTS`` tries after the probes.
+
+    Peak memory need not be linear in the batch: prefill goes in chunks, so small batches take more a sample. Batches
+    are whole tiles of a matrix product. ``peak`` may raise ``torch.OutOfMemoryError``, and does if 1 does not fit.
+    """
+    fits: dict[int, int] = {}
+    too_large = sys.maxsize
+    for batch in PROBES:
+        if batch < too_large:
+            too_large = _note(peak, batch, limit, fits, too_large)
+    if not fits:
+        return _halving(peak, PROBES[0], limit)
     for _ in range(ATTEMPTS):
-        needed = _try(peak, batch) if batch > high else large
-        if needed is not None and needed <= limit:
-            return batch
-        batch = max(_rounded(int(batch * 0.95)), 1)
-    return high
+        batch = _next(fits, limit, too_large)
+        if batch <= CLOSE * max(fits):
+            break
+        too_large = _note(peak, batch, limit, fits, too_large)
+    return max(fits)
+
+
+def _note(peak: Callable[[int], int], batch: int, limit: int, fits: dict[int, int], too_large: int) -> int:
+    """Try ``batch``: into ``fits`` with its peak if it does; the smallest batch that is known not to fit."""
+    needed = _try(peak, batch)
+    if needed is None or needed > limit:
+        return min(batch, too_large)
+    fits[batch] = needed
+    return too_large
+
+
+def _next(fits: dict[int, int], limit: int, too_large: int) -> int:
+    """Where the line through the two largest batches meets the limit, or half way to one that does not fit."""
+    last = max(fits)
+    half_way = _rounded((last + too_large) // 2)
+    if len(fits) == 1:
+        return half_way
+    before = max(batch for batch in fits if batch < last)
+    slope = max((fits[last] - fits[before]) / (last - before), 1.0)
+    batch = _rounded(int(last + (limit - fits[last]) / slope))
+    return batch if batch < too_large else half_way
 
 
 def doubling(rate: Callable[[int], float], memory: Callable[[int], int]) -> list[int]:
@@ -64,10 +86,10 @@ def doubling(rate: Callable[[int], float], memory: Callable[[int], int]) -> list
     return batches
 
 
-def _halving(peak: Callable[[int], int], batch: int) -> int:
-    while batch > 1:
-        batch //= 2
-        if _try(peak, batch) is not None:
+def _halving(peak: Callable[[int], int], batch: int, limit: int) -> int:
+    while (batch := batch // 2) > 1:
+        needed = _try(peak, batch)
+        if needed is not None and needed <= limit:
             return batch
     peak(1)
     return 1

@@ -1,9 +1,9 @@
 """Triton kernels of the decode step, for CUDA devices.
 
 Legend: M rows (samples, or samples times positions), D width, F feed-forward width, V vocabulary, H heads,
-KV key/value heads, G = H / KV, E head width. A layer's projected row is ``[values KV*E | keys KV*E | queries H*E | feed-forward F]``;
-attention overwrites its queries with its output, so that the output projection reads ``[attention | feed-forward]`` in
-place.
+KV key/value heads, G = H / KV, E head width. A layer's projected row is
+``[values KV*E | keys KV*E | queries H*E | feed-forward F]``; attention overwrites its queries with its output, so that
+the output projection reads ``[attention | feed-forward]`` in place.
 """
 
 from __future__ import annotations

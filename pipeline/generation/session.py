@@ -55,6 +55,43 @@ class Chooser:
         self.index.add_(1)
 
 
+class Handoff:
+    """Takes tokens to the host and shows them to ``watch`` while the device works on the next step.
+
+    On a CUDA device ``go_on`` is therefore one step late: the host never waits for a step that has just begun.
+    """
+
+    def __init__(self, first: Tensor, watch: Watch) -> None:
+        self.watch, self.go_on = watch, True
+        self.lagging = first.is_cuda
+        self._pending: tuple[Tensor, torch.cuda.Event] | None = None
+        self._buffers = [torch.empty(first.shape, dtype=first.dtype, pin_memory=True) for _ in range(2 * self.lagging)]
+        self.put(first)
+
+    def put(self, tokens: Tensor) -> None:
+        if not self.lagging:
+            self.go_on = self.watch(tokens)
+            return
+        self._buffers.reverse()
+        buffer, event = self._buffers[0], torch.cuda.Event()
+        buffer.copy_(tokens, non_blocking=True)
+        event.record()
+        self._show()
+        self._pending = (buffer, event)
+
+    def finish(self) -> None:
+        """Show what is left."""
+        if self.go_on:
+            self._show()
+
+    def _show(self) -> None:
+        if self._pending is not None:
+            buffer, event = self._pending
+            event.synchronize()
+            self._pending = None
+            self.go_on = self.watch(buffer)
+
+
 class Session:
     """``model`` with caches for ``batch`` prompts of at most ``prompt`` tokens and ``new_tokens`` after them."""
 
@@ -105,13 +142,16 @@ class Session:
     def decode(self, watch: Watch | None = None) -> None:
         """Generate what follows the first S tokens."""
         stride = self.decoder.stride
+        handoff = None if watch is None else Handoff(self._block, watch)
         for step in range(1, self.steps):
-            if watch is not None and not watch(self._block):
+            if handoff is not None and not handoff.go_on:
                 return
             self._step()
             self.output[:, step * stride : (step + 1) * stride] = self._block
-        if watch is not None:
-            watch(self._block)
+            if handoff is not None:
+                handoff.put(self._block)
+        if handoff is not None:
+            handoff.finish()
 
     def warm_up(self, prompts: Prompts) -> None:
         """Do once what only the first run does: compile kernels, capture the step's graph."""

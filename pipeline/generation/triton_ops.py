@@ -17,7 +17,7 @@ from pipeline.models.language_model import LanguageModel
 from pipeline.models.layers import Stack
 
 SMALL = 256
-"""Rows under which cuBLAS's products with separate activations are faster than the fused ones; fp32 always uses them."""
+"""Rows under which cuBLAS's products with separate activations are faster than the fused ones; fp32 always uses it."""
 
 
 class TritonOps(TorchOps):

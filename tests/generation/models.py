@@ -44,13 +44,14 @@ CONFIGS: dict[str, ModelConfig] = {
 }
 
 
-def model(name: str) -> LanguageModel:
+def model(kind: str) -> LanguageModel:
     """A model with random norms and biases too, so that every part of the folded weights is at work."""
-    built = build(CONFIGS[name]).eval()
+    built = build(CONFIGS[kind]).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for weight in built.parameters():
-            weight.add_(torch.randn(weight.shape, generator=generator) * 0.15)
+        for name, weight in built.named_parameters():
+            deviation = 0.1 if "embedding" in name else 0.3
+            weight.add_(torch.randn(weight.shape, generator=generator) * deviation)
     return built
 
 

@@ -8,11 +8,13 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed import all_reduce
+from torch.distributed.tensor import DTensor
 
 from pipeline.study.schema import Pretrain
 from pipeline.training.objective import Objective
 from pipeline.training.optimizer import adamw
 from pipeline.training.schedule import Schedule
+from pipeline.training.sharding import shard
 
 TrainingBatch = tuple[Tensor, Tensor | None]
 
@@ -48,6 +50,11 @@ class PretrainingModule(LightningModule):
         self.schedule = schedule
         self.micro_batch = micro_batch
 
+    def configure_model(self) -> None:
+        """Shard parameters, gradients and optimizer state over all processes, where the strategy is fsdp."""
+        if self.device_mesh is not None:
+            shard(self.objective, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return adamw(self.objective, self.pretrain)
 
@@ -62,6 +69,8 @@ class PretrainingModule(LightningModule):
         targets = self._targets(batch)
         loss = self._backward(batch, targets)
         norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.pretrain.gradient_clip)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         self._step()
         self.meter.loss += loss
         self.meter.targets += targets

@@ -18,7 +18,6 @@ from pipeline.training.memory import peak_memory
 from pipeline.training.objective import validation_sums
 from pipeline.training.progress import Progress
 
-
 STATE = ("step", "train_loss", "validation_loss", "seconds", "target_tokens")
 
 
@@ -118,8 +117,7 @@ class Recorder(Callback):
 
     def _validate(self, module: PretrainingModule) -> float:
         module.eval()
-        with module.trainer.precision_plugin.forward_context():
-            sums = validation_sums(module.objective, self._windows, module.micro_batch)
+        sums = validation_sums(module.objective, self._windows, module.micro_batch)
         module.train()
         if module.trainer.world_size > 1:
             all_reduce(sums)

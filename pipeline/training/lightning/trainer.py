@@ -22,16 +22,15 @@ from pipeline.training.start import initial_model
 from pipeline.training.stopping import Stopped, StopRequest
 
 PREFIX = "objective.model."
-LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def fit(job: Job) -> Outcome:
     """Train, or go on where an earlier run stopped. Raises :class:`Stopped` when a signal asked to stop."""
     study, device = job.study, accelerator(job.study.hardware)
     model = initial_model(job)
-    module = PretrainingModule(
-        Objective(model), job.pretrain, job.schedule, micro_batch(study.hardware, job.pretrain, device)
-    )
+    arithmetic = precision(job.pretrain.precision, device)
+    objective = Objective(model, arithmetic)
+    module = PretrainingModule(objective, job.pretrain, job.schedule, micro_batch(study.hardware, job.pretrain, device))
     stop, recorder = StopRequest(), Recorder(job)
     resume = Resume(job.resume_path, job.pretrain.checkpoint_every, recorder, stop)
     resuming = read_state(job.resume_path, job.fingerprint) is not None
@@ -56,7 +55,7 @@ def fit(job: Job) -> Outcome:
         validation_loss=recorder.validation_loss,
         seconds=recorder.seconds,
         device=device,
-        precision=precision(job.pretrain.precision, device),
+        precision=arithmetic,
         diverged=recorder.diverged,
         main=trainer.is_global_zero,
     )
@@ -65,15 +64,11 @@ def fit(job: Job) -> Outcome:
 def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
     hardware = job.study.hardware
     processes = devices(hardware, device) * hardware.num_nodes
-    strategy = (
-        hardware.strategy if processes > 1 and hardware.strategy != "auto" else "ddp" if processes > 1 else "auto"
-    )
     return Trainer(
         accelerator=device,
         devices=devices(hardware, device),
         num_nodes=hardware.num_nodes,
-        strategy=strategy,
-        precision=LIGHTNING_PRECISION[precision(job.pretrain.precision, device)],
+        strategy=_strategy(hardware.strategy, processes),
         max_steps=job.schedule.steps,
         callbacks=callbacks,
         plugins=[ResumeIO(job.fingerprint)],
@@ -84,6 +79,17 @@ def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _strategy(wanted: str, processes: int) -> Any:
+    """One process needs none; several share gradients (ddp), or parameters and optimizer state as well (fsdp)."""
+    if processes == 1:
+        return "auto"
+    if wanted == "fsdp":
+        from lightning.pytorch.strategies import ModelParallelStrategy
+
+        return ModelParallelStrategy(processes, 1, save_distributed_checkpoint=False)
+    return "ddp" if wanted == "auto" else wanted
 
 
 def _last_good(job: Job) -> dict[str, Tensor]:
