@@ -63,6 +63,7 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         optima=_optima(findings),
         refusals=findings.scaling.refusals,
         table=_cells(findings),
+        samples=_samples(findings),
         environments=_environments(findings),
         configuration=_configuration(study),
         data=_data(findings),
@@ -161,6 +162,15 @@ def _cells(findings: Findings) -> dict[str, Any]:
         rows.append({"name": row.name, "fields": names + numbers})
     head = [name.replace("_", " ") for name in IDENTITY] + [metric.label for metric in metrics]
     return {"head": head, "rows": rows}
+
+
+def _samples(findings: Findings) -> dict[str, list[tuple[str, str]]]:
+    """(cell, continuation) by prompt."""
+    by_prompt: dict[str, list[tuple[str, str]]] = {}
+    for row in findings.rows:
+        for sample in row.evaluate.samples:
+            by_prompt.setdefault(sample.prompt, []).append((row.name, sample.continuation))
+    return by_prompt
 
 
 def _environments(findings: Findings) -> TextTable:
