@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import html.parser
 import io
 import json
 import subprocess
@@ -21,8 +20,6 @@ from pipeline.analysis.table import load_rows
 from pipeline.paths import result
 from pipeline.results import EvaluateResult, PretrainResult, read_result, write_result
 from pipeline.study import Study, cells
-
-HOSTILE = "</script><script>alert('x')</script><b>"
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -121,57 +118,6 @@ def test_seeds_and_variants_give_intervals_for_each_configuration(
     assert best.low is not None
     assert best.high is not None
     assert best.low <= best.value <= best.high
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report folder of a study with every family, whose results hold markup."""
-    folder = tmp_path_factory.mktemp("hostile")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        study = study_file(folder, {"s": (4, 64), "m": (4, 128)}, [2, 4], others=True)
-        write_results(study)
-        for cell in cells(study):
-            path = result("evaluate", cell.name)
-            record = read_result(path, EvaluateResult, "evaluate")
-            tasks = [dataclasses.replace(task, task=HOSTILE) for task in record.tasks]
-            environment = dataclasses.replace(record.environment, device=HOSTILE)
-            write_result(path, dataclasses.replace(record, tasks=tasks, environment=environment))
-        write_report(study, folder / "report")
-    return folder / "report"
-
-
-class Outline(html.parser.HTMLParser):
-    """What the page refers to, and its elements."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self.links += [value or "" for key, value in attrs if key in ("src", "href")]
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
-def test_the_page_needs_no_network_and_describes_its_images(hostile: Path) -> None:
-    page = Outline((hostile / "index.html").read_text())
-    assert [link for link in page.links if not link.startswith(("#", "data:"))] == []
-    assert len(page.of("img")) == len(list((hostile / "figures").glob("*.svg")))
-    assert all(len(image["alt"] or "") > 20 for image in page.of("img"))
-    targets = {attributes.get("id") for _, attributes in page.elements}
-    assert {link[1:] for link in page.links if link.startswith("#")} <= targets
-    assert all(head.get("scope") in ("col", "row") for head in page.of("th"))
-
-
-def test_text_from_results_is_escaped(hostile: Path) -> None:
-    text = (hostile / "index.html").read_text()
-    assert HOSTILE not in text
-    assert len(Outline(text).of("script")) == 2
 
 
 def test_models_trained_elsewhere_and_uptrained_ones_are_families_of_their_own(hostile: Path) -> None:
