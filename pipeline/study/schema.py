@@ -195,6 +195,7 @@ class Benchmark:
     warmup: int = 1
     repeats: int = 3
     precision: str = "auto"
+    baselines: bool = False
 
 
 @dataclass
