@@ -6,8 +6,10 @@ import argparse
 import sys
 
 from pipeline import tracking
+from pipeline.benchmark import cli as benchmark_cli
 from pipeline.command import command
 from pipeline.evaluation import prefetch
+from pipeline.generation import cli as generate_cli
 from pipeline.paths import PARAMS, REPORT
 from pipeline.study import cells, find_cell, load_study
 
@@ -44,6 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("action", choices=["prefetch"])
     prefetch.add_arguments(evaluate)
     evaluate.set_defaults(run=prefetch.run)
+
+    generate = commands.add_parser("generate", help="continue prompts with a trained cell")
+    generate_cli.add_arguments(generate)
+    generate.set_defaults(run=generate_cli.run)
+
+    benchmark = commands.add_parser("benchmark", help="measure one cell's generation, trained or not")
+    benchmark_cli.add_arguments(benchmark)
+    benchmark.set_defaults(run=benchmark_cli.run)
 
     _add_tracking(commands)
     for subparser in commands.choices.values():

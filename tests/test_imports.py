@@ -19,7 +19,7 @@ ALLOWED = {
     "generation": {"models"},
     "training": {"models", "data", "interop"},
     "evaluation": {"generation", "models", "data"},
-    "benchmark": {"generation", "models", "data"},
+    "benchmark": {"generation", "models", "data", "interop"},
     "analysis": {"models"},
     "search": {"training", "benchmark", "evaluation", "models", "data", "tracking"},
     "tracking": set(),

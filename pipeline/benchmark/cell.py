@@ -18,7 +18,8 @@ from pipeline.errors import UserError
 from pipeline.generation import Session
 from pipeline.models import LanguageModel, build, costs
 from pipeline.models.checkpoint import load
-from pipeline.results import BatchMeasurement, BenchmarkResult, CellIdentity, DeviceRates, SettingResult
+from pipeline.models.vanilla import VanillaTransformer
+from pipeline.results import Baseline, BatchMeasurement, BenchmarkResult, CellIdentity, DeviceRates, SettingResult
 from pipeline.study import model_config
 
 if TYPE_CHECKING:
@@ -76,7 +77,15 @@ class Runner:
             measurements=measurements,
             roofline=limit,
             roofline_fraction=best.tokens_per_second / limit.tokens_per_second,
+            baselines=self._baselines(setting, best.batch),
         )
+
+    def _baselines(self, setting: Setting, batch: int) -> list[Baseline]:
+        if not self.wanted.baselines or not isinstance(self.model, VanillaTransformer):
+            return []
+        from pipeline.benchmark.baselines import transformers_baselines
+
+        return transformers_baselines(self.model, setting, batch, self.repeats)
 
     def _batches(self, setting: Setting) -> list[int]:
         """Batch 1, for latency, and those of the study or of the search."""

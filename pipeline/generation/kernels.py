@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Triton kernels of the decode step, for CUDA devices.
 
 Legend: M rows (samples, or samples times positions), D width, F feed-forward width, V vocabulary, H heads,

@@ -195,6 +195,7 @@ class Benchmark:
     warmup: int = 1
     repeats: int = 3
     precision: str = "auto"
+    baselines: bool = False
 
 
 @dataclass
@@ -206,6 +207,8 @@ class Hardware:
     num_nodes: int = 1
     strategy: str = "auto"
     micro_batch_size: int | None = None
+    activation_checkpointing: bool = False
+    compile: bool | None = None
     workers: int | None = None
     log_every: int = 10
     label: str = "auto"

@@ -6,12 +6,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from pipeline.training.hardware import accelerator, devices, micro_batch, precision
+from pipeline.training.fitting import out_of_memory
+from pipeline.training.hardware import accelerator, devices, precision
 from pipeline.training.job import Job, Outcome
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
@@ -29,19 +32,13 @@ def fit(job: Job) -> Outcome:
     study, device = job.study, accelerator(job.study.hardware)
     model = initial_model(job)
     arithmetic = precision(job.pretrain.precision, device)
-    objective = Objective(model, arithmetic)
-    module = PretrainingModule(objective, job.pretrain, job.schedule, micro_batch(study.hardware, job.pretrain, device))
+    module = PretrainingModule(Objective(model, arithmetic), job.pretrain, study.hardware, job.schedule)
     stop, recorder = StopRequest(), Recorder(job)
     resume = Resume(job.resume_path, job.pretrain.checkpoint_every, recorder, stop)
     resuming = read_state(job.resume_path, job.fingerprint) is not None
     with _quiet(), stop.restored():
         trainer = _trainer(job, device, [recorder, resume])
-        trainer.fit(
-            module,
-            datamodule=PretrainingData(job),
-            ckpt_path=job.resume_path if resuming else None,
-            weights_only=True,
-        )
+        _fit(trainer, module, PretrainingData(job), job.resume_path if resuming else None)
     if resume.stopped_at is not None:
         raise Stopped(
             f"{job.cell.name} stopped at step {resume.stopped_at} of {job.schedule.steps}; run it again to go on"
@@ -59,6 +56,13 @@ def fit(job: Job) -> Outcome:
         diverged=recorder.diverged,
         main=trainer.is_global_zero,
     )
+
+
+def _fit(trainer: Trainer, module: PretrainingModule, data: PretrainingData, state: Path | None) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise out_of_memory(module.micro_batch or 1) from None
 
 
 def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:

@@ -1,0 +1,83 @@
+"""transformers' ``generate`` on the same weights, for vanilla models (extra ``baselines``)."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from pipeline.benchmark.timing import Repeats, random_prompts, synchronize
+from pipeline.errors import UserError
+from pipeline.interop.huggingface import to_huggingface
+from pipeline.models import LanguageModel
+from pipeline.results import Baseline
+from pipeline.study.schema import Setting
+
+CACHES = {"cpu": ["dynamic"], "cuda": ["dynamic", "static"]}
+"""transformers' caches to time; its static cache comes with compilation, which takes minutes on a CPU."""
+
+
+def transformers_baselines(model: LanguageModel, setting: Setting, batch: int, repeats: Repeats) -> list[Baseline]:
+    """Time transformers at ``batch``, or the largest of its halves that fits.
+
+    Raises :class:`UserError` where transformers is missing, or cannot express the model.
+    """
+    if find_spec("transformers") is None:
+        raise UserError("benchmark.baselines: transformers is not installed; pip install 'blockscale[baselines]'")
+    device = next(model.parameters()).device
+    theirs = _converted(model, setting)
+    return [_fitting(theirs, model, setting, batch, repeats, cache) for cache in CACHES[device.type]]
+
+
+def _converted(model: LanguageModel, setting: Setting) -> Any:
+    from transformers import GPTNeoXForCausalLM
+
+    weight = model.head_weight
+    with tempfile.TemporaryDirectory() as folder:
+        to_huggingface(model, folder)
+        theirs: Any = GPTNeoXForCausalLM.from_pretrained(folder, dtype=weight.dtype)
+    theirs.config.max_position_embeddings = setting.prompt + setting.new_tokens
+    theirs.generation_config.eos_token_id = None
+    return theirs.to(weight.device).eval()
+
+
+def _fitting(theirs: Any, model: LanguageModel, setting: Setting, batch: int, repeats: Repeats, cache: str) -> Baseline:
+    while True:
+        try:
+            return _measure(theirs, model, setting, batch, repeats, cache)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch //= 2
+            torch.cuda.empty_cache()
+
+
+def _measure(theirs: Any, model: LanguageModel, setting: Setting, batch: int, repeats: Repeats, cache: str) -> Baseline:
+    prompts = random_prompts(model, batch, setting.prompt)
+    seconds = [_seconds(theirs, prompts, setting, cache) for _ in range(1 + repeats.count)][1:]
+    median = statistics.median(seconds)
+    return Baseline(
+        name=f"transformers, {cache} cache",
+        batch=batch,
+        tokens_per_second=batch * setting.new_tokens / median,
+        spread=(max(seconds) - min(seconds)) / median,
+    )
+
+
+def _seconds(theirs: Any, prompts: torch.Tensor, setting: Setting, cache: str) -> float:
+    started = time.perf_counter()
+    with torch.inference_mode():
+        theirs.generate(
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            max_new_tokens=setting.new_tokens,
+            do_sample=False,
+            cache_implementation=cache,
+            pad_token_id=0,
+        )
+    synchronize(prompts.device)
+    return time.perf_counter() - started

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.benchmark.baselines import transformers_baselines
+from pipeline.benchmark.cell import benchmark
+from pipeline.benchmark.timing import Repeats
+from pipeline.data import model_vocabulary
+from pipeline.errors import UserError
+from pipeline.models import build
+from pipeline.models.checkpoint import save
+from pipeline.models.config import StackConfig, VanillaConfig
+from pipeline.results import BenchmarkResult, read_result, write_result
+from pipeline.study import Study, find_cell, load_study, model_config
+from pipeline.study.schema import Setting
+
+VANILLA, BLOCK = "vanilla-s-0", "block-s-4-base-0"
+
+
+@pytest.fixture
+def study(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """The default study with tiny sizes and settings, in a folder of its own."""
+    loaded = load_study(root / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    loaded.sizes["s"].layers, loaded.sizes["s"].width = 2, 32
+    loaded.tokenize.vocabulary = 300
+    loaded.benchmark.settings = {"even": Setting(8, 8), "short": Setting(5, 3)}
+    loaded.benchmark.batch_sizes, loaded.benchmark.warmup, loaded.benchmark.repeats = [4], 0, 2
+    return loaded
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def trained(study: Study, name: str) -> None:
+    """A checkpoint such as training writes."""
+    cell = find_cell(study, name)
+    identity = {
+        "name": name,
+        "family": cell.family,
+        "size": cell.size,
+        "seed": cell.seed,
+        "block_length": cell.block_length,
+        "variant": cell.variant,
+        "fingerprint": "f" * 16,
+    }
+    save(Path("checkpoints") / name, build(model_config(study, cell, 384)), {"cell": identity})
+
+
+@pytest.mark.parametrize("name", [VANILLA, BLOCK])
+def test_a_trained_cells_record_says_what_was_measured(study: Study, name: str) -> None:
+    trained(study, name)
+    path = Path("results.json")
+    write_result(path, benchmark(study, find_cell(study, name), report=quiet))
+    record = read_result(path, BenchmarkResult, "benchmark")
+    assert record.cell.fingerprint == "f" * 16
+    assert record.environment.precision == "fp32"
+    assert list(record.settings) == ["even", "short"]
+    for setting in record.settings.values():
+        assert [measured.batch for measured in setting.measurements] == [1, 4]
+        best = max(setting.measurements, key=lambda measured: measured.tokens_per_second)
+        assert setting.batch == best.batch
+        assert setting.tokens_per_second == pytest.approx(best.batch * setting.new_tokens / best.seconds)
+        assert 0 < best.prefill_seconds < best.seconds
+        assert setting.roofline_fraction == pytest.approx(
+            setting.tokens_per_second / setting.roofline.tokens_per_second
+        )
+        assert setting.bytes_per_sample > setting.kv_bytes_per_sample > 0
+    assert record.settings["even"].latency_per_token > 0
+
+
+def test_memory_of_a_sample_is_its_keys_and_values_and_logits(study: Study) -> None:
+    """On a CPU it is counted, and so exact; the block model's caches are a fraction of the vanilla model's."""
+    vanilla, block = (
+        benchmark(study, find_cell(study, name), random_weights=True, report=quiet).settings["even"]
+        for name in (VANILLA, BLOCK)
+    )
+    tokens = 16
+    caches = 2 * 2 * 32 * 4 * tokens
+    assert vanilla.kv_bytes_per_sample == caches
+    assert vanilla.bytes_per_sample == caches + 8 * 8 + model_vocabulary(study.tokenize) * 4
+    assert block.kv_bytes_per_sample < vanilla.kv_bytes_per_sample / 2
+
+
+def test_an_empty_list_of_batches_is_searched(study: Study) -> None:
+    study.benchmark.batch_sizes = []
+    result = benchmark(study, find_cell(study, VANILLA), random_weights=True, report=quiet)
+    batches = [measured.batch for measured in result.settings["even"].measurements]
+    assert batches == [2**power for power in range(len(batches))]
+    assert len(batches) > 1
+
+
+def test_without_a_checkpoint_the_stage_to_run_is_named(study: Study) -> None:
+    with pytest.raises(UserError, match=r"vanilla-s-0: no trained model; run .* \(stage pretrain\)"):
+        benchmark(study, find_cell(study, VANILLA), report=quiet)
+
+
+@pytest.mark.slow
+def test_transformers_generates_the_same_tokens_and_is_timed() -> None:
+    from pipeline.benchmark.baselines import _converted
+    from pipeline.benchmark.timing import random_prompts
+    from pipeline.generation import Session
+
+    pytest.importorskip("transformers")
+    stack = StackConfig(layers=2, width=64, heads=4, kv_heads=4, feed_forward=128)
+    model, setting = build(VanillaConfig(300, 64, stack)).eval(), Setting(9, 7)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    prompts = random_prompts(model, 3, 9)
+    theirs = _converted(model, setting).generate(
+        prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=7, do_sample=False
+    )
+    assert torch.equal(Session(model, 3, 9, 7).run(prompts), theirs[:, 9:])
+    (baseline,) = transformers_baselines(model, setting, 2, Repeats(0, 2))
+    assert baseline.tokens_per_second > 0
+    assert baseline.batch == 2

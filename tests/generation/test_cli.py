@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from pipeline.errors import UserError
+from pipeline.generation import cli, generate
+from pipeline.models import build
+from pipeline.models.checkpoint import load, save
+from pipeline.study import find_cell, load_study, model_config
+
+CELL = "block-s-4-base-0"
+
+
+@pytest.fixture
+def checkpoint(root: Path, params_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cell with random weights and a small byte-level tokenizer."""
+    study = load_study(root / "params.yaml")
+    folder = tmp_path / "checkpoints" / CELL
+    save(folder, build(model_config(study, find_cell(study, CELL), 384)), {})
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["fellow citizens of the senate", "the state of the union"], trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (tmp_path / "params.yaml").write_text(params_text)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    parser.add_argument("--params", default="params.yaml")
+    return parser.parse_args([CELL, "--device", "cpu", *words])
+
+
+def expected(folder: Path, text: str, count: int) -> str:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    prompt = tokenizer.encode(text).ids
+    new = generate(load(folder)[0], [prompt], count, end_of_text=0)[0]
+    return tokenizer.decode(prompt + new)
+
+
+def test_one_prompt_streams_the_text_that_generate_gives(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(arguments("--prompt", "the state", "--max-new-tokens", "9"))
+    captured = capsys.readouterr()
+    assert captured.out == expected(checkpoint, "the state", 9) + "\n"
+    assert "9 tokens in " in captured.err
+    assert "tokens/s" in captured.err
+
+
+def test_a_file_of_prompts(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("prompts.txt").write_text("the union\n\nfellow citizens of\n")
+    cli.run(arguments("--file", "prompts.txt", "--max-new-tokens", "5", "--batch-size", "1"))
+    texts = [expected(checkpoint, text, 5) for text in ("the union", "fellow citizens of")]
+    assert capsys.readouterr().out == "\n".join(texts) + "\n"
+
+
+def test_a_character_of_several_tokens_is_printed_once_whole(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    euro = tokenizer.encode("€").ids
+    assert len(euro) == 3
+    printer = cli.Printer(tokenizer, [])
+    shown = []
+    for token in euro:
+        printer(0, [token])
+        shown.append(capsys.readouterr().out)
+    assert shown == ["", "", "€"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--file", "absent.txt"], "absent.txt: not a readable text file"),
+        (["--file", "blank.txt"], "blank.txt: holds no prompt"),
+        (["--prompt", ""], "prompt 0 is empty"),
+        (["--prompt", "a", "--max-new-tokens", "0"], "max_new_tokens 0"),
+        (["--prompt", "a", "--temperature", "-2"], "temperature -2.0"),
+    ],
+)
+def test_bad_input_is_named(checkpoint: Path, words: list[str], message: str) -> None:
+    Path("blank.txt").write_text("\n \n")
+    with pytest.raises(UserError, match=message):
+        cli.run(arguments(*words))
