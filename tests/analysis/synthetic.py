@@ -168,7 +168,7 @@ def evaluate_result(study: Study, cell: Cell) -> EvaluateResult:
             for depth in (0, 25, 50, 75, 100)
             if study.evaluate.needle
         ],
-        samples=[Sample("The <state> of", f" {HOSTILE} Sample("The <state> of", " the & union") union")],
+        samples=[Sample("The <state> of", f" {HOSTILE} and union")],
         documents_hash="d" * 16,
         tokenizer_hash="e" * 16,
         lm_eval="0.4.13",
