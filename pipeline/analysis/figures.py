@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, save, size_panels, unzip
+from pipeline.analysis.findings import Findings, Quality
 from pipeline.analysis.loss_figures import loss_figures
 from pipeline.analysis.metrics import LOSS, PARAMETERS, Metric, readable, setting_metric, settings_of
 from pipeline.analysis.pareto import front
 from pipeline.analysis.scaling import IsoFlop, Scaling, SeriesLaw
-from pipeline.analysis.style import GREY, RC, series_styles, short
+from pipeline.analysis.speedup import Matched
+from pipeline.analysis.style import COLOURS, GREY, RC, VANILLA, series_styles, short
 from pipeline.analysis.table import FAMILIES, Point, Row
 
 if TYPE_CHECKING:
@@ -20,15 +22,17 @@ if TYPE_CHECKING:
 BEYOND = 4.0  # how far past its points a fitted law is drawn, as a ratio
 
 
-def draw_all(points: list[Point], scaling: Scaling, folder: Path) -> list[Drawing]:
+def draw_all(findings: Findings, folder: Path) -> list[Drawing]:
     """Draw every figure that the results hold data for."""
     from matplotlib import rc_context
 
+    points = findings.points
     if not points:
         return []
     with rc_context(RC):
-        drawn = (*_fronts(points), *_laws(points, scaling), *_optima(points, scaling), *loss_figures(points))
-        return [save(figure, drawing, folder) for figure, drawing in (*drawn, *_batches(points))]
+        scaling = (*_laws(points, findings.scaling), *_optima(points, findings.scaling))
+        drawn = (*_fronts(points), *_ratios(findings.quality), *scaling, *loss_figures(points), *_batches(points))
+        return [save(figure, drawing, folder) for figure, drawing in drawn]
 
 
 def _fronts(points: list[Point]) -> Figures:
@@ -74,6 +78,34 @@ def _draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric) -> None:
 def _describe_front(points: Sequence[Point], x: Metric) -> str:
     best = ", ".join(point.name for point in front(points, (x, LOSS)).front) or "none"
     return f"{LOSS.label} against {x.label}. No other configuration beats these in both: {best}."
+
+
+def _ratios(quality: list[Quality]) -> Figures:
+    """The speed-up over vanilla at every loss that both reach, a panel a setting."""
+    compared = [each for each in quality if each.matched.estimates]
+    settings = list(dict.fromkeys(each.setting for each in compared))
+    if not settings:
+        return
+    figure, axes = panels(len(settings))
+    for each, setting in zip(axes, settings, strict=True):
+        for family in (item for item in compared if item.setting == setting):
+            _draw_ratio(each, family.matched, COLOURS[("block", "uptrained").index(family.family)])
+        each.axhline(1, color=VANILLA, linewidth=1, linestyle=":", label="as fast as vanilla")
+        each.set_title(f"{readable(setting)} generation")
+        each.set_xlabel(LOSS.label)
+        log_axis(each, "y")
+    axes[0].set_ylabel("Tokens/s relative to vanilla's")
+    legend(figure, *axes)
+    told = "Ratios of tokens a second along both families' fronts, with 95 % intervals where there are any."
+    yield figure, Drawing("speedup", "Speed at equal loss", told)
+
+
+def _draw_ratio(axes: Axes, matched: Matched, colour: str) -> None:
+    at = [estimate.at for estimate in matched.estimates]
+    axes.plot(at, [estimate.value for estimate in matched.estimates], "o-", color=colour, label=matched.first)
+    known = [each for each in matched.estimates if each.low is not None and each.high is not None]
+    low, high = [each.low or 0.0 for each in known], [each.high or 0.0 for each in known]
+    axes.fill_between([each.at for each in known], low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _laws(points: list[Point], scaling: Scaling) -> Figures:

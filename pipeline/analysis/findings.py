@@ -182,6 +182,8 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
 
 def _headline(kept: list[Point], quality: list[Quality]) -> str:
     """The study's answer: how much faster block transformers generate at equal loss."""
+    if not kept:
+        return "No model of the study was trained without diverging."
     if not quality:
         return f"The study has only {' and '.join(sorted({point.family for point in kept}))} models that trained."
     family = quality[0].family

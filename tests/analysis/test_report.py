@@ -43,7 +43,15 @@ def test_two_reports_of_the_same_results_are_equal_to_the_byte(tiny: Study, tmp_
     assert [name for name in first if first[name] != second[name]] == []
     drawn = {Path(name).stem for name in first if name.endswith(".svg")}
     fronts = {f"{kind}_{setting}" for kind in ("throughput", "memory") for setting in ("decode_heavy", "prefill_heavy")}
-    assert drawn >= fronts | {"curves", "block_position", "context_512", "context_1024", "batch_decode_heavy", "needle"}
+    assert drawn >= fronts | {
+        "speedup",
+        "curves",
+        "block_position",
+        "context_512",
+        "context_1024",
+        "batch_decode_heavy",
+        "needle",
+    }
     for name in drawn:
         assert first[f"figures/{name}.png"].startswith(b"\x89PNG")
         assert b"<svg" in first[f"figures/{name}.svg"]
