@@ -6,7 +6,10 @@ import argparse
 import sys
 
 from pipeline import tracking
+from pipeline.benchmark import cli as benchmark_cli
 from pipeline.command import command
+from pipeline.evaluation import prefetch
+from pipeline.generation import cli as generate_cli
 from pipeline.paths import PARAMS, REPORT
 from pipeline.study import cells, find_cell, load_study
 
@@ -38,6 +41,19 @@ def _parser() -> argparse.ArgumentParser:
     ui = commands.add_parser("ui", help="start the MLflow UI on 127.0.0.1")
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(run=_ui)
+
+    evaluate = commands.add_parser("evaluate", help="fetch zero-shot tasks' documents for machines without a network")
+    evaluate.add_argument("action", choices=["prefetch"])
+    prefetch.add_arguments(evaluate)
+    evaluate.set_defaults(run=prefetch.run)
+
+    generate = commands.add_parser("generate", help="continue prompts with a trained cell")
+    generate_cli.add_arguments(generate)
+    generate.set_defaults(run=generate_cli.run)
+
+    benchmark = commands.add_parser("benchmark", help="measure one cell's generation, trained or not")
+    benchmark_cli.add_arguments(benchmark)
+    benchmark.set_defaults(run=benchmark_cli.run)
 
     _add_tracking(commands)
     for subparser in commands.choices.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3  # panels side by side
+WIDE = 9.0  # inches past which a figure takes the page's whole width
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Drawing:
     name: str
     title: str
     description: str
+    wide: bool = False
 
 
 Figures = Iterator[tuple["Figure", Drawing]]
@@ -44,7 +46,7 @@ def save(figure: Figure, drawing: Drawing, folder: Path) -> Drawing:
     svg: Any = FigureCanvasSVG(figure)
     with replacing(folder / f"{drawing.name}.svg") as temporary, temporary.open("w", encoding="utf-8") as written:
         svg.print_svg(written, metadata={"Date": None, "Creator": "blockscale"})
-    return drawing
+    return replace(drawing, wide=figure.get_figwidth() > WIDE)
 
 
 def panels(count: int, width: float = 4.3, height: float = 3.6) -> tuple[Figure, list[Axes]]:

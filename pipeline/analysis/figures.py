@@ -12,7 +12,7 @@ from pipeline.analysis.metrics import LOSS, PARAMETERS, Metric, readable, settin
 from pipeline.analysis.pareto import front
 from pipeline.analysis.scaling import IsoFlop, Scaling, SeriesLaw
 from pipeline.analysis.style import GREY, RC, series_styles, short
-from pipeline.analysis.table import Point, Row
+from pipeline.analysis.table import FAMILIES, Point, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,17 +50,18 @@ def _fronts(points: list[Point]) -> Figures:
 def _draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric) -> None:
     """Points by series, each family's front as a line, points that their own family dominates greyed."""
     styles = series_styles(points)
-    for family in dict.fromkeys(point.family for point in points):
+    for family in (family for family in FAMILIES if any(point.family == family for point in points)):
         split = front([point for point in points if point.family == family], (x, y))
         dashes = "-" if family == "vanilla" else "--"
-        axes.plot(*unzip(sorted(_at(point, x, y) for point in split.front)), dashes, color="#666666", zorder=1)
+        if len(split.front) > 1:
+            axes.plot(*unzip(sorted(_at(point, x, y) for point in split.front)), dashes, color="#666666", zorder=1)
+            axes.plot([], [], dashes, color="#666666", label=f"{family} front")
         for series, style in styles.items():
             beaten = (_at(point, x, y) for point in split.dominated if point.series == series)
             axes.plot(*unzip(beaten), color=GREY, marker=style.marker, markersize=5, linestyle="none", zorder=2)
             kept = [_at(point, x, y) for point in split.front if point.series == series]
             if kept:
                 line(axes, kept, style, series, linestyle="none", markersize=7, zorder=3)
-        axes.plot([], [], dashes, color="#666666", label=f"{family} front")
         for point in split.front:
             axes.annotate(point.size, _at(point, x, y), xytext=(6, -11), textcoords="offset points", fontsize=8)
     axes.set_xlabel(x.label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.analysis import ordering, pareto, speedup
-from pipeline.analysis.metrics import LOSS, TRAINING_FLOPS, readable, setting_metric, settings_of
+from pipeline.analysis.metrics import LOSS, TRAINING_FLOPS, Metric, limit_metric, readable, setting_metric, settings_of
 from pipeline.analysis.ordering import Comparison
 from pipeline.analysis.pareto import Front
 from pipeline.analysis.scaling import Scaling, scale
@@ -18,11 +18,12 @@ NOISY = 0.2  # (max - min) / median of the timings from which a note warns
 
 @dataclass(frozen=True)
 class Quality:
-    """A family's speed-up over vanilla at equal loss, in one setting."""
+    """A family's speed-up over vanilla at equal loss, in one setting; ``limits`` compares their rooflines instead."""
 
     family: str
     setting: str
     matched: Matched
+    limits: Matched
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,22 @@ def _hypervolumes(kept: list[Point], setting: str) -> dict[str, float]:
 def _at_equal_quality(kept: list[Point], settings: list[str]) -> list[Quality]:
     families = {point.family for point in kept}
     sides = {family: (family, [point for point in kept if point.family == family]) for family in families}
+    if "vanilla" not in families:
+        return []
+
+    def compare(family: str, rate: Metric) -> Matched:
+        return speedup.at_equal_quality(sides[family], sides["vanilla"], LOSS, rate)
+
     return [
-        Quality(family, setting, speedup.at_equal_quality(sides[family], sides["vanilla"], LOSS, rate))
+        Quality(
+            family,
+            name,
+            compare(family, setting_metric(name, "tokens_per_second")),
+            compare(family, limit_metric(name)),
+        )
         for family in ("block", "uptrained")
-        for setting in settings
-        if {family, "vanilla"} <= families and (rate := setting_metric(setting, "tokens_per_second"))
+        if family in families
+        for name in settings
     ]
 
 
@@ -160,6 +172,8 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     ]
     if noisy:
         notes.append(f"Timings that spread by more than {NOISY:.0%} between repeats: {', '.join(noisy)}.")
+    for note in dict.fromkeys(note for row in rows for note in row.benchmark.notes):
+        notes.append(f"Benchmark of {', '.join(row.name for row in rows if note in row.benchmark.notes)}: {note}.")
     if any(environment.dirty for _, environment, _ in environments(rows)):
         notes.append("Some results were made by code with uncommitted changes.")
     notes += [f"Left out of a front: {message}." for front in fronts.values() for message in front.dropped]

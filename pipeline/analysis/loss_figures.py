@@ -26,7 +26,8 @@ def _curves(points: list[Point]) -> Figures:
     figure, sizes = size_panels(drawn)
     for axes, _, members in sizes:
         for point, row in [(each, row) for each in members for row in each.rows if row.name in curves]:
-            line(axes, _learning_curve(curves[row.name]), styles[point.series], point.series, marker="")
+            losses = _learning_curve(curves[row.name])
+            line(axes, losses, styles[point.series], point.series, markersize=3.5, markevery=max(len(losses) // 10, 1))
         axes.set_xlabel("Training tokens")
         count_axis(axes)
     sizes[0][0].set_ylabel("Validation loss (nats a token)")

@@ -91,8 +91,10 @@ GENERATION = (
     ("time_to_first_token", "time to first token (s)", True),
     ("latency_per_token", "latency a token (s)", True),
     ("spread", "timing spread", True),
+    ("roofline_fraction", "fraction of the roofline", False),
     ("batch", "batch", None),
 )
+LINEAR = ("spread", "roofline_fraction")
 
 
 def readable(name: str) -> str:
@@ -105,10 +107,30 @@ def setting_metric(setting: str, field: str) -> Metric:
     label, lower = next((label, lower) for key, label, lower in GENERATION if key == field)
 
     def read(row: Row) -> float | None:
-        measured = row.benchmark.settings.get(setting)
-        return None if measured is None else float(getattr(measured, field))
+        return getattr(row.benchmark.settings.get(setting), field, None)
 
-    return Metric(f"{setting}_{field}", f"{readable(setting)} {label}", read, lower, logarithmic=field != "spread")
+    return Metric(f"{setting}_{field}", f"{readable(setting)} {label}", read, lower, logarithmic=field not in LINEAR)
+
+
+def limit_metric(setting: str) -> Metric:
+    """The tokens/s that the device's measured rates allow in one setting."""
+
+    def read(row: Row) -> float | None:
+        measured = row.benchmark.settings.get(setting)
+        return measured.roofline.tokens_per_second if measured and measured.roofline else None
+
+    return Metric(f"{setting}_limit", f"{readable(setting)} roofline tokens/s", read, lower=False, logarithmic=True)
+
+
+def baseline_metrics(rows: Sequence[Row]) -> list[Metric]:
+    """Tokens/s of each other implementation that was measured, by setting."""
+    names = dict.fromkeys(
+        (setting, baseline.name)
+        for row in rows
+        for setting, measured in row.benchmark.settings.items()
+        for baseline in measured.baselines
+    )
+    return [_baseline_metric(setting, name) for setting, name in names]
 
 
 def settings_of(rows: Sequence[Row]) -> list[str]:
@@ -125,7 +147,19 @@ def task_metrics(rows: Sequence[Row]) -> list[Metric]:
 def all_metrics(rows: Sequence[Row]) -> list[Metric]:
     """Every metric of these rows: quality, tasks, training, then generation by setting."""
     generation = [setting_metric(setting, key) for setting in settings_of(rows) for key, _, _ in GENERATION]
-    return [*QUALITY, *task_metrics(rows), *TRAINING, *generation]
+    limits = [limit_metric(setting) for setting in settings_of(rows)]
+    metrics = [*QUALITY, *task_metrics(rows), *TRAINING, *generation, *limits, *baseline_metrics(rows)]
+    return [metric for metric in metrics if any(metric.value(row) is not None for row in rows)]
+
+
+def _baseline_metric(setting: str, name: str) -> Metric:
+    def read(row: Row) -> float | None:
+        measured = row.benchmark.settings.get(setting)
+        found = (each.tokens_per_second for each in measured.baselines if each.name == name) if measured else iter(())
+        return next(found, None)
+
+    label = f"{readable(setting)} {name} tokens/s"
+    return Metric(f"{setting}_{name}_tokens_per_second", label, read, lower=False, logarithmic=True)
 
 
 def _task_metric(task: str, metric: str) -> Metric:

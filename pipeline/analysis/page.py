@@ -63,6 +63,7 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         optima=_optima(findings),
         refusals=findings.scaling.refusals,
         table=_cells(findings),
+        samples=_samples(findings),
         environments=_environments(findings),
         configuration=_configuration(study),
         data=_data(findings),
@@ -77,8 +78,18 @@ def _equal_quality(quality: Quality) -> TextTable:
         f"{quality.family.capitalize()} transformers, {readable(quality.setting)} generation",
         head,
         rows,
-        matched.remark,
+        _remark(quality),
     )
+
+
+def _remark(quality: Quality) -> str:
+    """Why something is missing, and what the ratio would be with every model at the device's limits."""
+    remark = f"{quality.matched.remark.capitalize()}." if quality.matched.remark else ""
+    best = quality.limits.best
+    if best is None:
+        return remark
+    limit = f"Were every model at its roofline, the ratio at the lowest loss that both reach would be {best.value:.3g}."
+    return f"{remark} {limit}".strip()
 
 
 def _equal_cost(costs: list[Matched]) -> TextTable:
@@ -151,6 +162,15 @@ def _cells(findings: Findings) -> dict[str, Any]:
         rows.append({"name": row.name, "fields": names + numbers})
     head = [name.replace("_", " ") for name in IDENTITY] + [metric.label for metric in metrics]
     return {"head": head, "rows": rows}
+
+
+def _samples(findings: Findings) -> dict[str, list[tuple[str, str]]]:
+    """(cell, continuation) by prompt."""
+    by_prompt: dict[str, list[tuple[str, str]]] = {}
+    for row in findings.rows:
+        for sample in row.evaluate.samples:
+            by_prompt.setdefault(sample.prompt, []).append((row.name, sample.continuation))
+    return by_prompt
 
 
 def _environments(findings: Findings) -> TextTable:

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.analysis import tables
 from pipeline.analysis.figures import draw_all
 from pipeline.analysis.findings import Findings, find, hardware
+from pipeline.analysis.metrics import LOSS, QUALITY, setting_metric, task_metrics
 from pipeline.analysis.page import render
 from pipeline.analysis.speedup import Matched
 from pipeline.analysis.table import Row, load_rows
@@ -34,13 +35,14 @@ def write_report(study: Study, folder: Path) -> Findings:
     write_text(folder / "results.md", tables.results_markdown(rows, hardware(rows)))
     write_text(folder / "curves.csv", tables.curves_csv(rows))
     write_text(folder / "pareto.csv", tables.pareto_csv(rows, findings.fronts))
-    write_json(folder / "report.json", _summary(study, findings))
+    write_json(folder / "report.json", summary(study, findings))
     for row in rows:
-        write_json(folder / "metrics" / f"{row.name}.json", _cell_metrics(rows, row))
+        write_json(folder / "metrics" / f"{row.name}.json", _cell_metrics(findings, row))
     return findings
 
 
-def _summary(study: Study, findings: Findings) -> dict[str, Any]:
+def summary(study: Study, findings: Findings) -> dict[str, Any]:
+    """The numbers of ``report.json``; its lists, which ``dvc metrics`` passes over, name cells and sentences."""
     return {
         "study": study.name,
         "headline": findings.headline,
@@ -69,6 +71,8 @@ def _best(matched: Matched) -> dict[str, float]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _cell_metrics(rows: list[Row], row: Row) -> dict[str, float]:
-    values = {metric.key: metric.value(row) for metric in tables.summary_metrics(rows)}
+def _cell_metrics(findings: Findings, row: Row) -> dict[str, float]:
+    """Few enough for a row of ``dvc metrics show``: quality, and tokens/s in each setting."""
+    rates = [setting_metric(setting, "tokens_per_second") for setting in findings.settings]
+    values = {metric.key: metric.value(row) for metric in (LOSS, QUALITY[-1], *task_metrics(findings.rows), *rates)}
     return {key: value for key, value in values.items() if value is not None}

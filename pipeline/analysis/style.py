@@ -56,24 +56,22 @@ class SeriesStyle:
 
 
 def series_styles(points: list[Point]) -> dict[str, SeriesStyle]:
-    """A style for each series, in their order.
+    """A style for each series, in their order: a colour and a marker of its own, as long as there are enough.
 
-    Where a study varies both, the colour tells the variant and the marker the block length; else both tell the one
-    that varies.
+    Past that the colour tells the variant and the marker the block length.
     """
-    cells = {point.series: point.cell for point in points}
-    ordered = [cells[name] for name in series_of(points)]
-    lengths = list(dict.fromkeys(cell.block_length for cell in ordered if cell.block_length is not None))
-    variants = list(dict.fromkeys(cell.variant for cell in cells.values() if cell.variant is not None))
+    cells = {name: next(point.cell for point in points if point.series == name) for name in series_of(points)}
+    blocks = {name: cell for name, cell in cells.items() if cell.block_length is not None}
+    lengths = list(dict.fromkeys(cell.block_length for cell in blocks.values()))
+    variants = list(dict.fromkeys(cell.variant for cell in blocks.values()))
     styles = {}
-    for name in series_of(points):
-        cell = cells[name]
-        if cell.block_length is None or cell.variant is None:
+    for name, cell in cells.items():
+        if name not in blocks:
             styles[name] = SeriesStyle(VANILLA, "o") if cell.family == "vanilla" else SeriesStyle(PRETRAINED, "*")
             continue
-        length, variant = lengths.index(cell.block_length), variants.index(cell.variant)
-        shade = variant if len(variants) > 1 else length
-        shape = length if len(lengths) > 1 else variant
+        turn = list(blocks).index(name)
+        few = len(blocks) <= len(COLOURS)
+        shade, shape = (turn, turn) if few else (variants.index(cell.variant), lengths.index(cell.block_length))
         styles[name] = SeriesStyle(COLOURS[shade % len(COLOURS)], MARKERS[shape % len(MARKERS)])
     return styles
 

@@ -60,12 +60,13 @@ def load_rows(study: Study) -> list[Row]:
 
 def points(rows: list[Row]) -> list[Point]:
     """The rows joined over seeds, in the order of their first cells."""
-    several_variants = len({row.cell.variant for row in rows if row.cell.variant is not None}) > 1
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
         groups.setdefault(dataclasses.replace(row.cell, seed=0), []).append(row)
+    variants = {(_family(cell), cell.variant) for cell in groups}
+    several = {family for family in FAMILIES if sum(family == other for other, _ in variants) > 1}
     return [
-        Point(_point_name(cell), _family(cell), _series(cell, several_variants), cell.size, tuple(group))
+        Point(_point_name(cell), _family(cell), _series(cell, _family(cell) in several), cell.size, tuple(group))
         for cell, group in groups.items()
     ]
 
@@ -131,8 +132,8 @@ def _point_name(cell: Cell) -> str:
     return cell.name if cell.family == "pretrained" else cell.name.rpartition("-")[0]
 
 
-def _series(cell: Cell, several_variants: bool) -> str:
+def _series(cell: Cell, name_variant: bool) -> str:
     if cell.block_length is None:
         return cell.family
-    variant = f" {cell.variant}" if several_variants else ""
+    variant = f" {cell.variant}" if name_variant else ""
     return f"{_family(cell)} L={cell.block_length}{variant}"

@@ -27,6 +27,8 @@ from pipeline.analysis.table import Row, read_curve
 
 IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed")
 
+SUMMARY = ("tokens_per_second", "roofline_fraction", "bytes_per_sample")
+
 
 def identity(row: Row) -> list[str]:
     """The row's :data:`IDENTITY` columns; what a vanilla cell lacks is empty."""
@@ -38,10 +40,9 @@ def identity(row: Row) -> list[str]:
 def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
     """The columns of the short table: size, loss, task scores; tokens/s and bytes a sample in each setting."""
     settings = settings_of(rows)
-    generation = [
-        setting_metric(name, field) for field in ("tokens_per_second", "bytes_per_sample") for name in settings
-    ]
-    return [PARAMETERS, TRAINING_FLOPS, LOSS, QUALITY[-1], *task_metrics(rows), *generation]
+    generation = [setting_metric(name, field) for field in SUMMARY for name in settings]
+    metrics = [PARAMETERS, TRAINING_FLOPS, LOSS, QUALITY[-1], *task_metrics(rows), *generation]
+    return [metric for metric in metrics if any(metric.value(row) is not None for row in rows)]
 
 
 def results_csv(rows: Sequence[Row]) -> str:

@@ -37,6 +37,7 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         self.tokenizer = tokenizer
         self.end_of_text = end_of_text
         self.max_length: int = scorer.model.config.context_length
+        self._encoded: dict[str, list[int]] = {}
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Adapter:
@@ -67,8 +68,17 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         return self.end_of_text
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(string, add_special_tokens=False).ids
-        return ids
+        found = self._encoded.get(string)
+        return found if found is not None else list(self.tokenizer.encode(string, add_special_tokens=False).ids)
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """lm-eval's own method, after every text that it will encode was encoded, in parallel and once."""
+        texts = {text for request in requests for text in _encoded_texts(*request.args)}
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        self._encoded = {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}
+        results: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
+        self._encoded = {}
+        return results
 
     def _loglikelihood_tokens(self, requests: Sequence[Encoded], **kwargs: Any) -> list[tuple[float, bool]]:
         """Sum of log-probabilities, and whether greedy decoding would give the continuation, in input order."""
@@ -124,6 +134,11 @@ class Adapter(TemplateLM):  # type: ignore[misc]
             end_of_text=self.end_of_text,
         )
         return [_until(self.tokenizer.decode(ids), options.get("until")) for ids in generated]
+
+
+def _encoded_texts(context: str, continuation: str) -> tuple[str, ...]:
+    """What lm-eval encodes for a pair: it moves white space that ends the context to the continuation."""
+    return (context.rstrip(), context + continuation) if context else (continuation,)
 
 
 def _until(text: str, stops: str | list[str] | None) -> str:

@@ -124,7 +124,7 @@ def read_rows(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
     path = path_of(folder, task, split)
     if not path.is_file():
         raise UserError(f"{path}: no such file; task {task} needs it: run `{PREFETCH}` where there is a network")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             row = json.loads(line.decode("utf-8"))

@@ -207,6 +207,8 @@ class Hardware:
     num_nodes: int = 1
     strategy: str = "auto"
     micro_batch_size: int | None = None
+    activation_checkpointing: bool = False
+    compile: bool | None = None
     workers: int | None = None
     log_every: int = 10
     label: str = "auto"

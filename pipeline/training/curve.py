@@ -14,7 +14,11 @@ from pipeline.files import write_text
 
 @dataclass(frozen=True)
 class Row:
-    """What happened since the row before. Losses in nats a target token; ``time`` in ms since 1970; memory in bytes."""
+    """What happened since the row before.
+
+    Losses in nats a target token, ``loss_by_position`` for each position of a block (one for a vanilla model);
+    ``utilization`` is model FLOPs against those of a large matrix product; ``time`` in ms since 1970; memory in bytes.
+    """
 
     step: int
     tokens: int
@@ -23,24 +27,29 @@ class Row:
     gradient_norm: float
     tokens_per_second: float
     validation_loss: float | None
+    utilization: float
     memory: int
     time: int
+    loss_by_position: list[float]
 
 
-FIELDS = [field.name for field in dataclasses.fields(Row)]
+FIELDS = [field.name for field in dataclasses.fields(Row) if field.name != "loss_by_position"]
 
 
 class Curve:
     """The file, opened at a step: rows of later steps, from a run that was cut off, are dropped."""
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, block_length: int) -> None:
         self.path = path
-        kept = [row for row in read_rows(path) if int(row["step"]) <= step]
-        write_text(path, _csv([FIELDS, *([row[name] for name in FIELDS] for row in kept)]))
+        names = FIELDS + [f"loss_{position}" for position in range(1, block_length + 1) if block_length > 1]
+        kept = [row for row in read_rows(path) if int(row["step"]) <= step and list(row) == names]
+        write_text(path, _csv([names, *(row.values() for row in kept)]))
 
     def append(self, row: Row) -> None:
-        values = dataclasses.asdict(row)
-        line = _csv([["" if values[name] is None else _text(values[name]) for name in FIELDS]])
+        values = [getattr(row, name) for name in FIELDS]
+        if len(row.loss_by_position) > 1:
+            values += row.loss_by_position
+        line = _csv([["" if value is None else _text(value) for value in values]])
         with self.path.open("a", encoding="utf-8", newline="") as opened:
             opened.write(line)
 
@@ -51,7 +60,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
     text = path.read_text(encoding="utf-8")
     rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-    return [row for row in rows if row.get("time") and list(row) == FIELDS]
+    return [row for row in rows if None not in row.values()]
 
 
 def _text(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipeline.errors import UserError
-from pipeline.study.schema import Hardware, Pretrain
+from pipeline.study.schema import Hardware
 
 
 def accelerator(hardware: Hardware) -> str:
@@ -29,10 +29,9 @@ def devices(hardware: Hardware, device: str) -> int:
     return torch.cuda.device_count() if device == "cuda" else 1
 
 
-def micro_batch(hardware: Hardware, pretrain: Pretrain, device: str) -> int:
-    """Sequences a forward pass: those asked for, else a whole batch of one process."""
-    own = -(-pretrain.batch_size // (devices(hardware, device) * hardware.num_nodes))
-    return min(hardware.micro_batch_size or own, own)
+def compiles(hardware: Hardware) -> bool:
+    """Whether to use torch.compile: on a CPU it costs more than it gains, and needs a C++ compiler."""
+    return accelerator(hardware) == "cuda" if hardware.compile is None else hardware.compile
 
 
 def workers(hardware: Hardware, device: str) -> int:

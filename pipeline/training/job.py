@@ -28,7 +28,10 @@ RESUME = "resume"
 
 @dataclass(frozen=True)
 class Job:
-    """``pretrain`` are the keys of this cell's size. ``padding``: whether documents are padded to blocks (paper, appendix H); never for a vanilla model."""
+    """``pretrain`` are the keys of this cell's size.
+
+    ``padding``: whether documents are padded to blocks (paper, appendix H); never for a vanilla model.
+    """
 
     study: Study
     cell: Cell

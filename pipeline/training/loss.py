@@ -23,7 +23,9 @@ def vocabulary_loss(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, row
     compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_MD.dtype
     rows = rows or max(CHUNK_BYTES.get(device, 2**24) // (4 * len(weight_VD)), 128)
     differentiate = torch.is_grad_enabled() and (hidden_MD.requires_grad or weight_VD.requires_grad)
-    losses: Tensor = _VocabularyLoss.apply(hidden_MD, weight_VD, targets_M, rows, compute, differentiate)
+    losses: Tensor = _VocabularyLoss.apply(  # type: ignore[no-untyped-call]
+        hidden_MD, weight_VD, targets_M, rows, compute, differentiate
+    )
     return losses
 
 
@@ -61,7 +63,7 @@ class _VocabularyLoss(torch.autograd.Function):
         return losses_M
 
     @staticmethod
-    def backward(ctx: Any, grad_losses_M: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_losses_M: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         factor = grad_losses_M[0]
         return grad_hidden * factor.to(grad_hidden.dtype), (grad_weight * factor).to(ctx.weight_dtype), *[None] * 4

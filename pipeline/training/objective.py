@@ -10,22 +10,27 @@ from pipeline.training.loss import IGNORE, vocabulary_loss
 
 
 class Objective(nn.Module):
-    """Losses of a model's targets: the valid positions from ``model.first`` on."""
+    """Losses of a model's targets: the valid positions from ``model.first`` on.
 
-    def __init__(self, model: LanguageModel) -> None:
+    ``precision`` is ``fp32``, or ``bf16`` for products in bfloat16 with weights, norms, residuals and loss in fp32.
+    """
+
+    def __init__(self, model: LanguageModel, precision: str = "fp32") -> None:
         super().__init__()
         self.model = model
+        self.precision = precision
 
     def forward(self, tokens: Tensor, valid: Tensor | None, padded_blocks: bool = False) -> Tensor:
         """Loss in nats, fp32 [B, T - first], 0 at padding; only its sum, times any factor, may be differentiated.
 
         ``tokens`` and ``valid`` are [B, T]; ``padded_blocks`` as :meth:`LanguageModel.forward` has it.
         """
-        hidden = self.model.hidden(tokens, valid, padded_blocks=padded_blocks)
         targets = tokens[:, self.model.first :]
         if valid is not None:
             targets = targets.masked_fill(~valid[:, self.model.first :], IGNORE)
-        losses = vocabulary_loss(hidden.flatten(0, 1), self.model.head_weight, targets.flatten())
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            hidden = self.model.hidden(tokens, valid, padded_blocks=padded_blocks)
+            losses = vocabulary_loss(hidden.flatten(0, 1), self.model.head_weight, targets.flatten())
         return losses.view_as(targets)
 
 

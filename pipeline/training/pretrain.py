@@ -11,7 +11,6 @@ import torch
 from pipeline import paths
 from pipeline.environment import describe, device_name
 from pipeline.models import build, checkpoint, costs
-
 from pipeline.results import PretrainResult
 from pipeline.study import Cell, Study
 from pipeline.training.curve import Row

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
-from synthetic import study_file, write_results
+from synthetic import HOSTILE, study_file, write_results
 
+from pipeline.analysis import write_report
 from pipeline.analysis.table import Row, load_rows
-from pipeline.study import Study
+from pipeline.paths import result
+from pipeline.results import EvaluateResult, read_result, write_result
+from pipeline.study import Study, cells
 
 
 @pytest.fixture
@@ -23,3 +27,21 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 @pytest.fixture
 def rows(study: Study) -> list[Row]:
     return load_rows(study)
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report folder of a study with every family, whose results hold markup."""
+    folder = tmp_path_factory.mktemp("hostile")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        study = study_file(folder, {"s": (4, 64), "m": (4, 128)}, [2, 4], others=True)
+        write_results(study)
+        for cell in cells(study):
+            path = result("evaluate", cell.name)
+            record = read_result(path, EvaluateResult, "evaluate")
+            tasks = [dataclasses.replace(task, task=HOSTILE) for task in record.tasks]
+            environment = dataclasses.replace(record.environment, device=HOSTILE)
+            write_result(path, dataclasses.replace(record, tasks=tasks, environment=environment))
+        write_report(study, folder / "report")
+    return folder / "report"

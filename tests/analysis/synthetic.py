@@ -12,6 +12,7 @@ import yaml
 from pipeline.files import write_text
 from pipeline.paths import checkpoint, result
 from pipeline.results import (
+    Baseline,
     BatchMeasurement,
     BenchmarkResult,
     CellIdentity,
@@ -20,6 +21,7 @@ from pipeline.results import (
     NeedleScore,
     PositionLosses,
     PretrainResult,
+    Roofline,
     Sample,
     SettingResult,
     TaskScore,
@@ -29,6 +31,7 @@ from pipeline.study import Cell, Study, cells, load_study
 from pipeline.study.schema import Size
 
 ENVIRONMENT = Environment("Test CPU", 2, "fp32", "2.13.0", "3.11.0", "0" * 40, False)
+HOSTILE = "</script><script>alert('x')</script><b>"
 SETTINGS = {"prefill_heavy": (448, 32), "decode_heavy": (32, 448)}
 
 
@@ -165,7 +168,7 @@ def evaluate_result(study: Study, cell: Cell) -> EvaluateResult:
             for depth in (0, 25, 50, 75, 100)
             if study.evaluate.needle
         ],
-        samples=[Sample("The <state> of", " the & union")],
+        samples=[Sample("The <state> of", f" {HOSTILE} and union")],
         documents_hash="d" * 16,
         tokenizer_hash="e" * 16,
         lm_eval="0.4.13",
@@ -216,6 +219,9 @@ def _setting(study: Study, cell: Cell, name: str) -> SettingResult:
         bytes_per_sample=sample * 1.2,
         kv_bytes_per_sample=sample,
         measurements=measurements,
+        roofline=Roofline(1.6 * peak, 1.9 * peak, "memory", 0.3),
+        roofline_fraction=best.tokens_per_second / (1.6 * peak),
+        baselines=[Baseline("transformers", 16, 0.3 * peak, 0.05)] if cell.family == "vanilla" else [],
     )
 
 

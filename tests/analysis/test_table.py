@@ -13,6 +13,7 @@ from synthetic import study_file, write_results
 from pipeline.analysis import tables
 from pipeline.analysis.findings import find
 from pipeline.analysis.metrics import LOSS, all_metrics
+from pipeline.analysis.style import series_styles
 from pipeline.analysis.table import Row, load_rows, points, read_curve, series_of
 from pipeline.errors import UserError
 from pipeline.paths import checkpoint, result
@@ -75,14 +76,15 @@ def test_results_csv_holds_every_metric_of_every_cell(rows: list[Row]) -> None:
     assert [record["cell"] for record in records] == [row.name for row in rows]
     for row, record in zip(rows, records, strict=True):
         for metric in all_metrics(rows):
-            assert float(record[metric.key]) == metric.read(row)
+            value = metric.value(row)
+            assert record[metric.key] == ("" if value is None else str(value))
     assert records[0]["block_length"] == ""
 
 
 def test_a_number_that_is_not_finite_leaves_its_column_empty(rows: list[Row]) -> None:
     bad = dataclasses.replace(rows[0].evaluate, word_perplexity=float("inf"))
-    record = next(csv.DictReader(io.StringIO(tables.results_csv([dataclasses.replace(rows[0], evaluate=bad)]))))
-    assert record["word_perplexity"] == ""
+    text = tables.results_csv([dataclasses.replace(rows[0], evaluate=bad), rows[1]])
+    assert [record["word_perplexity"] == "" for record in csv.DictReader(io.StringIO(text))] == [True, False]
 
 
 def test_markdown_has_a_row_a_cell_and_names_the_hardware(rows: list[Row]) -> None:
@@ -113,3 +115,16 @@ def test_a_damaged_curve_is_named(study: Study) -> None:
     (checkpoint("vanilla-s-0") / "curve.csv").write_text("step,tokens\n1,abc\n")
     with pytest.raises(UserError, match=r"vanilla-s-0/curve.csv: not a training curve"):
         read_curve("vanilla-s-0")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "variants"), [([2, 4, 8], ["base"]), ([1, 2, 4, 8, 16, 32], ["wide", "deep", "flat"])]
+)
+def test_no_two_series_look_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lengths: list[int], variants: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = study_file(tmp_path, {"s": (4, 64)}, lengths, variants=variants, others=True)
+    write_results(study)
+    styles = series_styles(points(load_rows(study)))
+    assert len(set(styles.values())) == len(styles) == 2 + len(lengths) * len(variants) + 1

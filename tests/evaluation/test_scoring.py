@@ -13,7 +13,6 @@ from pipeline.evaluation.scoring import Request, Scorer
 from pipeline.models import LanguageModel
 from tests.evaluation.conftest import VOCABULARY
 
-BLOCK_LENGTHS = (None, 1, 2, 4)
 Make = Callable[..., LanguageModel]
 
 
@@ -35,9 +34,13 @@ def random_tokens(length: int, seed: int = 0) -> list[int]:
     return np.random.default_rng(seed).integers(2, 258, length).tolist()
 
 
-@pytest.mark.parametrize("block_length", BLOCK_LENGTHS)
-def test_every_context_length_modulo_the_block_matches_forward_passes(make: Make, block_length: int | None) -> None:
-    model = make(block_length)
+@pytest.mark.parametrize(
+    ("block_length", "embedder"), [(None, "lookup"), (1, "lookup"), (2, "lookup"), (4, "lookup"), (4, "roberta")]
+)
+def test_every_context_length_modulo_the_block_matches_forward_passes(
+    make: Make, block_length: int | None, embedder: str
+) -> None:
+    model = make(block_length, embedder)
     requests = [Request(random_tokens(length, length), first) for length in range(2, 11) for first in (1, length - 1)]
     for request, result in zip(requests, Scorer(model)(requests), strict=True):
         values, greedy = obvious(model, list(request.tokens), request.first)

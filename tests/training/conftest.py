@@ -37,7 +37,22 @@ benchmark:
     short: {prompt: 8, new_tokens: 8}
 hardware: {accelerator: cpu, log_every: 2}
 """
-WORDS = "the state of union is strong and our people work for peace with every nation on earth".split()
+WORDS = [
+    "the",
+    "state",
+    "of",
+    "union",
+    "is",
+    "strong",
+    "and",
+    "our",
+    "people",
+    "work",
+    "for",
+    "peace",
+    "with",
+    "nation",
+]
 
 
 @pytest.fixture(scope="session")

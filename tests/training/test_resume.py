@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -22,53 +18,11 @@ from torch import Tensor
 from pipeline import paths
 from pipeline.study import Study, find_cell, load_study
 from pipeline.training import pretrain
-from pipeline.training.curve import Row, read_rows
+from pipeline.training.curve import read_rows
 from pipeline.training.job import Job
+from tests.training.processes import ROOT, Training
 
-ROOT = Path(__file__).parents[2]
 BLOCK, VANILLA = "block-s-4-base-0", "vanilla-s-0"
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pipeline.training.lightning.trainer"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fork_server() -> None:
-    """Started where the package can be imported, so that it does so once for all processes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        forkserver.ensure_running()
-
-
-class Training:
-    """A training process that tells the step of each row, and then waits ``pause`` seconds."""
-
-    def __init__(self, name: str, pause: float) -> None:
-        self.rows, theirs = PROCESSES.Pipe(duplex=False)
-        self.process: BaseProcess = PROCESSES.Process(target=train, args=(Path.cwd(), name, pause, theirs))
-        self.process.start()
-        theirs.close()
-
-    def wait_for_step(self, step: int) -> None:
-        while self.rows.recv() < step:
-            pass
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.join()
-        assert self.process.exitcode == -signal.SIGKILL
-
-
-def train(folder: Path, name: str, pause: float, rows: Connection) -> None:
-    os.chdir(folder)
-    torch.set_num_threads(1)
-
-    def tell(row: Row) -> None:
-        rows.send(row.step)
-        time.sleep(pause)
-
-    study = load_study()
-    pretrain(study, find_cell(study, name), tell)
 
 
 def finish(study: Study, name: str) -> dict[str, Tensor]:
@@ -116,11 +70,14 @@ def resume_step(study: Study, name: str) -> int:
 def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
     tiny.pretrain.checkpoint_every = 1000
     expected = uninterrupted(tiny, VANILLA)
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000"))
+    Path("params.yaml").write_text(
+        Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")
+    )
     main = (
         "import sys, time; from pipeline.command import command; from pipeline.training import pretrain;"
         "from pipeline.study import find_cell, load_study; study = load_study();"
-        f"command(pretrain)(study, find_cell(study, {VANILLA!r}), lambda row: (print(row.step, flush=True), time.sleep(0.1)))"
+        "tell = lambda row: (print(row.step, flush=True), time.sleep(0.1));"
+        f"command(pretrain)(study, find_cell(study, {VANILLA!r}), tell)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -131,14 +88,18 @@ def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines() == [f"{VANILLA} stopped at step {resume_step(tiny, VANILLA)} of 20; run it again to go on"]
+    assert errors.splitlines() == [
+        f"{VANILLA} stopped at step {resume_step(tiny, VANILLA)} of 20; run it again to go on"
+    ]
     assert_equal(finish(tiny, VANILLA), expected)
 
 
 def test_sigterm_saves_the_state_too(tiny: Study) -> None:
     tiny.pretrain.checkpoint_every = 1000
     expected = uninterrupted(tiny, VANILLA)
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000"))
+    Path("params.yaml").write_text(
+        Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")
+    )
     training = Training(VANILLA, pause=0.1)
     training.wait_for_step(6)
     training.process.terminate()
@@ -174,7 +135,7 @@ def test_twenty_kills_at_random_moments(tiny: Study) -> None:
     """Also while a checkpoint is being written: one is written at every step."""
     draw = random.Random(0)
     text = Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1")
-    Path("params.yaml").write_text(text.replace("tokens: 5120", "tokens: 102400"))
+    Path("params.yaml").write_text(text.replace("tokens: 5120", "tokens: 20480"))
     study = load_study()
     expected = uninterrupted(study, BLOCK)
     for _ in range(20):

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed import all_reduce
+from torch.distributed.tensor import DTensor
 
-from pipeline.study.schema import Pretrain
+from pipeline.study.schema import Hardware, Pretrain
+from pipeline.training.fitting import largest_micro_batch
+from pipeline.training.hardware import compiles
+from pipeline.training.meter import Meter
 from pipeline.training.objective import Objective
 from pipeline.training.optimizer import adamw
 from pipeline.training.schedule import Schedule
+from pipeline.training.wrapping import compile_layers, compile_whole, recompute_activations, shard
 
 TrainingBatch = tuple[Tensor, Tensor | None]
-
-
-class Meter:
-    """Sums since the last reading, kept on the device: only :meth:`read` waits for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)
-        self.targets = torch.zeros((), dtype=torch.float64, device=device)
-        self.norm = torch.zeros((), device=device)
-
-    def read(self) -> tuple[float, int, float]:
-        """Summed loss, targets, and the last step's gradient norm; the sums begin anew."""
-        loss, targets, norm = torch.stack([self.loss, self.targets, self.norm.double()]).tolist()
-        self.loss.zero_()
-        self.targets.zero_()
-        return loss, int(targets), norm
 
 
 class PretrainingModule(LightningModule):
@@ -40,70 +30,89 @@ class PretrainingModule(LightningModule):
     targets of the whole batch, however they are spread.
     """
 
-    def __init__(self, objective: Objective, pretrain: Pretrain, schedule: Schedule, micro_batch: int) -> None:
+    def __init__(self, objective: Objective, pretrain: Pretrain, hardware: Hardware, schedule: Schedule) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.objective = objective
         self.pretrain = pretrain
+        self.hardware = hardware
         self.schedule = schedule
-        self.micro_batch = micro_batch
+        self.micro_batch = hardware.micro_batch_size
+        self._configured = False
+
+    def configure_model(self) -> None:
+        """Apply the study's ``hardware`` keys to the layers; a device mesh is there where the strategy is fsdp."""
+        if self._configured:
+            return
+        self._configured = True
+        mesh = self.device_mesh
+        if self.hardware.activation_checkpointing:
+            recompute_activations(self.objective)
+        if compiles(self.hardware):
+            compile_whole(self.objective) if mesh is None else compile_layers(self.objective)
+        if mesh is not None:
+            shard(self.objective, mesh["data_parallel"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return adamw(self.objective, self.pretrain)
 
     def on_fit_start(self) -> None:
-        self.meter = Meter(self.device)
+        self.meter = Meter(self.objective.model.first, self.device)
 
     def on_train_end(self) -> None:
         state: dict[str, Tensor] = self.trainer.strategy.lightning_module_state_dict()
         self.final_state = {name: weight.detach().cpu() for name, weight in state.items()}
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
-        targets = self._targets(batch)
-        loss = self._backward(batch, targets)
+        self._backward(batch, self.rows_at_once(batch))
         norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.pretrain.gradient_clip)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         self._step()
-        self.meter.loss += loss
-        self.meter.targets += targets
-        self.meter.norm = norm
+        self.meter.gradient_norm = norm
 
     def _targets(self, batch: TrainingBatch) -> Tensor:
         """Targets of the batch in all processes."""
         tokens, valid = batch
         first = self.objective.model.first
         if valid is None:
-            targets = torch.tensor(tokens[:, first:].numel(), device=self.device)
+            targets = torch.full((), tokens[:, first:].numel(), device=self.device)
         else:
             targets = valid[:, first:].sum()
         if self.trainer.world_size > 1:
             all_reduce(targets)
         return targets
 
-    def _backward(self, batch: TrainingBatch, targets: Tensor) -> Tensor:
-        """Gradients of all micro-batches; returns the summed loss of all processes."""
+    def rows_at_once(self, batch: TrainingBatch) -> int:
+        """The micro-batch: given, or on a GPU searched for at the first step, or the whole batch."""
+        if self.micro_batch is None:
+            self.micro_batch = len(batch[0])
+            if self.device.type == "cuda" and self.device_mesh is None:
+                with self._synchronized(last=False):
+                    fits = largest_micro_batch(self.objective, *batch)
+                self.micro_batch = int(
+                    self.trainer.strategy.reduce(torch.tensor(fits, device=self.device), reduce_op="min")
+                )
+        return self.micro_batch
+
+    def _backward(self, batch: TrainingBatch, micro_batch: int) -> None:
+        """Gradients of all micro-batches."""
         tokens, valid = batch
         # Strategies average gradients over processes, so the sum over processes needs this factor.
-        scale = self.trainer.world_size / targets
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        starts = range(0, len(tokens), self.micro_batch)
+        scale = self.trainer.world_size / self._targets(batch)
+        starts = range(0, len(tokens), micro_batch)
         for start in starts:
-            rows = slice(start, start + self.micro_batch)
-            loss = self.objective(tokens[rows], None if valid is None else valid[rows]).sum()
-            if start == starts[-1]:
-                self.manual_backward(loss * scale)
-            else:
-                with self._without_sync():
-                    self.manual_backward(loss * scale)
-            total += loss.detach()
-        if self.trainer.world_size > 1:
-            all_reduce(total)
-        return total
+            rows = slice(start, start + micro_batch)
+            own = None if valid is None else valid[rows]
+            losses = self.objective(tokens[rows], own)
+            with self._synchronized(last=start == starts[-1]):
+                self.manual_backward(losses.sum() * scale)
+            self.meter.add(losses, None if own is None else own[:, self.objective.model.first :])
 
-    def _without_sync(self) -> Any:
-        from contextlib import nullcontext
-
+    def _synchronized(self, last: bool) -> AbstractContextManager[None]:
+        """Only a batch's last micro-batch lets processes exchange gradients."""
         strategy: Any = self.trainer.strategy
-        return strategy.block_backward_sync() if hasattr(strategy, "block_backward_sync") else nullcontext()
+        return nullcontext() if last or self.trainer.world_size == 1 else strategy.block_backward_sync()
 
     def _step(self) -> None:
         optimizer: Any = self.optimizers()

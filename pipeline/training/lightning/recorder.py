@@ -10,14 +10,16 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.distributed import all_reduce
 
+from pipeline.models.costs import training_flops_per_token
 from pipeline.training.curve import Curve, Row
 from pipeline.training.job import Job
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
 from pipeline.training.memory import peak_memory
+from pipeline.training.meter import Reading
 from pipeline.training.objective import validation_sums
 from pipeline.training.progress import Progress
-
+from pipeline.training.utilization import matmul_rate
 
 STATE = ("step", "train_loss", "validation_loss", "seconds", "target_tokens")
 
@@ -41,6 +43,7 @@ class Recorder(Callback):
         self._facts = ""
         self._progress = Progress(job.cell.name, job.schedule.steps)
         self._clock = 0.0
+        self._flops_per_token = training_flops_per_token(job.config)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in STATE}
@@ -52,9 +55,13 @@ class Recorder(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, PretrainingData)
+        objective = pl_module.objective
+        self._peak = matmul_rate(pl_module.device, objective.precision) * trainer.world_size
         self._windows: Tensor = data.validation_windows().to(pl_module.device)
         assert self.step == trainer.global_step
-        self._curve = Curve(self.job.folder / "curve.csv", self.step) if trainer.is_global_zero else None
+        self._curve = (
+            Curve(self.job.folder / "curve.csv", self.step, self.job.config.first) if trainer.is_global_zero else None
+        )
         self.resume_clock()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
@@ -79,32 +86,33 @@ class Recorder(Callback):
         assert isinstance(module, PretrainingModule)
         if step == self.step:
             return
-        loss, targets, norm = module.meter.read()
+        reading = module.meter.read()
         elapsed = time.perf_counter() - self._clock
-        mean = loss / max(targets, 1)
-        if not (math.isfinite(mean) and math.isfinite(norm) and mean < 2 * math.log(self.job.config.vocabulary)):
+        if not reading.finite or reading.loss > 2 * math.log(self.job.config.vocabulary):
             self.diverged = trainer.should_stop = True
             return
         self.seconds += elapsed
-        self.target_tokens += targets
+        self.target_tokens += reading.targets
         if validate:
             self.validation_loss = self._validate(module)
-        self._record(self._row(step, mean, norm, elapsed, self.validation_loss if validate else None))
+        self._record(self._row(step, reading, elapsed, self.validation_loss if validate else None))
         self.resume_clock()
 
-    def _row(self, step: int, loss: float, norm: float, elapsed: float, validation_loss: float | None) -> Row:
+    def _row(self, step: int, reading: Reading, elapsed: float, validation_loss: float | None) -> Row:
         tokens_per_step = self.job.pretrain.batch_size * self.job.pretrain.context_length
         speed = (step - self.step) * tokens_per_step / elapsed
         return Row(
             step=step,
             tokens=step * tokens_per_step,
-            train_loss=loss,
+            train_loss=reading.loss,
             learning_rate=self.schedule.rate(step),
-            gradient_norm=norm,
+            gradient_norm=reading.gradient_norm,
             tokens_per_second=speed,
             validation_loss=validation_loss,
+            utilization=speed * self._flops_per_token / self._peak,
             memory=peak_memory(),
             time=time.time_ns() // 1_000_000,
+            loss_by_position=reading.by_position,
         )
 
     def _record(self, row: Row) -> None:
@@ -118,8 +126,7 @@ class Recorder(Callback):
 
     def _validate(self, module: PretrainingModule) -> float:
         module.eval()
-        with module.trainer.precision_plugin.forward_context():
-            sums = validation_sums(module.objective, self._windows, module.micro_batch)
+        sums = validation_sums(module.objective, self._windows, module.micro_batch or 1)
         module.train()
         if module.trainer.world_size > 1:
             all_reduce(sums)

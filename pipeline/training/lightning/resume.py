@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.fabric.utilities.apply_func import apply_to_collection
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -28,7 +27,7 @@ class ResumeIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         self.wait()
-        state = apply_to_collection(checkpoint, Tensor, _on_host) | {"fingerprint": self.fingerprint}
+        state = _on_host(checkpoint) | {"fingerprint": self.fingerprint}
         self._pending = self._writer.submit(_write, state, Path(path))
 
     def wait(self) -> None:
@@ -88,8 +87,13 @@ def read_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
     return state if state.get("fingerprint") == fingerprint else None
 
 
-def _on_host(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True)
+def _on_host(value: Any) -> Any:
+    """A copy of nested dictionaries and lists whose tensors lie on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _on_host(item) for key, item in value.items()}
+    return [_on_host(item) for item in value] if isinstance(value, list) else value
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

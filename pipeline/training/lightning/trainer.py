@@ -6,12 +6,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from pipeline.training.hardware import accelerator, devices, micro_batch, precision
+from pipeline.training.fitting import out_of_memory
+from pipeline.training.hardware import accelerator, devices, precision
 from pipeline.training.job import Job, Outcome
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
@@ -22,27 +25,20 @@ from pipeline.training.start import initial_model
 from pipeline.training.stopping import Stopped, StopRequest
 
 PREFIX = "objective.model."
-LIGHTNING_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def fit(job: Job) -> Outcome:
     """Train, or go on where an earlier run stopped. Raises :class:`Stopped` when a signal asked to stop."""
     study, device = job.study, accelerator(job.study.hardware)
     model = initial_model(job)
-    module = PretrainingModule(
-        Objective(model), job.pretrain, job.schedule, micro_batch(study.hardware, job.pretrain, device)
-    )
+    arithmetic = precision(job.pretrain.precision, device)
+    module = PretrainingModule(Objective(model, arithmetic), job.pretrain, study.hardware, job.schedule)
     stop, recorder = StopRequest(), Recorder(job)
     resume = Resume(job.resume_path, job.pretrain.checkpoint_every, recorder, stop)
     resuming = read_state(job.resume_path, job.fingerprint) is not None
     with _quiet(), stop.restored():
         trainer = _trainer(job, device, [recorder, resume])
-        trainer.fit(
-            module,
-            datamodule=PretrainingData(job),
-            ckpt_path=job.resume_path if resuming else None,
-            weights_only=True,
-        )
+        _fit(trainer, module, PretrainingData(job), job.resume_path if resuming else None)
     if resume.stopped_at is not None:
         raise Stopped(
             f"{job.cell.name} stopped at step {resume.stopped_at} of {job.schedule.steps}; run it again to go on"
@@ -56,24 +52,27 @@ def fit(job: Job) -> Outcome:
         validation_loss=recorder.validation_loss,
         seconds=recorder.seconds,
         device=device,
-        precision=precision(job.pretrain.precision, device),
+        precision=arithmetic,
         diverged=recorder.diverged,
         main=trainer.is_global_zero,
     )
 
 
+def _fit(trainer: Trainer, module: PretrainingModule, data: PretrainingData, state: Path | None) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise out_of_memory(module.micro_batch or 1) from None
+
+
 def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
     hardware = job.study.hardware
     processes = devices(hardware, device) * hardware.num_nodes
-    strategy = (
-        hardware.strategy if processes > 1 and hardware.strategy != "auto" else "ddp" if processes > 1 else "auto"
-    )
     return Trainer(
         accelerator=device,
         devices=devices(hardware, device),
         num_nodes=hardware.num_nodes,
-        strategy=strategy,
-        precision=LIGHTNING_PRECISION[precision(job.pretrain.precision, device)],
+        strategy=_strategy(hardware.strategy, processes),
         max_steps=job.schedule.steps,
         callbacks=callbacks,
         plugins=[ResumeIO(job.fingerprint)],
@@ -84,6 +83,17 @@ def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _strategy(wanted: str, processes: int) -> Any:
+    """One process needs none; several share gradients (ddp), or parameters and optimizer state as well (fsdp)."""
+    if processes == 1:
+        return "auto"
+    if wanted == "fsdp":
+        from lightning.pytorch.strategies import ModelParallelStrategy
+
+        return ModelParallelStrategy(processes, 1, save_distributed_checkpoint=False)
+    return "ddp" if wanted == "auto" else wanted
 
 
 def _last_good(job: Job) -> dict[str, Tensor]:

@@ -1,0 +1,67 @@
+"""Training processes that tests start and kill: forked from a server that has imported everything once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.study import find_cell, load_study
+from pipeline.training import pretrain
+from pipeline.training.curve import Row
+
+ROOT = Path(__file__).parents[2]
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["pipeline.training.lightning.trainer"])
+
+
+class Training:
+    """A process that trains the cell of the working directory's study, as params.yaml there has it.
+
+    It tells the step of each row and then waits ``pause`` seconds; ``environment`` joins its environment.
+    """
+
+    def __init__(self, name: str, pause: float = 0, environment: dict[str, str] | None = None) -> None:
+        _start_server()
+        self.rows, theirs = PROCESSES.Pipe(duplex=False)
+        arguments = (Path.cwd(), name, pause, theirs, environment or {})
+        self.process: BaseProcess = PROCESSES.Process(target=_train, args=arguments)
+        self.process.start()
+        theirs.close()
+
+    def wait_for_step(self, step: int) -> None:
+        while self.rows.recv() < step:
+            pass
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        assert self.process.exitcode == -signal.SIGKILL
+
+
+def _start_server() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+
+
+def _train(folder: Path, name: str, pause: float, rows: Connection, environment: dict[str, str]) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+
+    def tell(row: Row) -> None:
+        rows.send(row.step)
+        time.sleep(pause)
+
+    study = load_study()
+    pretrain(study, find_cell(study, name), tell)

@@ -1,0 +1,81 @@
+"""Two processes on a CPU, as torchrun starts them, against one."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline import paths
+from pipeline.study import Study, find_cell
+from pipeline.training import pretrain
+from pipeline.training.curve import read_rows
+from tests.training.processes import Training
+
+CELL = "block-s-4-base-0"
+
+
+def free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+def start_two(pause: float = 0) -> list[Training]:
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "TORCHELASTIC_RUN_ID": "test",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+    }
+    ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    return [Training(CELL, pause, environment) for environment in ranks]
+
+
+def use(strategy: str) -> None:
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(
+        text.replace("accelerator: cpu", f"accelerator: cpu, devices: 2, strategy: {strategy}, micro_batch_size: 2")
+    )
+
+
+def losses() -> list[float]:
+    rows = read_rows(paths.checkpoint(CELL) / "curve.csv")
+    return [float(row[key]) for row in rows for key in ("train_loss", "validation_loss") if row[key]]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_as_one_does(tiny: Study, strategy: str) -> None:
+    pretrain(tiny, find_cell(tiny, CELL))
+    expected = losses()
+    weights = load_file(paths.checkpoint(CELL) / "model.safetensors")
+    paths.checkpoint(CELL).rename("aside")
+    use(strategy)
+    for training in start_two():
+        training.process.join(120)
+        assert training.process.exitcode == 0
+    assert len(expected) == 12
+    assert losses() == pytest.approx(expected, abs=1e-5)
+    for name, weight in load_file(paths.checkpoint(CELL) / "model.safetensors").items():
+        torch.testing.assert_close(weight, weights[name], atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_killed_processes_go_on(tiny: Study, strategy: str) -> None:
+    use(strategy)
+    for training in start_two():
+        training.process.join(120)
+    expected = losses()
+    paths.checkpoint(CELL).rename("aside")
+    both = start_two(pause=0.1)
+    both[0].wait_for_step(10)
+    for training in both:
+        training.kill()
+    for training in start_two():
+        training.process.join(120)
+    assert losses() == expected

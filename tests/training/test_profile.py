@@ -1,0 +1,24 @@
+"""The profiler's report."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from pipeline.study import Study
+from pipeline.training import profile
+
+
+def test_every_phase_and_the_costliest_operations_are_listed(
+    tiny: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["profile", "block-s-4-base-0", "--steps", "1", "--rows", "40"])
+    profile.main()
+    shown = capsys.readouterr().out
+    times = [float(re.search(rf"{phase} +([\d.]+) ms", shown)[1]) for phase in profile.PHASES]  # type: ignore[index]
+    total = float(re.search(r"([\d.]+) ms a step", shown)[1])  # type: ignore[index]
+    assert sum(times) == pytest.approx(total, abs=0.05)
+    assert min(times) > 0
+    assert "aten::mm" in shown

@@ -1,0 +1,122 @@
+"""Training against a slow and obvious loop, and the options that must not change it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pipeline import paths
+from pipeline.data import Batches, PackedStream, TokenCorpus
+from pipeline.errors import UserError
+from pipeline.models import build, initialise
+from pipeline.study import Study, find_cell
+from pipeline.training import pretrain
+from pipeline.training.curve import read_rows
+from pipeline.training.fitting import out_of_memory
+from pipeline.training.job import Job
+from pipeline.training.objective import Objective, validation_sums
+from pipeline.training.wrapping import recompute_activations
+
+CELLS = ("vanilla-s-0", "block-s-4-base-0")
+
+
+def curve(study: Study, name: str) -> list[float]:
+    study.hardware.log_every = 1
+    pretrain(study, find_cell(study, name))
+    return [float(row["train_loss"]) for row in read_rows(paths.checkpoint(name) / "curve.csv")]
+
+
+def plain_losses(job: Job, steps: int) -> list[float]:
+    """All logits at once, no cleverness."""
+    model = build(job.config)
+    initialise(model, job.cell.seed)
+    stream = PackedStream(
+        TokenCorpus.open(paths.TOKENS, "train"),
+        job.pretrain.context_length,
+        job.config.first if job.padding else None,
+        job.manifest.end_of_text,
+        job.cell.seed,
+    )
+    batches = Batches(stream, job.pretrain.batch_size, job.cell.seed)
+    decays = [p for n, p in model.named_parameters() if p.ndim == 2 and "embedding" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embedding" in n]
+    optimizer = torch.optim.AdamW(
+        [{"params": decays, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95)
+    )
+    losses = []
+    for k in range(steps):
+        batch = batches.batch(k)
+        tokens, valid = torch.from_numpy(batch.tokens), torch.from_numpy(batch.valid)
+        logits = model(tokens, valid)
+        targets = tokens[:, model.first :].masked_fill(~valid[:, model.first :], -100)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.grad *= min(1.0, 1.0 / float(norm))
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * (k + 1) / 4 if k < 4 else 0.01 * (0.55 + 0.45 * math.cos(math.pi * (k - 3) / 16))
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_training_equals_the_obvious_loop(tiny: Study, name: str) -> None:
+    expected = plain_losses(Job.of(tiny, find_cell(tiny, name)), steps=12)
+    assert curve(tiny, name)[:12] == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_recomputed_activations_change_nothing(tiny: Study, name: str) -> None:
+    tokens = torch.randint(300, (2, 32), generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for recompute in (False, True):
+        objective = Objective(build(Job.of(tiny, find_cell(tiny, name)).config))
+        if recompute:
+            recompute_activations(objective)
+        objective(tokens, None).sum().backward()
+        gradients.append([parameter.grad for parameter in objective.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1], atol=0, rtol=0)
+
+
+def test_losses_by_position_average_to_the_loss(tiny: Study) -> None:
+    curve(tiny, "block-s-4-base-0")
+    for row in read_rows(paths.checkpoint("block-s-4-base-0") / "curve.csv"):
+        by_position = [float(row[f"loss_{position}"]) for position in range(1, 5)]
+        assert sum(by_position) / 4 == pytest.approx(float(row["train_loss"]), abs=0.02)
+
+
+def test_both_families_validate_on_the_same_targets(tiny: Study) -> None:
+    windows = torch.randint(300, (5, 32), generator=torch.Generator().manual_seed(0))
+    unfilled = torch.cat([windows, torch.full((1, 32), -1)])
+    for name in CELLS:
+        model = build(Job.of(tiny, find_cell(tiny, name)).config)
+        objective = Objective(model)
+        loss, targets = validation_sums(objective, unfilled, 2).tolist()
+        assert targets == 5 * 31
+        pads = model.first - 1
+        tokens = F.pad(windows, (pads, 0))
+        valid = F.pad(torch.ones_like(windows, dtype=torch.bool), (pads, 0))
+        plain = F.cross_entropy(model(tokens, valid).flatten(0, 1), windows[:, 1:].flatten(), reduction="sum")
+        assert loss == pytest.approx(plain.item(), rel=1e-5)
+
+
+def test_out_of_memory_names_the_keys_that_help() -> None:
+    assert isinstance(out_of_memory(8), UserError)
+    for key in ("hardware.micro_batch_size below 8", "hardware.activation_checkpointing", "hardware.strategy: fsdp"):
+        assert key in str(out_of_memory(8))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CELLS)
+def test_compiled_bf16_on_a_gpu_follows_fp32_on_a_cpu(tiny: Study, name: str) -> None:
+    expected = curve(tiny, name)
+    paths.checkpoint(name).rename("aside")
+    tiny.hardware.accelerator = "gpu"
+    assert curve(tiny, name) == pytest.approx(expected, abs=0.05)
