@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.generation import Session
+from pipeline.generation import Sampling, Session, generate
 from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.decoders import CausalStack
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
+from pipeline.generation.session import CAPTURE_STEPS
 from pipeline.models import build
 from pipeline.models.config import (
     BlockConfig,
@@ -141,10 +142,28 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
     ],
     ids=["vanilla", "block"],
 )
-def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, triton: TorchOps) -> None:
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0, seed=3), Sampling(1.0, top_k=20, top_p=0.9)])
+def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, sampling: Sampling, triton: TorchOps) -> None:
+    """Enough steps that they are captured as a graph on a CUDA device."""
+    count = (CAPTURE_STEPS + 2) * config.first
     model = build(config).to(DEVICE).eval()
+    with torch.no_grad():
+        model.head_weight.mul_(30)
     prompts = [torch.randint(97, (length,)).tolist() for length in (1, 5, 9, 6)]
-    session = Session(model, 4, 9, 9, ops=triton)
-    expected = Session(model, 4, 9, 9, ops=TorchOps()).run(prompts)
+    session = Session(model, 4, 9, count, sampling, ops=triton)
+    expected = Session(model, 4, 9, count, sampling, ops=TorchOps()).run(prompts)
     assert torch.equal(session.run(prompts), expected)
     assert torch.equal(session.run(prompts), expected)
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+def test_streaming_and_end_of_text_on_the_device() -> None:
+    """The host sees tokens one step late there, and must still see all of them in order."""
+    model = build(VanillaConfig(97, 64, STACKS["plain"])).to(DEVICE).eval()
+    prompts = [torch.randint(97, (length,)).tolist() for length in (4, 7)]
+    free = generate(model, prompts, 30)
+    streamed: list[list[int]] = [[], []]
+    assert generate(model, prompts, 30, stream=lambda row, tokens: streamed[row].extend(tokens)) == free == streamed
+    end = free[0][20]
+    expected = [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in free]
+    assert generate(model, prompts, 30, end_of_text=end) == expected
