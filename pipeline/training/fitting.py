@@ -9,7 +9,6 @@ from torch.nn import Parameter
 from pipeline.errors import UserError
 from pipeline.training.objective import Objective
 
-
 ENOUGH = 2**17
 """Tokens that keep any GPU busy."""
 
