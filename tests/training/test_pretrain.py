@@ -136,3 +136,9 @@ def test_a_gpu_that_is_not_there_is_refused(tiny: Study, monkeypatch: pytest.Mon
     tiny.hardware = dataclasses.replace(tiny.hardware, accelerator="gpu")
     with pytest.raises(UserError, match=r"hardware.accelerator: 'gpu'"):
         train(tiny, "vanilla-s-0")
+
+
+def test_processes_that_cannot_share_a_batch_are_refused(tiny: Study) -> None:
+    tiny.hardware.devices = 3
+    with pytest.raises(UserError, match=r"pretrain.batch_size: 8 is wrong for 3 processes"):
+        train(tiny, "vanilla-s-0")

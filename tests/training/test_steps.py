@@ -136,6 +136,16 @@ def test_out_of_memory_names_the_keys_that_help() -> None:
         assert key in str(out_of_memory(8))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CELLS)
+def test_compiling_changes_only_rounding(tiny: Study, name: str) -> None:
+    """Needs a C++ compiler."""
+    expected = curve(tiny, name)
+    paths.checkpoint(name).rename("aside")
+    tiny.hardware.compile = True
+    assert curve(tiny, name) == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CELLS)
 def test_compiled_bf16_on_a_gpu_follows_fp32_on_a_cpu(tiny: Study, name: str) -> None:
