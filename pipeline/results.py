@@ -166,7 +166,7 @@ class BatchMeasurement:
 
 @dataclass(frozen=True)
 class DeviceRates:
-    """What the device did in the same run: a large matrix product in FLOP/s, a large copy and a large sum in bytes/s."""
+    """What the device did in the same run: a large product in FLOP/s, a large copy and a large sum in bytes/s."""
 
     flops: float
     copy_bandwidth: float
@@ -206,7 +206,8 @@ class SettingResult:
     """One (prompt, new tokens) setting: the fastest batch's figures, and all that were measured.
 
     ``time_to_first_token`` and ``latency_per_token`` (seconds) are at batch 1; a block's tokens come together.
-    ``bytes_per_sample`` is the slope of peak memory over the batch size, ``kv_bytes_per_sample`` what its keys and values take.
+    ``bytes_per_sample`` is the slope of peak memory over the batch size, ``kv_bytes_per_sample`` what its keys and
+    values take.
     ``roofline_fraction`` is the achieved part of ``roofline.tokens_per_second``.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from pipeline import paths, tracking
 from pipeline.command import cell_argument, command
 from pipeline.results import write_result
@@ -13,9 +15,9 @@ def main() -> None:
     name = cell_argument("pretrain", "Train one cell of params.yaml, or finish what was interrupted.")
     study = load_study()
     cell = find_cell(study, name)
-    from pipeline.training import pretrain
+    from pipeline.training import is_main_process, pretrain
 
-    with tracking.following(study.name, cell.name):
+    with tracking.following(study.name, cell.name) if is_main_process() else nullcontext():
         result = pretrain(study, cell)
         if result is not None:
             write_result(paths.result("pretrain", cell.name), result)

@@ -17,5 +17,5 @@ def root() -> Path:
 
 @pytest.fixture
 def params_text() -> str:
-    """The repository's own params.yaml, to edit."""
-    return (ROOT / "params.yaml").read_text(encoding="utf-8")
+    """A small, well-formed study to edit; its values do not change with the repository's params.yaml."""
+    return (ROOT / "tests/params.yaml").read_text(encoding="utf-8")

@@ -56,7 +56,7 @@ class Adapter(TemplateLM):  # type: ignore[misc]
             raise UserError(
                 f"--model_args: {arguments} is wrong; it is cell=NAME or checkpoint=FOLDER,end_of_text=TOKEN"
             )
-        return cls(Scorer(opened.model), opened.tokenizer, opened.end_of_text)
+        return cls(Scorer(opened.model, padded=opened.padded), opened.tokenizer, opened.end_of_text)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Adapter:

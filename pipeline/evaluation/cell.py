@@ -84,7 +84,7 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
     device = {"auto": None, "gpu": "cuda"}.get(study.hardware.accelerator, study.hardware.accelerator)
     opened = open_cell(cell.name, device, settings.precision)
     held_out = HeldOut.open(settings.max_documents)
-    scorer = Scorer(opened.model)
+    scorer = Scorer(opened.model, padded=opened.padded)
     context = opened.model.config.context_length
     tasks = _tasks(study, scorer, opened, held_out)
     stride = settings.stride or max(context // 2, 1)

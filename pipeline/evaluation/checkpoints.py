@@ -30,6 +30,11 @@ class Opened:
     precision: str
     record: dict[str, Any]
 
+    @property
+    def padded(self) -> bool:
+        """Whether a block model saw random-length padding in training."""
+        return bool(self.record.get("pretrain", {}).get("padding", True))
+
 
 def open_cell(name: str, device: str | None = None, precision: str = "auto") -> Opened:
     """A cell's checkpoint. Raises :class:`UserError` that names the stage to run where there is none."""

@@ -42,29 +42,46 @@ class Score:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model and how to run it: ``batch_tokens`` is a batch's size."""
+    """A model and how to run it: ``batch_tokens`` is a batch's size.
+
+    ``padded``: whether the model saw random-length padding in training, so that it may be scored with it.
+    """
 
     model: LanguageModel
     batch_tokens: int | None = None
+    padded: bool = True
 
     def __call__(self, requests: Sequence[Request]) -> list[Score]:
         """Score every request, in the order given.
 
-        A block model gets L - 1 pads on the left, so that it predicts every token but the first. What pads a row on
-        the right to its batch's length stands after all of its targets, where no causal model can see it.
+        A block model gets L - 1 pads on the left, so that it predicts every token but the first. One trained without
+        padding gets them only to predict what no block precedes: positions 1 to L - 1. What pads a row on the right
+        to its batch's length stands after all of its targets, where no causal model can see it.
         Raises :class:`UserError` where a log-probability is not finite.
         """
+        first = self.model.first
+        if self.padded or first == 1:
+            return self._score(requests, left=first - 1)
+        head = {i: Request(r.tokens[:first], r.first) for i, r in enumerate(requests) if r.first < first}
+        tail = {i: Request(r.tokens, max(r.first, first)) for i, r in enumerate(requests) if len(r.tokens) > first}
+        heads = dict(zip(head, self._score(list(head.values()), left=first - 1), strict=True))
+        tails = dict(zip(tail, self._score(list(tail.values()), left=0), strict=True))
+        parts = ([part[index] for part in (heads, tails) if index in part] for index in range(len(requests)))
+        return [_joined(part) for part in parts]
+
+    def _score(self, requests: Sequence[Request], left: int) -> list[Score]:
+        """Scores with ``left`` pads before every request."""
         device = next(self.model.parameters()).device
         budget = self.batch_tokens or (1 << 17 if device.type == "cuda" else 1 << 12)
         scores: dict[int, Score] = {}
         for batch in _batches([len(request.tokens) for request in requests], budget):
-            scores |= zip(batch, self._batch([requests[index] for index in batch], device), strict=True)
+            scores |= zip(batch, self._batch([requests[index] for index in batch], left, device), strict=True)
         return [scores[index] for index in range(len(requests))]
 
     @torch.inference_mode()
-    def _batch(self, requests: list[Request], device: torch.device) -> list[Score]:
+    def _batch(self, requests: list[Request], left: int, device: torch.device) -> list[Score]:
         first = self.model.first
-        tokens, valid, wanted = _pad(requests, first)
+        tokens, valid, wanted = _pad(requests, left, first)
         targets = tokens[:, first:][wanted].to(device)
         valid = None if valid is None else valid.to(device)
         hidden = self.model.hidden(tokens.to(device), valid, padded_blocks=False)
@@ -86,15 +103,23 @@ def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
         start += rows
 
 
-def _pad(requests: list[Request], first: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+def _joined(scores: list[Score]) -> Score:
+    """Scores of consecutive targets as one."""
+    return Score(
+        np.concatenate([score.log_probabilities for score in scores]),
+        np.concatenate([score.greedy for score in scores]),
+    )
+
+
+def _pad(requests: list[Request], left: int, first: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Tokens [B, T], valid [B, T] (``None`` without left pads), and the predicted positions to score [B, T - first]."""
-    left = first - 1
     length = left + max(len(request.tokens) for request in requests)
     tokens = torch.zeros((len(requests), length), dtype=torch.long)
     wanted = torch.zeros(len(requests), length - first, dtype=torch.bool)
     for row, request in enumerate(requests):
         tokens[row, left : left + len(request.tokens)] = torch.as_tensor(np.asarray(request.tokens, dtype=np.int64))
-        wanted[row, request.first - 1 : len(request.tokens) - 1] = True
+        shift = left - first
+        wanted[row, request.first + shift : len(request.tokens) + shift] = True
     if not left:
         return tokens, None, wanted
     valid = torch.ones_like(tokens, dtype=torch.bool)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.generation.folded import FoldedStack, rotary_partner, rotary_tables
+from pipeline.generation.folded import FoldedStack, rotary_tables
 
 
 class Clock:
@@ -41,7 +41,6 @@ class Cache:
         self.keys = torch.zeros(shape, dtype=stack.dtype, device=device)
         self.values = torch.zeros(shape, dtype=stack.dtype, device=device)
         self.cosine, self.sine = rotary_tables(config, capacity, device)
-        self.partner = rotary_partner(config, device)
         self.starts = torch.zeros(batch, dtype=torch.int32, device=device)
         self.offsets = [0] * batch
         self._masks: tuple[int, Tensor | None] = (-1, None)
@@ -84,7 +83,6 @@ class LocalCache:
         self.keys = torch.empty(shape, dtype=stack.dtype, device=device)
         self.values = torch.empty(shape, dtype=stack.dtype, device=device)
         self.cosine, self.sine = rotary_tables(config, positions, device)
-        self.partner = rotary_partner(config, device)
 
     @property
     def bytes(self) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
@@ -36,16 +38,52 @@ def generate(
     """
     sampling = Sampling(temperature, top_k, top_p, seed)
     _check(model, prompts, max_new_tokens)
-    results: list[list[int]] = [[] for _ in prompts]
+    request = Request(model, prompts, max_new_tokens, sampling, end_of_text, stream, [[] for _ in prompts])
     was_training = model.training
     model.eval()
-    for rows in _batches(prompts, batch_size):
-        batch = [prompts[row] for row in rows]
-        session = Session(model, len(rows), max(map(len, batch)), max_new_tokens, sampling)
-        collector = Collector(rows, results, max_new_tokens, end_of_text, stream)
+    try:
+        for rows in _batches(prompts, batch_size):
+            request.run(rows)
+    finally:
+        model.train(was_training)
+    return request.results
+
+
+@dataclass(frozen=True)
+class Request:
+    """What :func:`generate` is asked for, and the results so far."""
+
+    model: LanguageModel
+    prompts: list[list[int]]
+    max_new_tokens: int
+    sampling: Sampling
+    end_of_text: int | None
+    stream: Stream | None
+    results: list[list[int]]
+
+    def run(self, rows: list[int]) -> None:
+        """Generate for some of the prompts at once, or half of them at a time where memory is short."""
+        if self._fits(rows):
+            return
+        # Not in the handler of the exception, which holds on to the memory of what failed.
+        half = len(rows) // 2
+        self.run(rows[:half])
+        self.run(rows[half:])
+
+    def _fits(self, rows: list[int]) -> bool:
+        try:
+            self._run(rows)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1 or any(self.results[row] for row in rows):
+                raise
+            return False
+        return True
+
+    def _run(self, rows: list[int]) -> None:
+        batch = [self.prompts[row] for row in rows]
+        session = Session(self.model, len(rows), max(map(len, batch)), self.max_new_tokens, self.sampling)
+        collector = Collector(rows, self.results, self.max_new_tokens, self.end_of_text, self.stream)
         session.run(batch, rows, collector)
-    model.train(was_training)
-    return results
 
 
 class Collector:

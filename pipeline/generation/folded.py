@@ -91,7 +91,10 @@ def fold_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
 
 
 def rotary_tables(config: StackConfig, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """fp32 ``cosine``, ``sine`` [positions, E]: rotated = x * cosine + x[partner] * sine, 1 and 0 where not rotated."""
+    """fp32 ``cosine``, ``sine`` [positions, E]: rotated = x * cosine + partner * sine, 1 and 0 where not rotated.
+
+    The partner of a dimension is the one half the rotary width away, as in GPT-NeoX.
+    """
     width, half = config.rotary_width, config.rotary_width // 2
     cosine = torch.ones(positions, config.head_width, device=device)
     sine = torch.zeros(positions, config.head_width, device=device)
@@ -100,10 +103,3 @@ def rotary_tables(config: StackConfig, positions: int, device: torch.device) -> 
     cosine[:, :width] = angle.cos().repeat(1, 2)
     sine[:, :half], sine[:, half:width] = -angle.sin(), angle.sin()
     return cosine, sine
-
-
-def rotary_partner(config: StackConfig, device: torch.device) -> Tensor:
-    """int64 [E]: the dimension that each dimension is rotated with (itself where it is not rotated)."""
-    half, width = config.rotary_width // 2, config.rotary_width
-    order = [*range(half, width), *range(half), *range(width, config.head_width)]
-    return torch.tensor(order, device=device)

@@ -163,10 +163,36 @@ def local_attention_kernel(
 
 
 @triton.jit
+def _attend(q, keys, values, low, high, GP: tl.constexpr, E: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr):
+    """Softmax over positions ``low`` to ``high``, unnormalised: its peak and weight, [GP], and weighted values [GP, E].
+
+    ``q`` [GP, E] holds base-2 logarithms' scale; ``keys`` and ``values`` point to one head's positions.
+    """
+    at, steps = tl.arange(0, E), tl.arange(0, BT)
+    peak = tl.full((GP,), float("-inf"), dtype=tl.float32)
+    weight = tl.zeros((GP,), dtype=tl.float32)
+    total = tl.zeros((GP, E), dtype=tl.float32)
+    for t in range(low, high, BT):
+        inside = t + steps < high
+        offset = (t + steps)[:, None] * E + at[None, :]
+        k = tl.load(keys + offset, mask=inside[:, None], other=0.0)
+        score = tl.dot(q, k.T, input_precision=PRECISION)
+        score = tl.where(inside[None, :], score, float("-inf"))
+        new_peak = tl.maximum(peak, tl.max(score, 1))
+        p = tl.exp2(score - new_peak[:, None])
+        old = tl.exp2(peak - new_peak)
+        v = tl.load(values + offset, mask=inside[:, None], other=0.0)
+        total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
+        weight = weight * old + tl.sum(p, 1)
+        peak = new_peak
+    return peak, weight, total
+
+
+@triton.jit
 def decode_attention_kernel(
-    u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale,
-    CAPACITY: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
-    E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
+    u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale, CAPACITY,
+    WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, E: tl.constexpr,
+    ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One query position against the cache; a program is a row, a key/value head and one of SPLITS parts."""
     row = (tl.program_id(0) // KV).to(tl.int64)
@@ -180,41 +206,24 @@ def decode_attention_kernel(
     low = first + split * span
     high = tl.minimum(low + span, now)
 
-    at = tl.arange(0, E)
+    at, group = tl.arange(0, E), tl.arange(0, GP)
     partner = _partner(at, ROTARY)
     cos = tl.load(cosine + now * E + at)
     sin = tl.load(sine + now * E + at)
-    group = tl.arange(0, GP)
     base = u + row * stride_u
     q_at = base + 2 * KV * E + (kv * G + group)[:, None] * E
     mask = (group < G)[:, None]
     q = tl.load(q_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
     q = q * cos[None, :] + tl.load(q_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin[None, :]
     q = q * (scale * 1.4426950408889634)
-    q_low = q.to(keys.dtype.element_ty)
-
     cache = (row * KV + kv) * CAPACITY * E
-    steps = tl.arange(0, BT)
-    peak = tl.full((GP,), float("-inf"), dtype=tl.float32)
-    weight = tl.zeros((GP,), dtype=tl.float32)
-    total = tl.zeros((GP, E), dtype=tl.float32)
-    for t in range(low, high, BT):
-        inside = t + steps < high
-        offset = cache + (t + steps)[:, None] * E + at[None, :]
-        k = tl.load(keys + offset, mask=inside[:, None], other=0.0)
-        score = tl.dot(q_low, k.T, input_precision=PRECISION)
-        score = tl.where(inside[None, :], score, float("-inf"))
-        new_peak = tl.maximum(peak, tl.max(score, 1))
-        p = tl.exp2(score - new_peak[:, None])
-        old = tl.exp2(peak - new_peak)
-        v = tl.load(values + offset, mask=inside[:, None], other=0.0)
-        total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
-        weight = weight * old + tl.sum(p, 1)
-        peak = new_peak
+    peak, weight, total = _attend(
+        q.to(keys.dtype.element_ty), keys + cache, values + cache, low, high, GP, E, BT, PRECISION
+    )
 
     if split == SPLITS - 1:
-        k = tl.load(base + KV * E + kv * E + at).to(tl.float32)
-        k = k * cos + tl.load(base + KV * E + kv * E + partner).to(tl.float32) * sin
+        k_at = base + KV * E + kv * E
+        k = tl.load(k_at + at).to(tl.float32) * cos + tl.load(k_at + partner).to(tl.float32) * sin
         v = tl.load(base + kv * E + at)
         tl.store(keys + cache + now * E + at, k.to(keys.dtype.element_ty))
         tl.store(values + cache + now * E + at, v)
@@ -254,8 +263,8 @@ def combine_kernel(
 
 @triton.jit
 def rotate_and_store_kernel(
-    u, stride_u, keys, values, cosine, sine, M, T, OFFSET,
-    CAPACITY: tl.constexpr, KV: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr, QUERIES: tl.constexpr,
+    u, stride_u, keys, values, cosine, sine, M, T, OFFSET, CAPACITY,
+    KV: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr, QUERIES: tl.constexpr,
     BM: tl.constexpr,
 ):  # fmt: skip
     """Rotate the queries of a whole sequence in place; rotated keys, and values, go to the cache."""

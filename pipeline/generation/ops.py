@@ -74,42 +74,34 @@ class TorchOps:
 
         ``mask`` [B or 1, 1, T, T] says who attends to whom; ``None`` is causal.
         """
-        length = u.shape[0] // (rows.stop - rows.start)
+        batch = rows.stop - rows.start
+        after = slice(first, first + len(u) // batch)
         self.store(u, cache, layer, rows, first)
-        after = slice(first, first + length)
-        query = self._rotated_queries(u, cache, after).unflatten(0, (-1, length)).transpose(1, 2)
+        query = _queries(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))
+        _rotate(query, cache, cache.cosine[after, None], cache.sine[after, None])
         attended = F.scaled_dot_product_attention(
-            query,
+            query.transpose(1, 2),
             cache.keys[layer, rows, :, after],
             cache.values[layer, rows, :, after],
             attn_mask=mask,
             is_causal=mask is None,
             enable_gqa=cache.config.kv_heads != cache.config.heads,
         )
-        _queries(u, cache).unflatten(0, (-1, length)).copy_(attended.transpose(1, 2).flatten(2))
+        query.copy_(attended.transpose(1, 2))
 
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
-        """Store the keys and values of positions ``first`` ... of the samples ``rows``; ``u`` [B * T, >= 2 KV E]."""
+        """Store keys and values of positions ``first`` ... of the samples ``rows``; ``u`` [B * T, 2 KV E or more]."""
         batch, kv_heads, width = rows.stop - rows.start, cache.config.kv_heads, cache.config.head_width
-        heads = u[:, : 2 * kv_heads * width].reshape(batch, -1, 2, kv_heads, width)
+        heads = u[:, : 2 * kv_heads * width].unflatten(0, (batch, -1)).unflatten(2, (2, kv_heads, width))
         after = slice(first, first + heads.shape[1])
-        value, key = heads.permute(2, 0, 3, 1, 4)
-        key = key * cache.cosine[after] + key[..., cache.partner] * cache.sine[after]
-        cache.keys[layer, rows, :, after] = key.to(u.dtype)
-        cache.values[layer, rows, :, after] = value
-
-    def _rotated_queries(self, u: Tensor, cache: Cache, positions: slice) -> Tensor:
-        query = _queries(u, cache).unflatten(1, (cache.config.heads, -1)).unflatten(0, (-1, _length(positions)))
-        cosine, sine = cache.cosine[positions, None], cache.sine[positions, None]
-        return (query * cosine + query[..., cache.partner] * sine).to(u.dtype).flatten(0, 1)
+        value, key = heads.permute(2, 0, 1, 3, 4)
+        _rotate(key, cache, cache.cosine[after, None], cache.sine[after, None])
+        cache.keys[layer, rows, :, after] = key.transpose(1, 2)
+        cache.values[layer, rows, :, after] = value.transpose(1, 2)
 
     def argmax(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         """The likeliest tokens of ``hidden`` [M, D] under the head ``weight`` [V, D], into ``out`` int64 [M]."""
         out.copy_(F.linear(hidden, weight).argmax(-1))
-
-
-def _length(span: slice) -> int:
-    return int(span.stop - span.start)
 
 
 def _queries(u: Tensor, cache: Cache | LocalCache) -> Tensor:
@@ -119,9 +111,17 @@ def _queries(u: Tensor, cache: Cache | LocalCache) -> Tensor:
 
 
 def _heads(u: Tensor, cache: Cache | LocalCache, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Value and rotated key [M, KV, E], rotated query [M, H, E], of rows at one position."""
+    """Value and rotated key [M, KV, E] and rotated query [M, H, E] of rows at one position, as parts of ``u``."""
     config = cache.config
     heads = u[:, : (2 * config.kv_heads + config.heads) * config.head_width].unflatten(1, (-1, config.head_width))
-    value, rest = heads[:, : config.kv_heads], heads[:, config.kv_heads :]
-    rotated = (rest * cosine + rest[..., cache.partner] * sine).to(u.dtype)
-    return value, rotated[:, : config.kv_heads], rotated[:, config.kv_heads :]
+    _rotate(heads[:, config.kv_heads :], cache, cosine, sine)
+    value, key, query = heads.split([config.kv_heads, config.kv_heads, config.heads], dim=1)
+    return value, key, query
+
+
+def _rotate(heads: Tensor, cache: Cache | LocalCache, cosine: Tensor, sine: Tensor) -> None:
+    """Rotate ``heads`` [..., E] in place by tables of their positions."""
+    width = cache.config.rotary_width
+    turned = heads[..., :width]
+    swapped = torch.cat([turned[..., width // 2 :], turned[..., : width // 2]], dim=-1)
+    turned.copy_(turned * cosine[..., :width] + swapped * sine[..., :width])

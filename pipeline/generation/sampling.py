@@ -56,7 +56,8 @@ def draw(logits: Tensor, number: Tensor, sampling: Sampling) -> Tensor:
         ranked /= ranked.sum(-1, keepdim=True)
     if sampling.top_p is not None:
         ranked = ranked.masked_fill(ranked.cumsum(-1) - ranked >= sampling.top_p, 0)
-    return order.gather(1, _inverse(ranked, number)[:, None])[:, 0]
+    # In the vocabulary's order again, in which rounding that swaps two equally likely tokens changes no draw.
+    return _inverse(torch.zeros_like(ranked).scatter_(1, order, ranked), number)
 
 
 def _inverse(weights: Tensor, number: Tensor) -> Tensor:

@@ -26,6 +26,9 @@ Watch = Callable[[Tensor], bool]
 PREFILL_POSITIONS = {"cpu": 4096, "cuda": 65536}
 """Positions a prefill chunk holds; its activations are some 20 rows of the model's width each."""
 
+CAPTURE_STEPS = 8
+"""Recording a step as a graph takes as long as some steps without one."""
+
 LOGIT_BYTES = 1 << 30
 """The most that logits may take while sampling."""
 
@@ -166,7 +169,7 @@ class Session:
             self.decoder.causal.clock.host += 1
             return
         self._eager_step()
-        if self.ops.graphs:
+        if self.ops.graphs and self.steps > CAPTURE_STEPS:
             self._capture()
 
     def _eager_step(self) -> None:

@@ -92,14 +92,15 @@ class TritonOps(TorchOps):
         width, group, padded = config.head_width, config.heads // config.kv_heads, _padded_group(config)
         spans = len(u) * config.kv_heads
         splits = max(1, min(triton.cdiv(8 * self.processors, spans), cache.capacity // (2 * block), 64))
+        splits = 1 << splits.bit_length() - 1
         parts = torch.empty(spans * splits * padded * (width + 2), dtype=torch.float32, device=u.device)
         parts, peaks, weights = parts.split([spans * splits * padded * n for n in (width, 1, 1)])
         sizes = {"KV": config.kv_heads, "G": group, "GP": padded, "E": width, "SPLITS": splits}
         kernels.decode_attention_kernel[(spans, splits)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device,
-            cache.cosine, cache.sine, parts, peaks, weights, width**-0.5,
-            CAPACITY=cache.capacity, WINDOW=config.window or 0, ROTARY=config.rotary_width, BT=block,
-            PRECISION=_precision(u), **sizes, num_warps=warps, num_stages=stages,
+            cache.cosine, cache.sine, parts, peaks, weights, width**-0.5, cache.capacity,
+            WINDOW=config.window or 0, ROTARY=config.rotary_width, BT=block, PRECISION=_precision(u), **sizes,
+            num_warps=warps, num_stages=stages,
         )  # fmt: skip
         if splits > 1:
             kernels.combine_kernel[(len(u) * config.heads,)](
@@ -140,7 +141,7 @@ class TritonOps(TorchOps):
         heads = config.heads if queries else config.kv_heads
         kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](
             u, u.stride(0), cache.keys[layer, rows], cache.values[layer, rows], cache.cosine, cache.sine,
-            len(u), len(u) // (rows.stop - rows.start), first, CAPACITY=cache.capacity, KV=config.kv_heads,
+            len(u), len(u) // (rows.stop - rows.start), first, cache.capacity, KV=config.kv_heads,
             E=config.head_width, ROTARY=config.rotary_width, QUERIES=queries, BM=block, num_warps=4,
         )  # fmt: skip
 

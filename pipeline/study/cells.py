@@ -90,7 +90,8 @@ def find_cell(study: Study, name: str) -> Cell:
 def model_config(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
     """The cell's architecture for a vocabulary of that many tokens, padding included.
 
-    A model trained elsewhere brings its own; its checkpoint tells. Raises :class:`UserError` where size, variant and block length do not fit together.
+    A model trained elsewhere brings its own; its checkpoint tells it.
+    Raises :class:`UserError` where size, variant and block length do not fit together.
     """
     assert cell.family != "pretrained"
     size = study.sizes[cell.size]

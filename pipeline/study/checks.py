@@ -244,6 +244,7 @@ def _check_pretrain(study: Study) -> None:
     _require(pretrain.weight_decay >= 0, "pretrain.weight_decay", pretrain.weight_decay, "it is 0 or more")
     _positive("pretrain.gradient_clip", pretrain.gradient_clip)
     hardware = study.hardware
+    _choice("hardware.strategy", hardware.strategy, ("auto", "ddp", "fsdp"))
     _choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
     _all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "log_every"))
     _require(hardware.workers is None or hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")

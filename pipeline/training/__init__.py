@@ -1,6 +1,7 @@
 """Training: loss, optimizer and schedule, Lightning module and data, callbacks, exact resuming."""
 
+from pipeline.training.job import is_main_process
 from pipeline.training.pretrain import pretrain
 from pipeline.training.stopping import Stopped
 
-__all__ = ["Stopped", "pretrain"]
+__all__ = ["Stopped", "is_main_process", "pretrain"]

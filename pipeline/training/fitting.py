@@ -9,18 +9,22 @@ from torch.nn import Parameter
 from pipeline.errors import UserError
 from pipeline.training.objective import Objective
 
+ENOUGH = 2**17
+"""Tokens that keep any GPU busy."""
+
 
 def largest_micro_batch(objective: Objective, tokens: Tensor, valid: Tensor | None) -> int:
     """Rows of ``tokens`` [B, T] that a forward and backward pass can take at once on a GPU: B, B / 2, B / 4, ...
 
-    What the optimizer will add to each parameter is set aside meanwhile. Raises :class:`UserError` if one row is too
-    much.
+    At most :data:`ENOUGH` tokens, and what fits without torch.compile, which needs less. What the optimizer will add
+    to each parameter is set aside meanwhile. Raises :class:`UserError` if one row is too much.
     """
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    rows = len(tokens)
+    rows = min(len(tokens), max(ENOUGH // tokens.shape[1], 1))
     while True:
         try:
-            _pass(objective, tokens[:rows], None if valid is None else valid[:rows], parameters)
+            with torch.compiler.set_stance("force_eager"):
+                _pass(objective, tokens[:rows], None if valid is None else valid[:rows], parameters)
             return rows
         except torch.OutOfMemoryError:
             if rows == 1:

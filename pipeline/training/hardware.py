@@ -29,6 +29,17 @@ def devices(hardware: Hardware, device: str) -> int:
     return torch.cuda.device_count() if device == "cuda" else 1
 
 
+def processes(hardware: Hardware, device: str, batch_size: int) -> int:
+    """Processes of all nodes. Raises :class:`UserError` where they cannot share a batch evenly."""
+    count = devices(hardware, device) * hardware.num_nodes
+    if batch_size % count:
+        raise UserError(
+            f"pretrain.batch_size: {batch_size} is wrong for {count} processes (hardware.devices x num_nodes); "
+            f"it must be a multiple of {count}"
+        )
+    return count
+
+
 def compiles(hardware: Hardware) -> bool:
     """Whether to use torch.compile: on a CPU it costs more than it gains, and needs a C++ compiler."""
     return accelerator(hardware) == "cuda" if hardware.compile is None else hardware.compile

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +87,13 @@ class Job:
             "fingerprint": self.fingerprint,
             "pretrain": asdict(self.pretrain) | {"padding": self.padding},
             "corpus": self.manifest.hash,
+            "code": code_hash(),
         }
 
     def stored_result(self) -> PretrainResult | None:
-        """The result of a finished run of this very job, if there is one."""
-        path = self.folder / RESULT
-        if not path.exists():
+        """The result of a finished run of this very job by this very code, if there is one."""
+        path, config = self.folder / RESULT, self.folder / "config.json"
+        if not path.exists() or not config.exists() or read_json(config).get("code") != code_hash():
             return None
         result = read_result(path, PretrainResult, "pretrain")
         return result if result.cell.fingerprint == self.fingerprint else None
@@ -147,6 +150,17 @@ def _fingerprint_in(config: Path) -> str | None:
     except UserError:
         return None
     return found
+
+
+@cache
+def code_hash() -> str:
+    """A hash of the code that decides a cell's weights, so that a changed model is trained anew."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for part in ("data", "models", "training"):
+        for source in sorted((package / part).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def is_main_process() -> bool:

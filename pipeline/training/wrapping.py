@@ -30,12 +30,12 @@ def recompute_activations(objective: Objective) -> None:
 def compile_layers(objective: Objective) -> None:
     """Compile each layer when it first runs."""
     for layer in layers(objective):
-        layer.compile()
+        layer.compile(dynamic=False)
 
 
 def compile_whole(objective: Objective) -> None:
     """Compile all but the head and its loss, whose products are large already."""
-    objective.model.hidden = torch.compile(objective.model.hidden)  # type: ignore[method-assign]
+    objective.model.hidden = torch.compile(objective.model.hidden, dynamic=False)  # type: ignore[method-assign]
 
 
 def shard(objective: Objective, mesh: DeviceMesh) -> None:

@@ -48,6 +48,20 @@ def test_every_context_length_modulo_the_block_matches_forward_passes(
         assert result.greedy.tolist() == greedy
 
 
+def test_a_model_trained_without_padding_is_scored_without_it_wherever_a_block_precedes(make: Make) -> None:
+    model = make(4)
+    for length in range(2, 12):
+        tokens = random_tokens(length, length)
+        for first in (1, max(length - 2, 1)):
+            (score,) = Scorer(model, padded=False)([Request(tokens, first)])
+            padded, _ = obvious(model, tokens, first)
+            with torch.no_grad():
+                plain = model(torch.tensor([tokens]))[0].double().log_softmax(-1)
+            for position in range(first, length):
+                expected = float(plain[position - 4, tokens[position]]) if position >= 4 else padded[position - first]
+                assert score.log_probabilities[position - first] == pytest.approx(expected, abs=2e-5)
+
+
 @pytest.mark.parametrize("embedder", ["lookup", "roberta"])
 def test_batches_and_what_pads_them_change_nothing(make: Make, embedder: str) -> None:
     model = make(4, embedder)

@@ -18,7 +18,7 @@ CELL = "block-s-4-base-0"
 @pytest.fixture
 def checkpoint(root: Path, params_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cell with random weights and a small byte-level tokenizer."""
-    study = load_study(root / "params.yaml")
+    study = load_study(root / "tests/params.yaml")
     folder = tmp_path / "checkpoints" / CELL
     save(folder, build(model_config(study, find_cell(study, CELL), 384)), {})
     tokenizer = Tokenizer(models.BPE())

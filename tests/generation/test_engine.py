@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.generation import Session, generate
+from pipeline.generation import Session, engine, generate
 from tests.generation.models import CONFIGS, VOCABULARY, greedy, model, next_logits, prompts
 
 NEW = 9
@@ -132,6 +132,22 @@ def test_bad_requests_are_named(arguments: dict[str, object], message: str) -> N
     request = {"prompts": [[1, 2]], "max_new_tokens": 2} | arguments
     with pytest.raises(UserError, match=message):
         generate(model("vanilla"), **request)
+
+
+def test_where_memory_is_short_fewer_prompts_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, batch, sizes = model("prefix-4"), prompts(3, 5, 6, 7, 9), []
+    expected = generate(built, batch, NEW)
+
+    class Small(Session):
+        def __init__(self, model: object, batch: int, *arguments: object) -> None:
+            sizes.append(batch)
+            if batch > 2:
+                raise torch.OutOfMemoryError
+            super().__init__(model, batch, *arguments)
+
+    monkeypatch.setattr(engine, "Session", Small)
+    assert generate(built, batch, NEW) == expected
+    assert max(sizes) == 5
 
 
 def test_no_prompts_give_no_results() -> None:

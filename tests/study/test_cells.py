@@ -15,7 +15,7 @@ from pipeline.study.cells import default_heads, split_layers
 
 @pytest.fixture
 def study(root: Path) -> Study:
-    return load_study(root / "params.yaml")
+    return load_study(root / "tests/params.yaml")
 
 
 def test_both_families_spend_the_same_layers_and_width(study: Study) -> None:

@@ -61,6 +61,15 @@ def test_target_tokens_are_those_the_model_predicts(tiny: Study) -> None:
     assert 0.9 * 20 * 8 * 28 < block < 20 * 8 * 28
 
 
+def test_changed_code_trains_a_finished_cell_anew(tiny: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(tiny, "vanilla-s-0")
+    monkeypatch.setattr("pipeline.training.job.code_hash", lambda: "changed")
+    again = train(tiny, "vanilla-s-0")
+    assert again.seconds != first.seconds
+    assert again.train_loss == first.train_loss
+    assert train(tiny, "vanilla-s-0") == again
+
+
 def test_one_seed_gives_equal_weights_and_another_gives_others(tiny: Study) -> None:
     train(tiny, "vanilla-s-0")
     first = weights("vanilla-s-0")
@@ -126,4 +135,10 @@ def test_a_gpu_that_is_not_there_is_refused(tiny: Study, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tiny.hardware = dataclasses.replace(tiny.hardware, accelerator="gpu")
     with pytest.raises(UserError, match=r"hardware.accelerator: 'gpu'"):
+        train(tiny, "vanilla-s-0")
+
+
+def test_processes_that_cannot_share_a_batch_are_refused(tiny: Study) -> None:
+    tiny.hardware.devices = 3
+    with pytest.raises(UserError, match=r"pretrain.batch_size: 8 is wrong for 3 processes"):
         train(tiny, "vanilla-s-0")

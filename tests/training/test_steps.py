@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from pipeline import paths
 from pipeline.data import Batches, PackedStream, TokenCorpus
 from pipeline.errors import UserError
 from pipeline.models import build, initialise
-from pipeline.study import Study, find_cell
+from pipeline.study import Study, find_cell, load_study
 from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
 from pipeline.training.fitting import out_of_memory
@@ -107,10 +108,42 @@ def test_both_families_validate_on_the_same_targets(tiny: Study) -> None:
         assert loss == pytest.approx(plain.item(), rel=1e-5)
 
 
+VARIANTS = {
+    "projection": {"embedder": {"kind": "projection"}, "token_decoder": {"kind": "summation"}},
+    "roberta": {"embedder": {"kind": "roberta", "width": 32, "layers": 1}},
+    "cross": {"embedder": {"kind": "cls", "width": 32, "layers": 1}, "token_decoder": {"kind": "cross_attention"}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_has_the_plain_loss_and_trains_all_its_parameters(tiny: Study, variant: str) -> None:
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("base: {}", f"base: {VARIANTS[variant]}"))
+    model = build(Job.of(load_study(), find_cell(tiny, "block-s-4-base-0")).config).eval()
+    tokens = torch.randint(300, (2, 32), generator=torch.Generator().manual_seed(0))
+    valid = torch.ones_like(tokens, dtype=torch.bool)
+    valid[:, :2] = False
+    losses = Objective(model)(tokens, valid)
+    plain = F.cross_entropy(model(tokens, valid).flatten(0, 1), tokens[:, 4:].flatten(), reduction="none")
+    torch.testing.assert_close(losses.flatten(), plain, atol=1e-5, rtol=1e-5)
+    losses.sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
 def test_out_of_memory_names_the_keys_that_help() -> None:
     assert isinstance(out_of_memory(8), UserError)
     for key in ("hardware.micro_batch_size below 8", "hardware.activation_checkpointing", "hardware.strategy: fsdp"):
         assert key in str(out_of_memory(8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CELLS)
+def test_compiling_changes_only_rounding(tiny: Study, name: str) -> None:
+    """Needs a C++ compiler."""
+    expected = curve(tiny, name)
+    paths.checkpoint(name).rename("aside")
+    tiny.hardware.compile = True
+    assert curve(tiny, name) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.gpu

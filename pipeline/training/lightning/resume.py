@@ -52,6 +52,9 @@ class Resume(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stop.listen()
+        # Lightning asks all processes at every step whether one got SIGTERM, and waits for the device to hear it;
+        # here they agree on that every `log_every` steps.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = trainer.global_step
@@ -85,6 +88,10 @@ def read_state(path: Path, fingerprint: str) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, OSError):
         return None
     return state if state.get("fingerprint") == fingerprint else None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _on_host(value: Any) -> Any:

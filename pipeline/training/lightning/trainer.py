@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from pipeline.training.fitting import out_of_memory
-from pipeline.training.hardware import accelerator, devices, precision
+from pipeline.training.hardware import accelerator, devices, precision, processes
 from pipeline.training.job import Job, Outcome
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
@@ -67,12 +67,12 @@ def _fit(trainer: Trainer, module: PretrainingModule, data: PretrainingData, sta
 
 def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
     hardware = job.study.hardware
-    processes = devices(hardware, device) * hardware.num_nodes
+    count = processes(hardware, device, job.pretrain.batch_size)
     return Trainer(
         accelerator=device,
         devices=devices(hardware, device),
         num_nodes=hardware.num_nodes,
-        strategy=_strategy(hardware.strategy, processes),
+        strategy=_strategy(hardware.strategy, count),
         max_steps=job.schedule.steps,
         callbacks=callbacks,
         plugins=[ResumeIO(job.fingerprint)],
@@ -85,15 +85,15 @@ def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
     )
 
 
-def _strategy(wanted: str, processes: int) -> Any:
+def _strategy(wanted: str, count: int) -> Any:
     """One process needs none; several share gradients (ddp), or parameters and optimizer state as well (fsdp)."""
-    if processes == 1:
+    if count == 1:
         return "auto"
     if wanted == "fsdp":
         from lightning.pytorch.strategies import ModelParallelStrategy
 
-        return ModelParallelStrategy(processes, 1, save_distributed_checkpoint=False)
-    return "ddp" if wanted == "auto" else wanted
+        return ModelParallelStrategy(count, 1, save_distributed_checkpoint=False)
+    return "ddp"
 
 
 def _last_good(job: Job) -> dict[str, Tensor]:

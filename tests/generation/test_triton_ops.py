@@ -1,0 +1,169 @@
+"""The Triton kernels against plain torch. On a machine without a GPU: TRITON_INTERPRET=1, with Triton installed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.generation import Sampling, Session, generate
+from pipeline.generation.cache import Cache, Clock, LocalCache
+from pipeline.generation.decoders import CausalStack
+from pipeline.generation.folded import FoldedStack, fold
+from pipeline.generation.ops import TorchOps
+from pipeline.generation.session import CAPTURE_STEPS
+from pipeline.models import build
+from pipeline.models.config import (
+    BlockConfig,
+    EmbedderConfig,
+    ModelConfig,
+    StackConfig,
+    TokenDecoderConfig,
+    VanillaConfig,
+)
+from pipeline.models.layers import Stack
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not CUDA and not INTERPRETED, reason="needs a CUDA device")]
+
+STACKS = {
+    "plain": StackConfig(2, 64, 4, 4, 80),
+    "grouped": StackConfig(2, 64, 4, 2, 80, window=20),
+    "one-head": StackConfig(1, 64, 2, 1, 64, rotary_fraction=1.0),
+}
+ROWS = 5
+
+
+@pytest.fixture(params=STACKS)
+def stack(request: pytest.FixtureRequest) -> FoldedStack:
+    torch.manual_seed(0)
+    built = Stack(STACKS[request.param]).to(DEVICE)
+    with torch.no_grad():
+        for weight in built.parameters():
+            weight.add_(torch.randn_like(weight) * 0.2)
+    return fold(built)
+
+
+@pytest.fixture
+def triton(monkeypatch: pytest.MonkeyPatch) -> TorchOps:
+    """Kernels for every size, also where cuBLAS would be faster."""
+    from pipeline.generation import triton_ops
+
+    monkeypatch.setattr(triton_ops, "_small", lambda x: False)
+    ops = triton_ops.TritonOps(DEVICE)
+    ops.linear_tile, ops.head_tile, ops.decode_tile = (16, 32, 16, 4, 2), (16, 32, 16, 4, 2), (16, 4, 2)
+    ops.graphs = CUDA
+    return ops
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, device=DEVICE)
+
+
+def assert_attended_equal(ours: Tensor, expected: Tensor, stack: FoldedStack) -> None:
+    """Attention's output and what follows; the keys and values before it may be left in any state."""
+    torch.testing.assert_close(ours[:, stack.key_values :], expected[:, stack.key_values :], atol=3e-6, rtol=1e-5)
+
+
+def test_products_and_norms(stack: FoldedStack, triton: TorchOps) -> None:
+    plain, layer, x = TorchOps(), stack.layers[-1], random(ROWS, 64)
+    torch.testing.assert_close(triton.normalise(x, layer.shift, 1e-5), plain.normalise(x, layer.shift, 1e-5))
+    torch.testing.assert_close(triton.final_norm(x, stack), plain.final_norm(x, stack))
+    torch.testing.assert_close(triton.project(x, layer, stack), plain.project(x, layer, stack), atol=1e-5, rtol=1e-5)
+
+
+def test_argmax_takes_the_first_of_equals(triton: TorchOps) -> None:
+    hidden, weight = random(ROWS, 64), random(97, 64)
+    weight[60], weight[90] = weight[30], weight[30]
+    hidden[0] = weight[30] * 10
+    found = torch.full((ROWS, 3), -1, device=DEVICE)
+    triton.argmax(hidden, weight, found[:, 1])
+    assert found[:, 1].tolist() == (hidden @ weight.T).argmax(-1).tolist()
+    assert found[0, 1] == 30
+    assert (found[:, [0, 2]] == -1).all()
+
+
+def test_local_attention(stack: FoldedStack, triton: TorchOps) -> None:
+    ours, expected = LocalCache(stack, ROWS, 4), LocalCache(stack, ROWS, 4)
+    for position in range(4):
+        u = random(ROWS, stack.columns)
+        other = u.clone()
+        triton.local_attention(u, ours, 0, position)
+        TorchOps().local_attention(other, expected, 0, position)
+        assert_attended_equal(u, other, stack)
+
+
+@pytest.mark.parametrize("starts", [[0] * ROWS, [0, 3, 7, 2, 9]])
+@pytest.mark.parametrize("processors", [1, 132])
+def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, starts: list[int], processors: int) -> None:
+    triton.processors = processors
+    ours, expected, length = Cache(stack, ROWS, 70), Cache(stack, ROWS, 70), 40
+    clock = Clock(DEVICE)
+    clock.set(length - 1)
+    for cache in (ours, expected):
+        cache.set_starts(starts)
+    masks = CausalStack(stack, TorchOps(), ROWS, 70, 1)
+    masks.cache = expected
+    for rows in (slice(0, 2), slice(2, ROWS)):
+        first = min(starts[rows])
+        mask = masks._mask(rows, first, length - first)
+        u = random((rows.stop - rows.start) * (length - first), stack.columns)
+        other = u.clone()
+        triton.sequence_attention(u, ours, 0, rows, first, mask)
+        TorchOps().sequence_attention(other, expected, 0, rows, first, mask)
+        assert_attended_equal(u, other, stack)
+    for _ in range(3):
+        clock.advance()
+        u = random(ROWS, stack.columns)
+        other = u.clone()
+        triton.decode_attention(u, ours, 0, clock)
+        TorchOps().decode_attention(other, expected, 0, clock)
+        assert_attended_equal(u, other, stack)
+    torch.testing.assert_close(ours.keys, expected.keys)
+    torch.testing.assert_close(ours.values, expected.values)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        VanillaConfig(97, 64, StackConfig(2, 64, 4, 2, 96, window=5)),
+        BlockConfig(
+            97,
+            64,
+            4,
+            EmbedderConfig("lookup", 16),
+            StackConfig(2, 64, 4, 2, 64),
+            TokenDecoderConfig("prefix", StackConfig(2, 32, 2, 2, 96), prefix_length=2),
+        ),
+    ],
+    ids=["vanilla", "block"],
+)
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0, seed=3), Sampling(1.0, top_k=20, top_p=0.9)])
+def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, sampling: Sampling, triton: TorchOps) -> None:
+    """Enough steps that they are captured as a graph on a CUDA device."""
+    count = (CAPTURE_STEPS + 2) * config.first
+    model = build(config).to(DEVICE).eval()
+    with torch.no_grad():
+        model.head_weight.mul_(30)
+    prompts = [torch.randint(97, (length,)).tolist() for length in (1, 5, 9, 6)]
+    session = Session(model, 4, 9, count, sampling, ops=triton)
+    expected = Session(model, 4, 9, count, sampling, ops=TorchOps()).run(prompts)
+    assert torch.equal(session.run(prompts), expected)
+    assert torch.equal(session.run(prompts), expected)
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+def test_streaming_and_end_of_text_on_the_device() -> None:
+    """The host sees tokens one step late there, and must still see all of them in order."""
+    model = build(VanillaConfig(97, 64, STACKS["plain"])).to(DEVICE).eval()
+    prompts = [torch.randint(97, (length,)).tolist() for length in (4, 7)]
+    free = generate(model, prompts, 30)
+    streamed: list[list[int]] = [[], []]
+    assert generate(model, prompts, 30, stream=lambda row, tokens: streamed[row].extend(tokens)) == free == streamed
+    end = free[0][20]
+    expected = [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in free]
+    assert generate(model, prompts, 30, end_of_text=end) == expected
