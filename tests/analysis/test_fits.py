@@ -31,9 +31,9 @@ def test_a_law_without_noise_is_recovered() -> None:
 
 
 def test_intervals_cover_the_coefficients_that_made_the_data() -> None:
-    """Of 20 noisy studies of 6 sizes, about 95 % hold the truth: at least 17, which 95 % coverage gives in 98 %."""
+    """Of 15 noisy studies of 6 sizes, about 95 % hold the truth: at least 12, which 95 % coverage gives in 99 %."""
     covered = np.zeros(4, int)
-    for trial in range(20):
+    for trial in range(15):
         noise = np.exp(0.005 * np.random.default_rng(trial).standard_normal(6))
         fitted = power_law(sizes(6), law(sizes(6)) * noise)
         truths = (
@@ -43,7 +43,7 @@ def test_intervals_cover_the_coefficients_that_made_the_data() -> None:
             (fitted.predict(FAR), law(np.array(FAR))),
         )
         covered += [found.low <= truth <= found.high for found, truth in truths]
-    assert covered.min() >= 17
+    assert covered.min() >= 12
 
 
 def test_one_failed_run_bends_a_law_little() -> None:
