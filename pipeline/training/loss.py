@@ -12,8 +12,8 @@ IGNORE = -100
 CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**29}
 
 
-def vocabulary_loss(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, rows: int | None = None) -> Tensor:
-    """Loss in nats of every token, fp32 [M]; 0 where the target is ``IGNORE``.
+def vocabulary_loss(hidden_MD: Tensor, weight_VD: Tensor, targets: Tensor, rows: int | None = None) -> Tensor:
+    """Loss in nats of each of the M ``targets``, fp32 in their shape; 0 where the target is ``IGNORE``.
 
     ``hidden_MD @ weight_VD.T`` are the logits, ``rows`` of them at a time. Where gradients are needed they are made in
     the same pass, since the gradient of a sum of losses is known up to a factor: only ``losses.sum()``, times any
@@ -24,7 +24,7 @@ def vocabulary_loss(hidden_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, row
     rows = rows or max(CHUNK_BYTES.get(device, 2**24) // (4 * len(weight_VD)), 128)
     differentiate = torch.is_grad_enabled() and (hidden_MD.requires_grad or weight_VD.requires_grad)
     losses: Tensor = _VocabularyLoss.apply(  # type: ignore[no-untyped-call]
-        hidden_MD, weight_VD, targets_M, rows, compute, differentiate
+        hidden_MD, weight_VD, targets, rows, compute, differentiate
     )
     return losses
 
@@ -35,13 +35,14 @@ class _VocabularyLoss(torch.autograd.Function):
         ctx: Any,
         hidden_MD: Tensor,
         weight_VD: Tensor,
-        targets_M: Tensor,
+        targets: Tensor,
         rows: int,
         compute: torch.dtype,
         differentiate: bool,
     ) -> Tensor:
         device = hidden_MD.device
-        losses_M = torch.empty(len(targets_M), dtype=torch.float32, device=device)
+        losses = torch.empty(targets.shape, dtype=torch.float32, device=device)
+        losses_M, targets_M = losses.view(-1), targets.flatten()
         with torch.autocast(device.type, enabled=False):
             weight = weight_VD.to(compute)
             grad_hidden = torch.empty_like(hidden_MD) if differentiate else None
@@ -49,23 +50,23 @@ class _VocabularyLoss(torch.autograd.Function):
             for start in range(0, len(targets_M), rows):
                 chunk = slice(start, start + rows)
                 hidden = hidden_MD[chunk].to(compute)
-                targets = targets_M[chunk]
+                wanted = targets_M[chunk]
                 log_probabilities = F.log_softmax(_product(hidden, weight.t()), dim=-1)
-                losses_M[chunk] = F.nll_loss(log_probabilities, targets, ignore_index=IGNORE, reduction="none")
+                losses_M[chunk] = F.nll_loss(log_probabilities, wanted, ignore_index=IGNORE, reduction="none")
                 if grad_hidden is None or grad_weight is None:
                     continue
-                grad_logits = _gradient_of_logits(log_probabilities, targets).to(compute)
+                grad_logits = _gradient_of_logits(log_probabilities, wanted).to(compute)
                 grad_hidden[chunk] = grad_logits @ weight
                 _add_product(grad_weight, grad_logits.t(), hidden)
         if differentiate:
             ctx.save_for_backward(grad_hidden, grad_weight)
             ctx.weight_dtype = weight_VD.dtype
-        return losses_M
+        return losses
 
     @staticmethod
-    def backward(ctx: Any, grad_losses_M: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        factor = grad_losses_M[0]
+        factor = grad_losses[(0,) * grad_losses.ndim]
         return grad_hidden * factor.to(grad_hidden.dtype), (grad_weight * factor).to(ctx.weight_dtype), *[None] * 4
 
 

@@ -30,8 +30,7 @@ class Objective(nn.Module):
             targets = targets.masked_fill(~valid[:, self.model.first :], IGNORE)
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             hidden = self.model.hidden(tokens, valid, padded_blocks=padded_blocks)
-            losses = vocabulary_loss(hidden.flatten(0, 1), self.model.head_weight, targets.flatten())
-        return losses.view_as(targets)
+            return vocabulary_loss(hidden.flatten(0, 1), self.model.head_weight, targets)
 
 
 @torch.no_grad()
