@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
-from pipeline.analysis.canvas import Drawing, Figures, count_axis, legend, line, log_axis, panels, size_panels
+from pipeline.analysis.canvas import Drawing, Figures, count_axis, legend, line, panels, size_panels
 from pipeline.analysis.metrics import LOSS
 from pipeline.analysis.style import VANILLA, series_styles
 from pipeline.analysis.table import Point, read_curve
@@ -86,7 +86,7 @@ def _contexts(points: list[Point]) -> Figures:
             for point in members:
                 line(axes, _by_context(point, length), styles[point.series], point.series, markersize=4)
             axes.set_xlabel("Tokens of context")
-            log_axis(axes, "x")
+            count_axis(axes)
         sizes[0][0].set_ylabel(LOSS.label)
         legend(figure, *(axes for axes, _, _ in sizes))
         title = f"Loss by context, up to {length} tokens"
@@ -98,7 +98,7 @@ def _by_context(point: Point, length: int) -> list[tuple[float, float]]:
     for measured in point.rows[0].evaluate.loss_by_context:
         if measured.length == length:
             ends = [*measured.starts[1:], length]
-            middles = (math.sqrt(start * max(end - 1, start)) for start, end in zip(measured.starts, ends, strict=True))
+            middles = ((start + end - 1) / 2 for start, end in zip(measured.starts, ends, strict=True))
             return list(zip(middles, measured.losses, strict=True))
     return []
 

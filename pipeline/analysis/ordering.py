@@ -48,11 +48,12 @@ def summary(comparisons: list[Comparison]) -> str:
     if not comparisons:
         return "The study has no two block lengths of one size to compare."
     failed = [str(comparison) for comparison in comparisons if not comparison.holds]
-    label = comparisons[0].metric.label
-    if not failed:
-        return f"{label}: all {len(comparisons)} neighbouring block lengths are ordered as in the paper."
     held = len(comparisons) - len(failed)
-    return f"{label}: {held} of {len(comparisons)} neighbours are ordered as in the paper, but {'; '.join(failed)}."
+    exceptions = f", but {'; '.join(failed)}" if failed else ""
+    return (
+        f"{comparisons[0].metric.label}: {held} of {len(comparisons)} comparisons of neighbouring block lengths "
+        f"are ordered as in the paper{exceptions}."
+    )
 
 
 def _ladders(points: list[Point]) -> Iterator[list[Point]]:

@@ -186,8 +186,10 @@ def _or_none(value: float) -> float | None:
 
 
 def _no_overlap(equal: Metric, labels: tuple[str, str], samples: list[Sample]) -> str:
-    ranges = (
-        f"{label} {min(sample.mean()[0]):.4g} to {max(sample.mean()[0]):.4g}"
-        for label, sample in zip(labels, samples, strict=True)
-    )
+    ranges = (f"{label} {_range(sample.mean()[0])}" for label, sample in zip(labels, samples, strict=True))
     return f"no value is reached by both ({equal.label}: {', '.join(ranges)})"
+
+
+def _range(values: Floats) -> str:
+    low, high = f"{values.min():.4g}", f"{values.max():.4g}"
+    return low if low == high else f"{low} to {high}"

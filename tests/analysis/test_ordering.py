@@ -24,7 +24,7 @@ def test_all_neighbours_of_an_ordered_study_hold(rows: list[Row]) -> None:
         ("s", "block L=4", "block L=8"),
     ]
     assert len(found) == 6
-    assert "all 6" in summary(found)
+    assert "6 of 6" in summary(found)
 
 
 def test_an_exception_is_named_with_both_values(rows: list[Row]) -> None:
