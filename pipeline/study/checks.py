@@ -224,7 +224,6 @@ def _check_pretrain(study: Study) -> None:
         "learning_rate",
         "validate_every",
         "validation_tokens",
-        "checkpoint_every",
     )
     _all_positive("pretrain", pretrain, names)
     _choice("pretrain.precision", pretrain.precision, PRECISIONS)
@@ -246,7 +245,7 @@ def _check_pretrain(study: Study) -> None:
     hardware = study.hardware
     _choice("hardware.strategy", hardware.strategy, ("auto", "ddp", "fsdp"))
     _choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
-    _all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "log_every"))
+    _all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "checkpoint_every", "log_every"))
     _require(hardware.workers is None or hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
 
 

@@ -162,7 +162,6 @@ class Pretrain:
     precision: str = "auto"
     validate_every: int = 1000
     validation_tokens: int = 1_000_000
-    checkpoint_every: int = 1000
 
 
 @dataclass
@@ -210,6 +209,7 @@ class Hardware:
     activation_checkpointing: bool = False
     compile: bool | None = None
     workers: int | None = None
+    checkpoint_every: int = 1000
     log_every: int = 10
     label: str = "auto"
 

@@ -30,12 +30,11 @@ pretrain:
   warmup_steps: 4
   validate_every: 10
   validation_tokens: 256
-  checkpoint_every: 4
 evaluate: {}
 benchmark:
   settings:
     short: {prompt: 8, new_tokens: 8}
-hardware: {accelerator: cpu, log_every: 2}
+hardware: {accelerator: cpu, log_every: 2, checkpoint_every: 4}
 """
 WORDS = [
     "the",

@@ -116,7 +116,7 @@ def test_rows_are_reported_as_they_are_written(tiny: Study) -> None:
 
 def test_an_exploding_loss_ends_the_cell_with_its_last_good_weights(tiny: Study) -> None:
     tiny.pretrain.learning_rate = 1e6
-    tiny.pretrain.checkpoint_every = 1
+    tiny.hardware.checkpoint_every = 1
     result = train(tiny, "vanilla-s-0")
     assert result.diverged
     assert result.steps < 20

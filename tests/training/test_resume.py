@@ -68,7 +68,7 @@ def resume_step(study: Study, name: str) -> int:
 
 
 def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
-    tiny.pretrain.checkpoint_every = 1000
+    tiny.hardware.checkpoint_every = 1000
     expected = uninterrupted(tiny, VANILLA)
     Path("params.yaml").write_text(
         Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")
@@ -95,7 +95,7 @@ def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
 
 
 def test_sigterm_saves_the_state_too(tiny: Study) -> None:
-    tiny.pretrain.checkpoint_every = 1000
+    tiny.hardware.checkpoint_every = 1000
     expected = uninterrupted(tiny, VANILLA)
     Path("params.yaml").write_text(
         Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")

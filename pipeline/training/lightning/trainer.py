@@ -34,7 +34,7 @@ def fit(job: Job) -> Outcome:
     arithmetic = precision(job.pretrain.precision, device)
     module = PretrainingModule(Objective(model, arithmetic), job.pretrain, study.hardware, job.schedule)
     stop, recorder = StopRequest(), Recorder(job)
-    resume = Resume(job.resume_path, job.pretrain.checkpoint_every, recorder, stop)
+    resume = Resume(job.resume_path, study.hardware.checkpoint_every, recorder, stop)
     resuming = read_state(job.resume_path, job.fingerprint) is not None
     with _quiet(), stop.restored():
         trainer = _trainer(job, device, [recorder, resume])
