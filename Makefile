@@ -18,7 +18,7 @@ repro: $(VENV)/.run   ## build the environment, run the study, end with its resu
 	@python -m pipeline show
 
 test: $(VENV)/.test   ## build the environment, run the tests
-	python -m pytest -m "not slow and not gpu"
+	python -m pytest -n logical -m "not slow and not gpu"
 
 check: $(VENV)/.dev   ## lint, types, formatting
 	ruff check .
