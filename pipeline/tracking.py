@@ -226,7 +226,7 @@ def _log(mlflow: MlflowClient, run: Run, metrics: list[Any]) -> None:
 
 
 def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict[str, str]]:
-    """Flat metrics and tags of the result files that were made from these weights."""
+    """Flat metrics and tags of the result files that were made from these weights; the curve holds the rest."""
     metrics: dict[str, float] = {}
     tags: dict[str, str] = {}
     kinds: dict[str, type[AnyResult]] = {
@@ -241,7 +241,7 @@ def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict
         result = read_result(path, kind, stage)
         if result.cell.fingerprint != fingerprint:
             continue
-        metrics |= result_metrics(result)
+        metrics |= {key: value for key, value in result_metrics(result).items() if key not in CURVES}
         tags |= {f"{stage}.device": result.environment.device, f"{stage}.revision": result.environment.revision}
         if isinstance(result, PretrainResult):
             tags["diverged"] = str(result.diverged).lower()

@@ -33,8 +33,8 @@ def write_checkpoint(fingerprint: str, steps: int) -> None:
     folder = paths.checkpoint(cell.name)
     record = {"cell": dataclasses.asdict(cell), "fingerprint": fingerprint, "model": {"block_length": 4}}
     write_json(folder / "config.json", record)
-    rows = [f"{step},{1000 + step},{5 - step / 10},1e-3" for step in range(1, steps + 1)]
-    write_text(folder / "curve.csv", "\n".join(["step,time,train_loss,learning_rate", *rows]) + "\n")
+    rows = [f"{step},{1000 + step},{5 - step / 10},{4.75 if step == 4 else ''}" for step in range(1, steps + 1)]
+    write_text(folder / "curve.csv", "\n".join(["step,time,train_loss,validation_loss", *rows]) + "\n")
 
 
 def write_pretrain_result(fingerprint: str) -> None:
@@ -62,7 +62,7 @@ def test_a_run_is_one_however_often_it_is_synced(workspace: Path) -> None:
     assert run.info.run_name == name
     assert run.info.status == "FINISHED"
     history = mlflow.get_metric_history(run.info.run_id, "train_loss")
-    curve = [(metric.step, metric.timestamp, metric.value) for metric in history if metric.step]
+    curve = [(metric.step, metric.timestamp, metric.value) for metric in history]
     assert sorted(curve) == [(step, 1000 + step, 5 - step / 10) for step in (1, 2, 3, 4)]
     assert run.data.metrics["validation_loss"] == 4.75
     assert run.data.metrics["parameters_head"] == 10
