@@ -115,10 +115,21 @@ def _attend_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, s
 
 def rotary(config: StackConfig, positions: Tensor) -> Rotary:
     """Cosines and sines, fp32 [..., 1, T, rotary width / 2], of ``positions`` [..., T]."""
-    width = config.rotary_width
+    table: Tensor = _rotary_table(positions, config.rotary_width, config.rotary_base)
+    return table[0], table[1]
+
+
+@torch.library.custom_op("blockscale::rotary_table", mutates_args=())
+def _rotary_table(positions: Tensor, width: int, base: float) -> Tensor:
+    """[2, ..., 1, T, width / 2]. An operation of its own, or a compiler would take every element's cosine anew."""
     exponent = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
-    angle = positions[..., None, :, None].float() * config.rotary_base**-exponent
-    return angle.cos(), angle.sin()
+    angle = positions[..., None, :, None].float() * base**-exponent
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+@_rotary_table.register_fake
+def _(positions: Tensor, width: int, base: float) -> Tensor:
+    return positions.new_empty(2, *positions.shape[:-1], 1, positions.shape[-1], width // 2, dtype=torch.float32)
 
 
 def rotate(x: Tensor, table: Rotary) -> Tensor:

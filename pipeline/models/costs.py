@@ -63,6 +63,18 @@ def training_flops_per_token(config: ModelConfig) -> float:
     return 3 * forward_flops(config, config.context_length) / config.context_length
 
 
+def causal_training_flops_per_token(config: ModelConfig) -> float:
+    """:func:`training_flops_per_token` with attention over the pairs of query and key that a causal mask leaves."""
+    if isinstance(config, VanillaConfig):
+        stack, length = config.stack, config.context_length - 1
+    else:
+        stack, length = config.block_decoder, -(-config.context_length // config.block_length) - 1
+    spared = _attention(stack, length * length - _causal_pairs(stack, length))
+    if isinstance(config, BlockConfig):
+        spared += length * (_token_decoder_flops(config, causal=False) - _token_decoder_flops(config, causal=True))
+    return training_flops_per_token(config) - 3 * spared / config.context_length
+
+
 def prefill_flops(config: ModelConfig, prompt: int) -> float:
     """FLOPs until the first new token of a prompt of that many tokens is known."""
     if isinstance(config, VanillaConfig):

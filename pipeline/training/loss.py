@@ -51,11 +51,10 @@ class _VocabularyLoss(torch.autograd.Function):
                 chunk = slice(start, start + rows)
                 hidden = hidden_MD[chunk].to(compute)
                 wanted = targets_M[chunk]
-                log_probabilities = F.log_softmax(_product(hidden, weight.t()), dim=-1)
-                losses_M[chunk] = F.nll_loss(log_probabilities, wanted, ignore_index=IGNORE, reduction="none")
+                choose = fused_softmax if hidden.is_cuda else softmax
+                losses_M[chunk], grad_logits = choose(_product(hidden, weight.t()), wanted, compute)
                 if grad_hidden is None or grad_weight is None:
                     continue
-                grad_logits = _gradient_of_logits(log_probabilities, wanted).to(compute)
                 grad_hidden[chunk] = grad_logits @ weight
                 _add_product(grad_weight, grad_logits.t(), hidden)
         if differentiate:
@@ -78,16 +77,29 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    if a.dtype == torch.float32:
+    if a.dtype == total.dtype:
         total.addmm_(a, b)
+    elif a.is_cuda:
+        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
     else:
-        total.add_(_product(a, b))
+        total.add_(a @ b)
 
 
-def _gradient_of_logits(log_probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Softmax minus one-hot, 0 in ignored rows; overwrites its input."""
-    real = targets != IGNORE
+def softmax(logits: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Losses [M] of ``targets`` under fp32 ``logits`` [M, V], which are lost, and their sum's gradient in ``dtype``."""
+    log_probabilities = F.log_softmax(logits, dim=-1)
+    losses = F.nll_loss(log_probabilities, targets, ignore_index=IGNORE, reduction="none")
     gradient = log_probabilities.exp_()
     index = targets.clamp(min=0).unsqueeze(1)
     gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=gradient.dtype))
-    return gradient.mul_(real.unsqueeze(1))
+    return losses, gradient.mul_((targets != IGNORE).unsqueeze(1)).to(dtype)
+
+
+def fused_softmax(logits: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """:func:`softmax` as one kernel, which reads the logits from memory once."""
+    from pipeline.training.kernels import softmax_kernel
+
+    rows, vocabulary = logits.shape
+    losses, gradient = logits.new_empty(rows), logits.new_empty(rows, vocabulary, dtype=dtype)
+    softmax_kernel[(rows,)](logits, targets, losses, gradient, V=vocabulary, IGNORE=IGNORE, BLOCK=4096, num_warps=8)
+    return losses, gradient

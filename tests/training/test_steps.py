@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
 from pipeline.training.fitting import out_of_memory
 from pipeline.training.job import Job
+from pipeline.training.loss import CHUNK_BYTES
 from pipeline.training.objective import Objective, validation_sums
 from pipeline.training.wrapping import recompute_activations
 
@@ -148,7 +150,26 @@ def test_compiling_changes_only_rounding(tiny: Study, name: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CELLS)
-def test_compiled_bf16_on_a_gpu_follows_fp32_on_a_cpu(tiny: Study, name: str) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3)])
+def test_on_a_gpu_only_rounding_changes(
+    tiny: Study, monkeypatch: pytest.MonkeyPatch, name: str, precision: str, tolerance: float
+) -> None:
+    """Neither compiling, nor micro-batches, nor the loss's chunks."""
+    tiny.hardware.accelerator = "gpu"
+    tiny.pretrain.precision = precision
+    curves = []
+    for compiled, micro_batch, chunk in ((False, None, 2**29), (True, None, 2**29), (True, 1, 2**29), (False, None, 1)):
+        tiny.hardware.compile, tiny.hardware.micro_batch_size = compiled, micro_batch
+        monkeypatch.setitem(CHUNK_BYTES, "cuda", chunk)
+        curves.append(curve(tiny, name))
+        shutil.rmtree(paths.checkpoint(name))
+    for other in curves[1:]:
+        assert other == pytest.approx(curves[0], abs=tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CELLS)
+def test_bf16_on_a_gpu_follows_fp32_on_a_cpu(tiny: Study, name: str) -> None:
     expected = curve(tiny, name)
     paths.checkpoint(name).rename("aside")
     tiny.hardware.accelerator = "gpu"
