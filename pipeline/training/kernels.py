@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOWEST: tl.constexpr = -1e30
+LOWEST = tl.constexpr(-1e30)
 """In place of minus infinity, whose differences are not numbers."""
 
 
