@@ -154,9 +154,9 @@ def test_compiling_changes_only_rounding(tiny: Study, name: str) -> None:
 def test_on_a_gpu_only_rounding_changes(
     tiny: Study, monkeypatch: pytest.MonkeyPatch, name: str, precision: str, tolerance: float
 ) -> None:
-    """Neither compiling, nor micro-batches, nor the loss's chunks."""
+    """Neither compiling, nor micro-batches, nor the loss's chunks. A high learning rate would make rounding grow."""
     tiny.hardware.accelerator = "gpu"
-    tiny.pretrain.precision = precision
+    tiny.pretrain.precision, tiny.pretrain.learning_rate = precision, 1e-3
     curves = []
     for compiled, micro_batch, chunk in ((False, None, 2**29), (True, None, 2**29), (True, 1, 2**29), (False, None, 1)):
         tiny.hardware.compile, tiny.hardware.micro_batch_size = compiled, micro_batch
