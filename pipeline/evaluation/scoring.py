@@ -5,7 +5,8 @@ Shapes: B batch, T tokens, R rows that are scored, D width, V vocabulary, L bloc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,19 +74,64 @@ class Scorer:
         """Scores with ``left`` pads before every request."""
         device = next(self.model.parameters()).device
         budget = self.batch_tokens or (1 << 17 if device.type == "cuda" else 1 << 12)
+        trunks = self._trunks(requests, left)
+        whole = [index for index, trunk in enumerate(trunks) if trunk is None]
+        branches = {index: trunk for index, trunk in enumerate(trunks) if trunk is not None}
         scores: dict[int, Score] = {}
-        for batch in _batches([len(request.tokens) for request in requests], budget):
+        for batch in _batches(whole, lambda index: len(requests[index].tokens), budget):
             scores |= zip(batch, self._batch([requests[index] for index in batch], left, device), strict=True)
+        order = sorted(branches, key=lambda index: (-len(branches[index]), branches[index]))
+        for batch in _batches(order, lambda index: left + len(requests[index].tokens), budget, keep_order=True):
+            members = [(requests[index], branches[index]) for index in batch]
+            scores |= zip(batch, self._branches(members, left, device), strict=True)
         return [scores[index] for index in range(len(requests))]
+
+    def _trunks(self, requests: Sequence[Request], left: int) -> list[bytes | None]:
+        """What stands before each request's targets and is worth a pass of its own, as int64 bytes.
+
+        For a vanilla model what several requests share; for a block model all, as no token decoder needs it.
+        """
+        first = self.model.first
+        trunks = []
+        for request in requests:
+            blocks = (left + request.first) // first - 1
+            tokens = np.asarray(request.tokens[: max(blocks * first - left, 0)], dtype=np.int64)
+            trunks.append(tokens.tobytes())
+        counts = Counter(trunks)
+        return [trunk if trunk and (first > 1 or counts[trunk] > 1) else None for trunk in trunks]
 
     @torch.inference_mode()
     def _batch(self, requests: list[Request], left: int, device: torch.device) -> list[Score]:
-        first = self.model.first
-        tokens, valid, wanted = _pad(requests, left, first)
-        targets = tokens[:, first:][wanted].to(device)
+        tokens, valid = _stacked([request.tokens for request in requests], left)
         valid = None if valid is None else valid.to(device)
         hidden = self.model.hidden(tokens.to(device), valid, padded_blocks=False)
-        log_probabilities, greedy = _score_rows(self.model, hidden[wanted.to(device)], targets)
+        return self._scores(requests, hidden, tokens, left)
+
+    @torch.inference_mode()
+    def _branches(self, members: list[tuple[Request, bytes]], left: int, device: torch.device) -> list[Score]:
+        """Scores of requests after their trunks, each of which runs once."""
+        place = {trunk: number for number, trunk in enumerate(dict.fromkeys(trunk for _, trunk in members))}
+        trunks = [np.frombuffer(trunk, dtype=np.int64) for trunk in place]
+        trunk, trunk_valid = _stacked(trunks, left)
+        requests = [_after(request, len(kept) // trunks[0].itemsize) for request, kept in members]
+        tokens, _ = _stacked([request.tokens for request in requests], 0)
+        lengths = torch.tensor([(left + len(row)) // self.model.first for row in trunks], device=device)
+        owner = torch.tensor([place[kept] for _, kept in members], device=device)
+        valid = None
+        if trunk_valid is not None:
+            valid = trunk_valid.to(device), torch.ones(tokens.shape, dtype=torch.bool, device=device)
+        hidden = self.model.branch(trunk.to(device), lengths, tokens.to(device), owner, valid)
+        return self._scores(requests, hidden, tokens, 0)
+
+    def _scores(
+        self, requests: Sequence[Request], hidden: torch.Tensor, tokens: torch.Tensor, left: int
+    ) -> list[Score]:
+        first = self.model.first
+        predicted = tokens[:, first:]
+        wanted = _wanted(requests, predicted.shape, left - first)
+        targets = predicted[wanted].to(hidden.device)
+        hidden = hidden[:, : predicted.shape[1]][wanted.to(hidden.device)]
+        log_probabilities, greedy = _score_rows(self.model, hidden, targets)
         wrong = int((~np.isfinite(log_probabilities)).sum())
         if wrong:
             raise UserError(f"{wrong} of {len(targets)} log-probabilities are not finite: the weights have diverged")
@@ -93,14 +139,26 @@ class Scorer:
         return [Score(*pair) for pair in zip(np.split(log_probabilities, ends), np.split(greedy, ends), strict=True)]
 
 
-def _batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
+def _after(request: Request, count: int) -> Request:
+    """The request without its first ``count`` tokens."""
+    return Request(request.tokens[count:], request.first - count)
+
+
+def _batches(
+    indices: Iterable[int], length: Callable[[int], int], budget: int, keep_order: bool = False
+) -> Iterator[list[int]]:
     """Indices by falling length, so that rows of a batch are padded little and memory runs out at once or never."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    start = 0
-    while start < len(order):
-        rows = max(budget // lengths[order[start]], 1)
-        yield order[start : start + rows]
-        start += rows
+    order = list(indices) if keep_order else sorted(indices, key=lambda index: -length(index))
+    batch: list[int] = []
+    longest = 0
+    for index in order:
+        longest = max(longest, length(index))
+        if batch and longest * (len(batch) + 1) > budget:
+            yield batch
+            batch, longest = [], length(index)
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def _joined(scores: list[Score]) -> Score:
@@ -111,20 +169,24 @@ def _joined(scores: list[Score]) -> Score:
     )
 
 
-def _pad(requests: list[Request], left: int, first: int) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Tokens [B, T], valid [B, T] (``None`` without left pads), and the predicted positions to score [B, T - first]."""
-    length = left + max(len(request.tokens) for request in requests)
-    tokens = torch.zeros((len(requests), length), dtype=torch.long)
-    wanted = torch.zeros(len(requests), length - first, dtype=torch.bool)
-    for row, request in enumerate(requests):
-        tokens[row, left : left + len(request.tokens)] = torch.as_tensor(np.asarray(request.tokens, dtype=np.int64))
-        shift = left - first
-        wanted[row, request.first + shift : len(request.tokens) + shift] = True
+def _stacked(rows: Sequence[Tokens], left: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Tokens [B, T] after ``left`` pads each, and valid [B, T], ``None`` without pads."""
+    tokens = torch.zeros((len(rows), left + max(map(len, rows))), dtype=torch.long)
+    for place, row in enumerate(rows):
+        tokens[place, left : left + len(row)] = torch.tensor(np.asarray(row, dtype=np.int64))
     if not left:
-        return tokens, None, wanted
+        return tokens, None
     valid = torch.ones_like(tokens, dtype=torch.bool)
     valid[:, :left] = False
-    return tokens, valid, wanted
+    return tokens, valid
+
+
+def _wanted(requests: Sequence[Request], shape: torch.Size, shift: int) -> torch.Tensor:
+    """Of the predicted positions, a tensor of ``shape`` [B, T - first], those to score."""
+    wanted = torch.zeros(shape, dtype=torch.bool)
+    for row, request in enumerate(requests):
+        wanted[row, request.first + shift : len(request.tokens) + shift] = True
+    return wanted
 
 
 def _score_rows(

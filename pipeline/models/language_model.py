@@ -40,6 +40,17 @@ class LanguageModel(nn.Module):
         """What :meth:`logits` maps to the vocabulary, [B, T - first, D]; arguments as for :meth:`forward`."""
         raise NotImplementedError
 
+    def branch(
+        self, trunk: Tensor, lengths: Tensor, tokens: Tensor, owner: Tensor, valid: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """:meth:`hidden` of ``tokens`` [R, T] as continuations of sequences that several of them share.
+
+        Row r goes on after the first ``lengths[g]`` * ``first`` tokens of ``trunk[g]``, g being ``owner[r]``; ``trunk``
+        [G, P] and ``tokens`` are whole blocks. What is shared runs once, and only as far as the rows need it.
+        ``valid``: of trunk and tokens; ``None`` if there is no padding.
+        """
+        raise NotImplementedError
+
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., V]."""
         return F.linear(hidden, self.head_weight)

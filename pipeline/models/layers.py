@@ -68,6 +68,40 @@ class Stack(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
+    def branch(self, trunk: Tensor, lengths: Tensor, x: Tensor, owner: Tensor) -> Tensor:
+        """Causal [R, T, D] -> [R, T, D]: row r goes on where the ``lengths[g]`` first positions of ``trunk[g]`` end.
+
+        ``trunk`` [G, P, D] and ``lengths`` [G] are shared; ``owner`` [R] is each row's g.
+        """
+        shared, length = trunk.shape[1], x.shape[1]
+        places = torch.arange(shared + length, device=x.device)
+        positions = lengths[owner][:, None] + places[:length]
+        trunk_table, table = self.rotary(places[:shared]), self.rotary(positions)
+        trunk_mask = causal_mask(shared, None, self.config.window, x.device)
+        mask = _branch_mask(lengths[owner], shared, length, self.config.window)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            query, key, value = layer.qkv(trunk, trunk_table)
+            own_query, own_key, own_value = layer.qkv(x, table)
+            keys, values = torch.cat([key[owner], own_key], 2), torch.cat([value[owner], own_value], 2)
+            x = layer.finish(x, attend(own_query, keys, values, mask))
+            trunk = layer.finish(trunk, attend(query, key, value, trunk_mask))
+        normed: Tensor = self.norm(x)
+        return normed
+
     def rotary(self, positions: Tensor) -> Rotary:
         """What :meth:`Layer.qkv` rotates by at ``positions`` [T], or [B, T] where rows differ."""
         return rotary(self.config, positions)
+
+
+def _branch_mask(lengths: Tensor, shared: int, length: int, window: int | None) -> Mask:
+    """Rows of ``length`` positions after the first ``lengths`` [R] of ``shared`` ones see those, and their own past."""
+    places = torch.arange(shared + length, device=lengths.device)
+    after = lengths[:, None] + places[:length]
+    key = torch.cat([places[:shared].expand(len(lengths), -1), after], 1)
+    real = torch.cat([places[:shared] < lengths[:, None], torch.ones_like(after, dtype=torch.bool)], 1)
+    distance = after[:, :, None] - key[:, None, :]
+    allowed = real[:, None, :] & (distance >= 0)
+    if window is not None:
+        allowed &= distance < window
+    return Mask(allowed=allowed[:, None])

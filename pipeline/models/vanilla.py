@@ -31,3 +31,9 @@ class VanillaTransformer(LanguageModel):
             valid = valid[:, :-1] if padded_blocks else None
         hidden: Tensor = self.stack(self.embedding(seen), valid)
         return hidden
+
+    def branch(
+        self, trunk: Tensor, lengths: Tensor, tokens: Tensor, owner: Tensor, valid: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        assert valid is None
+        return self.stack.branch(self.embedding(trunk), lengths, self.embedding(tokens[:, :-1]), owner)

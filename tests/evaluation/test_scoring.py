@@ -62,6 +62,30 @@ def test_a_model_trained_without_padding_is_scored_without_it_wherever_a_block_p
                 assert score.log_probabilities[position - first] == pytest.approx(expected, abs=2e-5)
 
 
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize(("block_length", "embedder"), [(None, "lookup"), (2, "lookup"), (4, "lookup"), (4, "roberta")])
+def test_a_context_that_several_continuations_share_changes_nothing(
+    make: Make, block_length: int | None, embedder: str, padded: bool
+) -> None:
+    model = make(block_length, embedder)
+    contexts = [random_tokens(length, length) for length in (3, 4, 9, 10, 13)]
+    requests = [
+        Request([*context, *random_tokens(length, 100 + length)], len(context))
+        for context in contexts
+        for length in (1, 4, 7)
+    ]
+    together, small = Scorer(model, 10**6, padded)(requests), Scorer(model, 40, padded)(requests)
+    for request, score, other in zip(requests, together, small, strict=True):
+        (alone,) = Scorer(model, padded=padded)([request])
+        for found in (score, other):
+            np.testing.assert_allclose(found.log_probabilities, alone.log_probabilities, atol=2e-5)
+            assert found.greedy.tolist() == alone.greedy.tolist()
+        if padded:
+            np.testing.assert_allclose(
+                score.log_probabilities, obvious(model, list(request.tokens), request.first)[0], atol=2e-5
+            )
+
+
 @pytest.mark.parametrize("embedder", ["lookup", "roberta"])
 def test_batches_and_what_pads_them_change_nothing(make: Make, embedder: str) -> None:
     model = make(4, embedder)

@@ -140,3 +140,17 @@ def test_bfloat16_is_close(name: str) -> None:
     kept = valid[:, model.first :]
     error = (rounded.float() - exact)[kept].norm() / exact[kept].norm()
     assert error < 0.05
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_branches_equal_whole_sequences(name: str) -> None:
+    model = lively(name)
+    step = model.first
+    trunk, tokens = random_tokens(2, 6 * step), random_tokens(3, 3 * step + 1)
+    lengths, owner = torch.tensor([6, 4]), torch.tensor([1, 0, 1])
+    found = model.branch(trunk, lengths, tokens, owner)
+    for row, hidden in zip(range(3), found, strict=True):
+        kept = int(lengths[owner[row]]) * step
+        whole = torch.cat([trunk[owner[row], :kept], tokens[row]])[None]
+        expected = model.hidden(whole)[0, kept:]
+        torch.testing.assert_close(hidden[: len(expected)], expected, rtol=1e-4, atol=1e-4)
