@@ -1,4 +1,4 @@
-"""Stage check: refuse a study that is not well-formed before any other stage starts, and note its input files and search."""
+"""Stage check: refuse a malformed study before any other stage starts; note its input files and its search."""
 
 from pathlib import Path
 

@@ -47,7 +47,8 @@ class Ledger:
         self.search = study.search
         self.identity = identity(study, manifest)
         self.varied = choices(self.search)
-        directions = [StudyDirection.MINIMIZE if LOWER[name] else StudyDirection.MAXIMIZE for name in self.search.objectives]
+        lower, higher = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+        directions = [lower if LOWER[name] else higher for name in self.search.objectives]
         self.optuna = open_study(f"{study.name}-{self.identity}", self.search.storage, directions)
         with lock("enqueue"):
             for point in known_points(study):
