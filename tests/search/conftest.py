@@ -19,7 +19,8 @@ search:
   setting: short
   size: s
   variant: base
-  space: {block_length: [2, 4], block_layers: [1, 2], token_layers: [1, 2], token_width: [32, 64], prefix_length: [1, 2]}
+  space: {block_length: [2, 4], block_layers: [1, 2], token_layers: [1, 2],
+          token_width: [32, 64], prefix_length: [1, 2]}
   enqueue: [{block_length: 4}]
   tokens: 2560
 """
