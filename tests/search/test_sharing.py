@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter
@@ -52,10 +53,9 @@ def test_workers_that_ask_at_the_same_moment_take_exactly_as_many_as_wanted(sear
 
 def test_two_workers_share_a_search(searching: Searching) -> None:
     study = searching(("trials: 3", "trials: 4"))
-    both = [workers.start() for _ in range(2)]
-    told = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    assert all("finished" in text for text in told), "each of them ran a trial"
+    both = [workers.start(name) for name in ("one", "other")]
+    assert [workers.end(process) for process in both] == [0, 0]
+    assert all("finished" in Path(name).read_text() for name in ("one", "other")), "each of them ran a trial"
     assert_distinct(found(study), 4)
 
 
@@ -64,12 +64,9 @@ def test_a_killed_workers_trial_is_retried_from_its_last_state(searching: Search
     (known,) = known_points(study)
     process = workers.start()
     folder = workers.wait_for_state(study, known)
-    process.kill()
-    process.communicate()
+    workers.kill(process)
     killed = time.time() * 1000
-    process = workers.start()
-    told = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, told
+    assert workers.end(workers.start()) == 0
     result = found(study)
     (retried,) = result.trials
     assert retried.point == known
@@ -84,10 +81,10 @@ def test_ctrl_c_leaves_the_trial_to_the_next_worker_at_once(searching: Searching
     (known,) = known_points(study)
     process = workers.start()
     workers.wait_for_state(study, known)
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert "stopped at step" in told.splitlines()[-1]
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    assert workers.end(process) == 130
+    assert "stopped at step" in Path("worker").read_text().splitlines()[-1]
     started = time.monotonic()
     ledger = Ledger(study, Manifest.read(TOKENS))
     trial = ledger.claim()
@@ -99,12 +96,11 @@ def test_ctrl_c_leaves_the_trial_to_the_next_worker_at_once(searching: Searching
 @pytest.mark.slow
 def test_twelve_trials_through_two_kills(searching: Searching) -> None:
     study = searching(("trials: 3", "trials: 12"), ("tokens: 2560", "tokens: 10240"))
-    for seconds in (9, 12):
+    for seconds in (4, 6):
         process = workers.start()
         time.sleep(seconds)
-        process.kill()
-        process.communicate()
-    assert workers.start().wait(timeout=300) == 0
+        workers.kill(process)
+    assert workers.end(workers.start()) == 0
     assert_distinct(found(study), 12)
 
 

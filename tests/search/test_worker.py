@@ -73,7 +73,7 @@ def ranked(result: SearchResult) -> list[TrialResult]:
 
 def test_infeasible_and_repeated_points_do_not_count(searching: Searching, capsys: pytest.CaptureFixture[str]) -> None:
     """More trials wanted than the space has feasible points: each of those is tried once, and the search ends."""
-    space = ("token_layers: [1, 2], token_width: [32, 64], prefix_length: [1, 2]", "token_width: [32, 64]")
+    space = ("token_layers: [1, 2],\n          token_width: [32, 64], prefix_length: [1, 2]", "token_width: [32, 64]")
     limit = ("  tokens: 2560", "  tokens: 2560\n  constraints: {total_parameters: 60000}")
     study = searching(ROOFLINE, space, limit, ("trials: 3", "trials: 20"))
     result = search(study)

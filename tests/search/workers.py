@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
+from contextlib import redirect_stderr
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from pipeline.study import Study
-from pipeline.study.search_space import trial_study
+import torch
 
-ROOT = Path(__file__).parents[2]
-GRACE = 3.0
-WORK = f"""
-from pipeline.search import storage
-storage.HEARTBEAT, storage.GRACE = 0.3, {GRACE}
 from pipeline.command import command
+from pipeline.search import storage
 from pipeline.search.worker import Worker
-from pipeline.study import load_study
-command(lambda: Worker(load_study()).run())()
-"""
+from pipeline.study import Study, load_study
+from pipeline.study.search_space import trial_study
+from tests.training.processes import PROCESSES, start_server
+
+GRACE = 3.0
 
 
-def start() -> subprocess.Popen[str]:
-    """A worker of the working directory's search, with signs of life so often that a test need not wait."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", WORK], env=environment, stderr=subprocess.PIPE, text=True)
+def start(name: str = "worker") -> BaseProcess:
+    """A worker of the working directory's search, with signs of life so often that a test need not wait.
+
+    What it prints goes to the file ``name``.
+    """
+    start_server()
+    process = PROCESSES.Process(target=_work, args=(Path.cwd(), name))
+    process.start()
+    return process
+
+
+def _work(folder: Path, name: str) -> None:
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    storage.HEARTBEAT, storage.GRACE = 0.3, GRACE
+    with Path(name).open("w", encoding="utf-8", buffering=1) as log, redirect_stderr(log):
+        command(lambda: Worker(load_study()).run())()
+
+
+def end(process: BaseProcess) -> int | None:
+    """Wait for its end; the exit status."""
+    process.join(120)
+    return process.exitcode
+
+
+def kill(process: BaseProcess) -> None:
+    process.kill()
+    process.join()
 
 
 def wait_for_state(study: Study, point: dict[str, int]) -> Path:
