@@ -83,6 +83,7 @@ class Worker:
                 measured = run_trial(self.study, trial.params, self._prune(trial), self.rates)
         except UserError as error:
             self.ledger.fail(trial, str(error))
+            self.save()
             print(f"trial {trial.number} failed: {error}", file=sys.stderr, flush=True)
             return False
         except KeyboardInterrupt:
