@@ -11,6 +11,8 @@ from pipeline.command import command
 from pipeline.evaluation import prefetch
 from pipeline.generation import cli as generate_cli
 from pipeline.paths import PARAMS, REPORT
+from pipeline.search import cli as search_cli
+from pipeline.search.tracking import sync_search
 from pipeline.study import cells, find_cell, load_study
 
 DESCRIPTION = """\
@@ -54,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     benchmark = commands.add_parser("benchmark", help="measure one cell's generation, trained or not")
     benchmark_cli.add_arguments(benchmark)
     benchmark.set_defaults(run=benchmark_cli.run)
+
+    search = commands.add_parser("search", help="look for good block transformers with Optuna, as params.yaml says")
+    search_cli.add_arguments(search)
+    search.set_defaults(run=search_cli.run)
 
     _add_tracking(commands)
     for subparser in commands.choices.values():
@@ -100,6 +106,8 @@ def _tracking(arguments: argparse.Namespace) -> None:
     names = [find_cell(study, arguments.cell).name] if arguments.cell else [cell.name for cell in cells(study)]
     for name in names:
         tracking.sync_cell(study.name, name)
+    if not arguments.cell:
+        sync_search(study.name)
 
 
 def _ui(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ PARAMS = Path("params.yaml")
 CORPUS = Path("data/corpus")
 TOKENS = Path("data/tokens")
 REPORT = Path("report")
+SEARCH = Path("search")
 
 
 def checkpoint(cell: str) -> Path:

@@ -81,7 +81,7 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
         steps=steps,
         training_flops=tokens * costs.training_flops_per_token(config),
         kv_bytes_per_token=costs.kv_bytes_per_token(config),
-        training_memory=_training_memory(config),
+        training_memory=costs.training_memory(config),
         checkpoint=str(paths.checkpoint(cell.name)),
         done=[stage for stage in ("pretrain", "evaluate", "benchmark") if paths.result(stage, cell.name).exists()],
     )
@@ -96,12 +96,6 @@ def _architecture(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
             f"pretrained.{cell.name}: run `dvc repro pretrained@{cell.name}` first; its files tell its shape"
         )
     return from_dict(read_json(path)["model"])
-
-
-def _training_memory(config: ModelConfig) -> int:
-    """fp32 weights, gradients and two Adam moments, and one sequence's activations with a fused loss."""
-    state = 16 * costs.total_parameters(config)
-    return state + int(config.context_length * costs.activation_bytes_per_token(config))
 
 
 def _row(entry: CellPlan) -> tuple[str, ...]:

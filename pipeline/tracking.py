@@ -13,9 +13,10 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,26 +56,31 @@ def client() -> MlflowClient:
 
 def sync_cell(study_name: str, cell: str) -> None:
     """Bring a cell's run up to date with its files; a tracker that fails costs a warning, no more."""
-    try:
+    with only_warns(cell):
         _sync_cell(study_name, cell)
-    except UserError:
-        raise
-    except Exception as error:
-        _warn_behind(cell, _reason(error))
 
 
 def sync_report(study_name: str, folder: Path) -> None:
     """The report's own run: the page and the figures as artifacts. A tracker that fails costs a warning, no more."""
-    try:
+    with only_warns("report"):
         mlflow = client()
         with FileLock(LOCK):
-            experiment = _experiment(mlflow, study_name)
+            experiment = experiment_id(mlflow, study_name)
             runs = mlflow.search_runs([experiment], "tags.kind = 'report'")
             run = runs[0] if runs else mlflow.create_run(experiment, run_name="report", tags={"kind": "report"})
         mlflow.log_artifacts(run.info.run_id, str(folder))
         mlflow.set_terminated(run.info.run_id)
+
+
+@contextmanager
+def only_warns(what: str) -> Iterator[None]:
+    """Whatever goes wrong between here and the tracker costs a warning, unless it is a user's mistake."""
+    try:
+        yield
+    except UserError:
+        raise
     except Exception as error:
-        _warn_behind("report", _reason(error))
+        _warn_behind(what, _reason(error))
 
 
 def _reason(error: Exception) -> str:
@@ -96,9 +102,9 @@ def _sync_cell(study_name: str, cell: str) -> None:
         return
     mlflow = client()
     run = _find_or_create(mlflow, study_name, record)
-    _sync_curve(mlflow, run, paths.checkpoint(cell) / "curve.csv")
+    sync_curve(mlflow, run, paths.checkpoint(cell) / "curve.csv")
     metrics, tags = _result_metrics(cell, record["fingerprint"])
-    _log_changed(mlflow, run, metrics)
+    log_changed(mlflow, run, metrics)
     for key, value in tags.items():
         if run.data.tags.get(key) != value:
             mlflow.set_tag(run.info.run_id, key, value)
@@ -113,9 +119,12 @@ def checkpoint_record(cell: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def following(study_name: str, cell: str) -> Iterator[None]:
-    """Keep the cell's run up to date while the block runs, from a process of its own that a kill of this one ends."""
-    command = [sys.executable, "-m", "pipeline.tracking", study_name, cell]
+def following(study_name: str, cell: str, module: str = "pipeline.tracking") -> Iterator[None]:
+    """Keep the cell's run up to date while the block runs, from a process of its own that a kill of this one ends.
+
+    ``module`` is what that process runs.
+    """
+    command = [sys.executable, "-m", module, study_name, cell]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
@@ -129,14 +138,14 @@ def following(study_name: str, cell: str) -> Iterator[None]:
             _warn_behind(cell, f"no answer in {LAST_SYNC_SECONDS} seconds")
 
 
-def follow(study_name: str, cell: str, seconds: float = 10.0) -> None:
-    """Sync while standard input is open, then once more: the other end of the pipe is the training process."""
+def follow(sync: Callable[[], None], seconds: float = 10.0) -> None:
+    """Call ``sync`` while standard input is open, then once more: the other end of the pipe is the training process."""
     os.nice(10)
     watch = selectors.DefaultSelector()
     watch.register(sys.stdin, selectors.EVENT_READ)
     while not watch.select(timeout=seconds):
-        sync_cell(study_name, cell)
-    sync_cell(study_name, cell)
+        sync()
+    sync()
 
 
 def serve_ui(port: int) -> None:
@@ -155,7 +164,7 @@ def _find_or_create(mlflow: MlflowClient, study_name: str, record: dict[str, Any
     """The run of this cell and fingerprint. A lock keeps processes that start together from creating it twice."""
     cell, fingerprint = record["cell"], record["fingerprint"]
     with FileLock(LOCK):
-        experiment = _experiment(mlflow, study_name)
+        experiment = experiment_id(mlflow, study_name)
         runs = mlflow.search_runs([experiment], f"tags.cell = '{cell['name']}'")
         for run in runs:
             if run.data.tags.get("fingerprint") == fingerprint:
@@ -165,7 +174,7 @@ def _find_or_create(mlflow: MlflowClient, study_name: str, record: dict[str, Any
         return _create(mlflow, experiment, record)
 
 
-def _experiment(mlflow: MlflowClient, study_name: str) -> str:
+def experiment_id(mlflow: MlflowClient, study_name: str) -> str:
     experiment = mlflow.get_experiment_by_name(study_name)
     if experiment is not None:
         return str(experiment.experiment_id)
@@ -191,7 +200,7 @@ def _create(mlflow: MlflowClient, experiment: str, record: dict[str, Any]) -> Ru
     return mlflow.get_run(run.info.run_id)
 
 
-def _sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
+def sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
     """Log the rows of the curve file that the run does not hold yet, with the times of the file."""
     from mlflow.entities import Metric
 
@@ -211,7 +220,7 @@ def _sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
     _log(mlflow, run, metrics)
 
 
-def _log_changed(mlflow: MlflowClient, run: Run, metrics: dict[str, float]) -> None:
+def log_changed(mlflow: MlflowClient, run: Run, metrics: dict[str, float]) -> None:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -283,4 +292,4 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    follow(sys.argv[1], sys.argv[2])
+    follow(partial(sync_cell, sys.argv[1], sys.argv[2]))

@@ -1,16 +1,19 @@
-"""Stage check: refuse a study that is not well-formed before any other stage starts, and note its input files."""
+"""Stage check: refuse a malformed study before any other stage starts; note its input files and its search."""
 
 from pathlib import Path
 
 from pipeline.command import command
 from pipeline.data import describe_inputs
-from pipeline.files import write_json
+from pipeline.files import sha256, write_json
+from pipeline.search_results import RESULTS
 from pipeline.study import load_study
 
 
 @command
 def main() -> None:
     write_json(Path("data/inputs.json"), describe_inputs(load_study()))
+    # The report draws a search where there is one; DVC has no dependencies that may be absent.
+    write_json(Path("data/search.json"), sha256(RESULTS) if RESULTS.exists() else None)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-COMMON = {"errors", "files", "paths", "results", "study", "environment", "command"}
+COMMON = {"errors", "files", "paths", "results", "search_results", "study", "environment", "command"}
 ALLOWED = {
     "study": {"models"},
     "data": set(),
@@ -34,6 +34,7 @@ LOADS = {
     "stages.check": set(),
     "stages.corpus": set(),
     "stages.tokenize": set(),
+    "stages.search": set(),
     "stages.report": {"matplotlib"},
     "stages.pretrain": {"torch"},
     "stages.evaluate": {"torch"},

@@ -11,6 +11,7 @@ from pipeline.analysis.figures import draw_all
 from pipeline.analysis.findings import Findings, find, hardware
 from pipeline.analysis.metrics import LOSS, QUALITY, setting_metric, task_metrics
 from pipeline.analysis.page import render
+from pipeline.analysis.search_figures import draw_search
 from pipeline.analysis.speedup import Matched
 from pipeline.analysis.table import Row, load_rows
 from pipeline.files import write_json, write_text
@@ -29,7 +30,7 @@ def write_report(study: Study, folder: Path) -> Findings:
     figures = folder / "figures"
     for stale in (figures, folder / "metrics"):
         shutil.rmtree(stale, ignore_errors=True)
-    drawings = draw_all(findings, figures)
+    drawings = draw_all(findings, figures) + draw_search(study.name, figures)
     write_text(folder / "index.html", render(study, findings, drawings, figures))
     write_text(folder / "results.csv", tables.results_csv(rows))
     write_text(folder / "results.md", tables.results_markdown(rows, hardware(rows)))

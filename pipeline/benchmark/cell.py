@@ -19,7 +19,16 @@ from pipeline.generation import Session
 from pipeline.models import LanguageModel, build, costs
 from pipeline.models.checkpoint import load
 from pipeline.models.vanilla import VanillaTransformer
-from pipeline.results import Baseline, BatchMeasurement, BenchmarkResult, CellIdentity, DeviceRates, SettingResult
+from pipeline.results import (
+    Baseline,
+    BatchMeasurement,
+    BenchmarkResult,
+    CellIdentity,
+    DeviceRates,
+    Environment,
+    Roofline,
+    SettingResult,
+)
 from pipeline.study import model_config
 
 if TYPE_CHECKING:
@@ -39,7 +48,7 @@ def benchmark(study: Study, cell: Cell, *, random_weights: bool = False, report:
     settings = {name: runner.setting(name, setting) for name, setting in study.benchmark.settings.items()}
     return BenchmarkResult(
         cell=identity,
-        environment=describe(device_name(device), torch.get_num_threads(), precision),
+        environment=environment_of(study),
         settings=settings,
         repeats=study.benchmark.repeats,
         seconds=time.perf_counter() - started,
@@ -47,6 +56,22 @@ def benchmark(study: Study, cell: Cell, *, random_weights: bool = False, report:
         memory="measured" if device == "cuda" else "counted",
         notes=["random weights"] if random_weights else [],
     )
+
+
+def rates_of(study: Study) -> DeviceRates:
+    """The device's rates, measured as a benchmark of the study does."""
+    return device_rates(_device(study), _precision(study))
+
+
+def environment_of(study: Study) -> Environment:
+    return describe(device_name(_device(study)), torch.get_num_threads(), _precision(study))
+
+
+def limit(study: Study, cell: Cell, setting: Setting, rates: DeviceRates) -> Roofline:
+    """What ``rates`` allow a cell, trained or not, at the largest of the study's batch sizes."""
+    config = model_config(study, cell, model_vocabulary(study.tokenize))
+    element = 2 if _precision(study) == "bf16" else 4
+    return roofline(config, setting, max(study.benchmark.batch_sizes), element, rates)
 
 
 class Runner:

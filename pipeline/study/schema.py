@@ -198,6 +198,47 @@ class Benchmark:
 
 
 @dataclass
+class Space:
+    """What a search varies: the choices of each key; a key without any stays as the size and the variant have it."""
+
+    block_length: list[int] = field(default_factory=list)
+    block_layers: list[int] = field(default_factory=list)
+    token_layers: list[int] = field(default_factory=list)
+    block_width: list[int] = field(default_factory=list)
+    token_width: list[int] = field(default_factory=list)
+    block_kv_heads: list[int] = field(default_factory=list)
+    token_kv_heads: list[int] = field(default_factory=list)
+    prefix_length: list[int] = field(default_factory=list)
+    embedder_width: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Constraints:
+    """What a trial may cost at most; ``None`` for no limit."""
+
+    total_parameters: float | None = None
+    non_embedding_parameters: float | None = None
+    training_flops: float | None = None
+    training_memory: float | None = None
+
+
+@dataclass
+class Search:
+    size: str
+    variant: str
+    setting: str
+    space: Space
+    trials: int = 12
+    objectives: list[str] = field(default_factory=lambda: ["loss", "tokens_per_second"])
+    throughput: str = "measured"
+    constraints: Constraints = field(default_factory=Constraints)
+    enqueue: list[dict[str, int]] = field(default_factory=list)
+    tokens: int | None = None
+    storage: str | None = None
+    seed: int = 0
+
+
+@dataclass
 class Hardware:
     """Where and how to run: keys that change no result beyond rounding, and so retrain nothing."""
 
@@ -226,6 +267,7 @@ class Study:
     evaluate: Evaluate
     benchmark: Benchmark
     pretrained: dict[str, Pretrained] = field(default_factory=dict)
+    search: Search | None = None
     hardware: Hardware = field(default_factory=Hardware)
 
 

@@ -20,7 +20,7 @@ from pipeline.training.curve import Row
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pipeline.training.lightning.trainer"])
+PROCESSES.set_forkserver_preload(["pipeline.training.lightning.trainer", "pipeline.search.worker"])
 
 
 class Training:
@@ -30,7 +30,7 @@ class Training:
     """
 
     def __init__(self, name: str, pause: float = 0, environment: dict[str, str] | None = None) -> None:
-        _start_server()
+        start_server()
         self.rows, theirs = PROCESSES.Pipe(duplex=False)
         arguments = (Path.cwd(), name, pause, theirs, environment or {})
         self.process: BaseProcess = PROCESSES.Process(target=_train, args=arguments)
@@ -47,7 +47,8 @@ class Training:
         assert self.process.exitcode == -signal.SIGKILL
 
 
-def _start_server() -> None:
+def start_server() -> None:
+    """Start the server that :data:`PROCESSES` forks from, unless it runs already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("OMP_NUM_THREADS", "1")

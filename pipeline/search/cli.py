@@ -1,0 +1,39 @@
+"""`python -m pipeline search`: start a worker, or show what the search has found."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipeline import tracking
+from pipeline.errors import UserError
+from pipeline.search.table import table
+from pipeline.search_results import VARIANTS
+from pipeline.study import Study, load_study
+
+DESCRIPTION = """\
+Look for good block transformers in search.space of params.yaml, until search.trials of them are finished. Start it
+several times to share the work, and again after Ctrl-C or a kill to go on. Results lie in search/.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = DESCRIPTION
+    parser.add_argument("--show", action="store_true", help="bring the files and the table up to date and run nothing")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    search(load_study(arguments.params), work=not arguments.show)
+
+
+def search(study: Study, work: bool = True) -> None:
+    """Be a worker of the study's search until it ends, then print its trials. Raises :class:`UserError`."""
+    if study.search is None:
+        raise UserError("search: params.yaml has no such section; docs/search.md shows one")
+    from pipeline.search.worker import Worker
+
+    worker = Worker(study)
+    if work:
+        with tracking.following(study.name, "search", "pipeline.search.tracking"):
+            worker.run()
+    print(table(worker.save()))
+    print(f"\n{VARIANTS}   the best trials, to paste into params.yaml; `dvc repro report` draws them")

@@ -1,0 +1,93 @@
+"""The search in MLflow: a run for it, and one for each trial nested under that; a view of ``results.json``."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from pipeline import paths, tracking
+from pipeline.search_results import FILES, SearchResult, TrialResult, read_search
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+LOCK = paths.SEARCH / "mlflow.lock"
+COUNTS = ("wanted", "infeasible", "failed")
+COSTS = ("total_parameters", "non_embedding_parameters", "training_flops", "seconds")
+
+
+def sync_search(study_name: str) -> None:
+    """Bring the search's runs up to date with its files; a tracker that fails costs a warning, no more."""
+    result = read_search()
+    if result is not None and result.study == study_name:
+        with tracking.only_warns("search"), FileLock(LOCK):
+            _sync(tracking.client(), result)
+
+
+def _sync(mlflow: MlflowClient, result: SearchResult) -> None:
+    with FileLock(tracking.LOCK):
+        experiment = tracking.experiment_id(mlflow, result.study)
+    parent = _parent(mlflow, experiment, result)
+    nested = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    runs = {run.data.tags["trial"]: run for run in mlflow.search_runs([experiment], nested, max_results=50_000)}
+    for trial in result.trials:
+        run = runs.get(str(trial.number)) or _child(mlflow, experiment, parent, trial)
+        _sync_trial(mlflow, run, trial, result)
+    if parent.data.metrics.get("finished") != len(result.trials):
+        for path in FILES:
+            mlflow.log_artifact(parent.info.run_id, str(path))
+    counts = {name: float(getattr(result, name)) for name in COUNTS} | {"finished": float(len(result.trials))}
+    tracking.log_changed(mlflow, parent, counts)
+    if len(result.trials) >= result.wanted:
+        mlflow.set_terminated(parent.info.run_id)
+
+
+def _parent(mlflow: MlflowClient, experiment: str, result: SearchResult) -> Run:
+    """The run of this search; those of searches that params.yaml had before are marked as superseded."""
+    runs = mlflow.search_runs([experiment], "tags.kind = 'search'")
+    for run in runs:
+        if run.data.tags.get("identity") == result.identity:
+            return run
+    for run in runs:
+        mlflow.set_tag(run.info.run_id, "superseded", "true")
+    run = mlflow.create_run(experiment, run_name="search", tags={"kind": "search", "identity": result.identity})
+    mlflow.log_param(run.info.run_id, "objectives", ", ".join(result.objectives))
+    for key in ("setting", "throughput", "size"):
+        mlflow.log_param(run.info.run_id, key, getattr(result, key))
+    return run
+
+
+def _child(mlflow: MlflowClient, experiment: str, parent: Run, trial: TrialResult) -> Run:
+    from mlflow.entities import Param
+
+    tags = {"kind": "trial", "trial": str(trial.number), "trial_cell": trial.cell, "state": trial.state}
+    tags |= {"mlflow.parentRunId": parent.info.run_id, "device": trial.environment.device}
+    name = f"trial {trial.number}: {trial.cell}"
+    run = mlflow.create_run(experiment, run_name=name, tags=tags)
+    mlflow.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in trial.point.items()])
+    return run
+
+
+def _sync_trial(mlflow: MlflowClient, run: Run, trial: TrialResult, result: SearchResult) -> None:
+    """Metrics have the names that the cells' runs give them, so that both compare in one table."""
+    if run.info.status != "FINISHED":
+        metrics = {name: float(getattr(trial, name)) for name in COSTS}
+        metrics |= {f"{result.setting}_tokens_per_second": trial.tokens_per_second or float("nan")}
+        record = tracking.checkpoint_record(trial.cell)
+        if record is not None and record["fingerprint"] == trial.fingerprint:
+            tracking.sync_curve(mlflow, run, paths.checkpoint(trial.cell) / "curve.csv")
+        elif trial.loss is not None:
+            metrics["validation_loss"] = trial.loss
+        tracking.log_changed(mlflow, run, metrics)
+        mlflow.set_terminated(run.info.run_id)
+    best = str(trial.number in result.best).lower()
+    if run.data.tags.get("best") != best:
+        mlflow.set_tag(run.info.run_id, "best", best)
+
+
+if __name__ == "__main__":
+    tracking.follow(partial(sync_search, sys.argv[1]))

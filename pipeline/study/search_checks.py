@@ -1,0 +1,80 @@
+"""What the section ``search`` must fulfil."""
+
+from __future__ import annotations
+
+from pipeline.study.cells import pretraining, training_steps
+from pipeline.study.rules import all_positive, choice, positive, require
+from pipeline.study.schema import Search, Study
+from pipeline.study.search_space import choices, known_points, trial_study
+
+OBJECTIVES = ("loss", "tokens_per_second")
+THROUGHPUTS = ("measured", "roofline")
+
+
+def check_search(study: Study) -> None:
+    """Raise :class:`UserError` for the first thing that is wrong; a study without a search is fine."""
+    search = study.search
+    if search is None:
+        return
+    choice("search.size", search.size, study.sizes)
+    choice("search.variant", search.variant, study.variants)
+    choice("search.setting", search.setting, study.benchmark.settings)
+    choice("search.throughput", search.throughput, THROUGHPUTS)
+    all_positive("search", search, ("trials", "tokens"))
+    all_positive("search.constraints", search.constraints, vars(search.constraints))
+    require(search.seed >= 0, "search.seed", search.seed, "a seed is 0 or more")
+    _check_objectives(study, search)
+    _check_space(study, search)
+    _check_enqueued(study, search)
+    _check_steps(study, search)
+
+
+def _check_objectives(study: Study, search: Search) -> None:
+    right = f"name one or both of {', '.join(OBJECTIVES)}"
+    named = search.objectives
+    require(0 < len(named) == len(set(named)), "search.objectives", named, right)
+    for name in named:
+        choice("search.objectives", name, OBJECTIVES)
+    if search.throughput == "roofline":
+        sizes = study.benchmark.batch_sizes
+        right = "search.throughput: roofline is taken at the largest of them, so name at least one"
+        require(bool(sizes), "benchmark.batch_sizes", sizes, right)
+
+
+def _check_space(study: Study, search: Search) -> None:
+    varied, variant = choices(search), study.variants[search.variant]
+    require(variant.init is None, "search.variant", search.variant, "it has init; trials start from random weights")
+    for key, values in varied.items():
+        for value in values:
+            positive(f"search.space.{key}", value)
+    lengths = varied.get("block_length", [])
+    require(bool(lengths), "search.space.block_length", lengths, "name at least one")
+    context = study.pretrain.context_length
+    for length in lengths:
+        right = f"it must divide pretrain.context_length ({context})"
+        require(context % length == 0, "search.space.block_length", length, right)
+    for key, kind, idle in (
+        ("embedder_width", variant.embedder.kind, ("lookup",)),
+        ("prefix_length", variant.token_decoder.kind, ("summation", "cross_attention")),
+    ):
+        right = f"it has no effect with {kind} (variants.{search.variant}); leave it out"
+        require(key not in varied or kind not in idle, f"search.space.{key}", varied.get(key), right)
+
+
+def _check_enqueued(study: Study, search: Search) -> None:
+    varied = choices(search)
+    for given in search.enqueue:
+        for key in given:
+            choice("search.enqueue", key, varied)
+    for point in known_points(study):
+        for key, value in point.items():
+            listed = ", ".join(map(str, varied[key]))
+            require(value in varied[key], f"search.enqueue.{key}", value, f"it is none of the space's, {listed}")
+
+
+def _check_steps(study: Study, search: Search) -> None:
+    point = {key: values[0] for key, values in choices(search).items()}
+    pretrain = pretraining(*trial_study(study, point))
+    steps = training_steps(pretrain)
+    right = f"it must be less than the {steps} steps of a trial (search.tokens / (batch_size * context_length))"
+    require(pretrain.warmup_steps < steps, "pretrain.warmup_steps", pretrain.warmup_steps, right)

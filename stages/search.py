@@ -1,0 +1,14 @@
+"""Stage search: look for good block transformers, as one of any number of workers."""
+
+from pipeline.command import command
+from pipeline.search.cli import search
+from pipeline.study import load_study
+
+
+@command
+def main() -> None:
+    search(load_study())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Several workers, dying workers, and what MLflow shows of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipeline import tracking
+from pipeline.data import Manifest
+from pipeline.paths import TOKENS
+from pipeline.search.ledger import Ledger
+from pipeline.search.tracking import sync_search
+from pipeline.search.worker import Worker
+from pipeline.search_results import SearchResult
+from pipeline.study import Study
+from pipeline.study.search_space import known_points
+from pipeline.training.curve import read_rows
+from tests.search import workers
+from tests.search.conftest import Searching
+
+
+def found(study: Study) -> SearchResult:
+    return Worker(study).save()
+
+
+def assert_distinct(result: SearchResult, count: int) -> None:
+    """That many trials finished, and each of a point of its own."""
+    assert len(result.trials) == count
+    assert set(Counter(trial.cell for trial in result.trials).values()) == {1}
+
+
+@pytest.mark.parametrize("storage", ["null", "search/journal"])
+def test_workers_that_ask_at_the_same_moment_take_exactly_as_many_as_wanted(searching: Searching, storage: str) -> None:
+    study = searching(("trials: 3", f"trials: 6\n  storage: {storage}"))
+
+    def work(_: int) -> int:
+        ledger, count = Ledger(study, Manifest.read(TOKENS)), 0
+        while (trial := ledger.claim()) is not None:
+            time.sleep(0.05)
+            ledger.finish(trial, {}, {"state": "complete", "loss": 1.0, "tokens_per_second": 1.0})
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, range(4))) == 6
+
+
+def test_two_workers_share_a_search(searching: Searching) -> None:
+    study = searching(("trials: 3", "trials: 4"))
+    both = [workers.start(name) for name in ("one", "other")]
+    assert [workers.end(process) for process in both] == [0, 0]
+    assert all("finished" in Path(name).read_text() for name in ("one", "other")), "each of them ran a trial"
+    assert_distinct(found(study), 4)
+
+
+def test_a_killed_workers_trial_is_retried_from_its_last_state(searching: Searching) -> None:
+    study = searching(("tokens: 2560", "tokens: 25600"), ("trials: 3", "trials: 1"), ("log_every: 2", "log_every: 1"))
+    (known,) = known_points(study)
+    process = workers.start()
+    folder = workers.wait_for_state(study, known)
+    workers.kill(process)
+    killed = time.time() * 1000
+    assert workers.end(workers.start()) == 0
+    result = found(study)
+    (retried,) = result.trials
+    assert retried.point == known
+    assert retried.number > 0, "the first trial is the one whose worker was killed"
+    times = [int(row["time"]) for row in read_rows(folder / "curve.csv")]
+    assert times[0] < killed < times[-1], "one curve, begun by one worker and ended by the other"
+    assert len(times) == 100
+
+
+def test_ctrl_c_leaves_the_trial_to_the_next_worker_at_once(searching: Searching) -> None:
+    study = searching(("tokens: 2560", "tokens: 51200"), ("trials: 3", "trials: 1"))
+    (known,) = known_points(study)
+    process = workers.start()
+    workers.wait_for_state(study, known)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    assert workers.end(process) == 130
+    assert "stopped at step" in Path("worker").read_text().splitlines()[-1]
+    started = time.monotonic()
+    ledger = Ledger(study, Manifest.read(TOKENS))
+    trial = ledger.claim()
+    assert trial is not None
+    assert trial.params == known
+    assert time.monotonic() - started < workers.GRACE
+
+
+@pytest.mark.slow
+def test_twelve_trials_through_two_kills(searching: Searching) -> None:
+    study = searching(("trials: 3", "trials: 12"), ("tokens: 2560", "tokens: 10240"))
+    for seconds in (4, 6):
+        process = workers.start()
+        time.sleep(seconds)
+        workers.kill(process)
+    assert workers.end(workers.start()) == 0
+    assert_distinct(found(study), 12)
+
+
+def test_mlflow_nests_the_trials_under_one_run_however_often_it_is_synced(searching: Searching) -> None:
+    study = searching(("trials: 3", "trials: 2"))
+    worker = Worker(study)
+    worker.run()
+    result = worker.save()
+    for _ in range(2):
+        sync_search(study.name)
+    mlflow = tracking.client()
+    experiment = mlflow.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = mlflow.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["kind"] == "search"]
+    trials = {run.data.tags["trial_cell"]: run for run in runs if run is not parent}
+    assert set(trials) == {trial.cell for trial in result.trials}
+    assert len(runs) == 3
+    for trial in result.trials:
+        run = trials[trial.cell]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.info.status == "FINISHED"
+        assert run.data.params["block_length"] == str(trial.point["block_length"])
+        assert run.data.metrics["short_tokens_per_second"] == trial.tokens_per_second
+        assert run.data.metrics["validation_loss"] == pytest.approx(trial.loss, rel=1e-4)
+        assert run.data.tags["best"] == str(trial.number in result.best).lower()
+    kept = {entry.path for entry in mlflow.list_artifacts(parent.info.run_id)}
+    assert kept == {"results.json", "trials.csv", "variants.yaml"}
+    assert Path("mlflow.db").exists()
