@@ -9,6 +9,7 @@ from pipeline import tracking
 from pipeline.benchmark import cli as benchmark_cli
 from pipeline.command import command
 from pipeline.evaluation import prefetch
+from pipeline.evaluation.task_names import check_tasks
 from pipeline.generation import cli as generate_cli
 from pipeline.paths import PARAMS, REPORT
 from pipeline.search import cli as search_cli
@@ -76,6 +77,7 @@ def _add_tracking(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _check(arguments: argparse.Namespace) -> None:
     study = load_study(arguments.params)
+    check_tasks(study.evaluate.tasks)
     print(f"{arguments.params}: study {study.name!r} with {len(cells(study))} cells is well-formed")
 
 

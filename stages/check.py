@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.command import command
 from pipeline.data import describe_inputs
+from pipeline.evaluation.task_names import check_tasks
 from pipeline.files import sha256, write_json
 from pipeline.search_results import RESULTS
 from pipeline.study import load_study
@@ -11,7 +12,9 @@ from pipeline.study import load_study
 
 @command
 def main() -> None:
-    write_json(Path("data/inputs.json"), describe_inputs(load_study()))
+    study = load_study()
+    check_tasks(study.evaluate.tasks)
+    write_json(Path("data/inputs.json"), describe_inputs(study))
     # The report draws a search where there is one; DVC has no dependencies that may be absent.
     write_json(Path("data/search.json"), sha256(RESULTS) if RESULTS.exists() else None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import io
 import logging
@@ -23,6 +22,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.evaluation import local_tasks
 from pipeline.evaluation.task_data import PREFETCH, members, read_from
+from pipeline.evaluation.task_names import check_tasks, likely_folders
 from pipeline.results import TaskScore
 
 if TYPE_CHECKING:
@@ -93,26 +93,13 @@ def _load(manager: TaskManager, name: str, texts: Sequence[str], task_data: Path
 def manager_for(names: Sequence[str]) -> TaskManager:
     """A task manager that knows ``names``. Raises :class:`UserError` that suggests the nearest for an unknown one.
 
-    lm-eval's full index takes 15 to 20 s to build. A task nearly always lies in a folder whose name begins its own,
-    and indexing those takes no time; the full index is built where that fails.
+    Indexing the folders where the tasks should be takes no time; the full index is built where that fails.
     """
-    import lm_eval.tasks
     from lm_eval.tasks import TaskManager
 
-    root = Path(lm_eval.tasks.__file__).parent
-    stems = {re.split(r"[_-]", name)[0] for name in names}
-    folders = [folder for folder in root.iterdir() if folder.is_dir() and folder.name.split("_")[0] in stems]
-    manager = TaskManager(include_defaults=False, include_path=sorted(folders))
-    if all(_complete(manager, name) for name in names):
-        return manager
-    manager = TaskManager()
-    for name in names:
-        if name not in manager.task_index:
-            close = difflib.get_close_matches(name, [*manager.all_tasks, *local_tasks.BUILDERS], n=1, cutoff=0.0)
-            raise UserError(
-                f"evaluate.tasks: {name!r} is no task of lm-eval or of this project; did you mean {close[0]!r}?"
-            )
-    return manager
+    check_tasks(names)
+    manager = TaskManager(include_defaults=False, include_path=likely_folders(names))
+    return manager if all(_complete(manager, name) for name in names) else TaskManager()
 
 
 def _complete(manager: TaskManager, name: str) -> bool:

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.adapter import Adapter
 from pipeline.evaluation.harness import load_tasks, manager_for, run_tasks
 from pipeline.evaluation.scoring import Scorer
+from pipeline.evaluation.task_names import check_tasks
 from pipeline.models import LanguageModel
 from tests.evaluation.test_local_tasks import TEXTS
 
@@ -150,3 +151,7 @@ def test_few_shot_examples_come_from_the_training_split(adapter: Adapter, folder
 def test_an_unknown_task_is_met_with_the_nearest() -> None:
     with pytest.raises(UserError, match="'arc_eazy' is no task of lm-eval or of this project; did you mean 'arc_easy'"):
         manager_for(["arc_eazy"])
+
+
+def test_tasks_groups_and_tags_are_known_without_an_index() -> None:
+    check_tasks(["cloze", "hellaswag", "blimp", "mmlu_anatomy", "pile_10k", "gpqa", "tmmluplus_accounting"])
