@@ -33,7 +33,8 @@ def check_tasks(names: Iterable[str]) -> None:
 def root() -> Path:
     """The folder of lm-eval's tasks; lm-eval is not imported."""
     spec = importlib.util.find_spec("lm_eval")
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0]) / "tasks"
 
 
