@@ -154,4 +154,4 @@ def test_an_unknown_task_is_met_with_the_nearest() -> None:
 
 
 def test_tasks_groups_and_tags_are_known_without_an_index() -> None:
-    check_tasks(["cloze", "hellaswag", "blimp", "mmlu_anatomy", "pile_10k", "gpqa", "tmmluplus_accounting"])
+    check_tasks(["cloze", "hellaswag", "blimp", "mmlu_anatomy", "pile_10k", "gpqa", "acp_bench"])
