@@ -46,7 +46,7 @@ def likely_folders(names: Iterable[str]) -> list[Path]:
 
 def _files(folders: Iterable[Path]) -> Iterator[bytes]:
     for folder in folders:
-        for path in folder.rglob("*.y*ml"):
+        for path in folder.rglob("*y*ml"):
             yield path.read_bytes()
 
 
