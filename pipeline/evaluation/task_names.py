@@ -45,9 +45,11 @@ def likely_folders(names: Iterable[str]) -> list[Path]:
 
 
 def _files(folders: Iterable[Path]) -> Iterator[bytes]:
+    """Contents of what may be YAML: included templates often have no ending."""
     for folder in folders:
-        for path in folder.rglob("*y*ml"):
-            yield path.read_bytes()
+        for path in folder.rglob("*"):
+            if path.suffix in ("", ".yaml", ".yml") and path.is_file():
+                yield path.read_bytes()
 
 
 def _defined(files: Iterable[bytes]) -> set[str]:
