@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline.benchmark import cli
 from pipeline.benchmark.baselines import transformers_baselines
 from pipeline.benchmark.cell import benchmark
 from pipeline.benchmark.timing import Repeats
 from pipeline.data import model_vocabulary
 from pipeline.errors import UserError
+from pipeline.files import read_json
 from pipeline.models import build
 from pipeline.models.checkpoint import save
 from pipeline.models.config import StackConfig, VanillaConfig
 from pipeline.results import BenchmarkResult, read_result, write_result
-from pipeline.study import Study, find_cell, load_study, model_config
+from pipeline.study import Study, cells, find_cell, load_study, model_config
 from pipeline.study.schema import Setting
 
 VANILLA, BLOCK = "vanilla-s-0", "block-s-4-base-0"
@@ -92,6 +95,19 @@ def test_an_empty_list_of_batches_is_searched(study: Study) -> None:
     batches = [measured.batch for measured in result.settings["even"].measurements]
     assert batches == [2**power for power in range(len(batches))]
     assert len(batches) > 1
+
+
+def test_the_command_measures_every_cell_before_any_is_trained(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.benchmark.cli.load_study", lambda _: study)
+    arguments = argparse.Namespace(params="", cell=[], random_weights=True, output=tmp_path / "speed.json")
+    cli.run(arguments)
+    records = read_json(tmp_path / "speed.json")
+    assert [record["cell"]["name"] for record in records] == [cell.name for cell in cells(study)]
+    printed = capsys.readouterr().out
+    for record in records:
+        assert f"{record['cell']['name']} even: {record['settings']['even']['tokens_per_second']:,.0f}" in printed
 
 
 def test_without_a_checkpoint_the_stage_to_run_is_named(study: Study) -> None:
