@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro search test check format ui lock clean
+.PHONY: help repro search study test check format ui lock clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -19,6 +19,9 @@ repro: $(VENV)/.run   ## build the environment, run the study, end with its resu
 
 search: $(VENV)/.run  ## look for good block transformers, as the section search of params.yaml says
 	@dvc repro search/dvc.yaml
+
+study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block_length); without NAME, list them
+	@python -m pipeline study $(NAME)
 
 test: $(VENV)/.test   ## build the environment, run the tests
 	python -m pytest -n logical -m "not slow and not gpu"

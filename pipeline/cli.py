@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pipeline import tracking
+from pipeline import studies, tracking
 from pipeline.benchmark import cli as benchmark_cli
 from pipeline.command import command
 from pipeline.evaluation import prefetch
@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_tracking(commands)
     for subparser in commands.choices.values():
         subparser.add_argument("--params", default=PARAMS, metavar="FILE", help=f"the study; default {PARAMS}")
+
+    study = commands.add_parser("study", help="run one of studies/ in a folder of its own, or list them")
+    study.add_argument("name", nargs="?", help="its file's name without .yaml; left out: list the studies")
+    study.set_defaults(run=_study)
     return parser
 
 
@@ -101,6 +105,15 @@ def _show(arguments: argparse.Namespace) -> None:
     print(f"\n{REPORT / 'index.html'}   figures and table; opens in any browser")
     print(f"{REPORT / 'results.csv'}   every number")
     print("make ui   the runs in MLflow")
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    if arguments.name:
+        studies.run(arguments.name)
+        return
+    described = studies.describe()
+    for name, question in described:
+        print(f"{name.ljust(max(len(name) for name, _ in described))}  {question}")
 
 
 def _tracking(arguments: argparse.Namespace) -> None:

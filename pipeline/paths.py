@@ -9,6 +9,9 @@ CORPUS = Path("data/corpus")
 TOKENS = Path("data/tokens")
 REPORT = Path("report")
 SEARCH = Path("search")
+MLFLOW = Path("mlflow.db")
+STUDIES = Path("studies")
+RUNS = Path("runs")
 
 
 def checkpoint(cell: str) -> Path:

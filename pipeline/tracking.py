@@ -33,14 +33,26 @@ if TYPE_CHECKING:
 
 BATCH = 1000  # metrics that MLflow takes in one request
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
-LOCK = "mlflow.lock"
+SQLITE = "sqlite:///"
 LAST_SYNC_SECONDS = 60
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
 
 
 def tracking_uri() -> str:
     """``MLFLOW_TRACKING_URI``, or the SQLite database in the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{paths.MLFLOW.resolve()}"
+
+
+def _beside_database(name: str) -> Path:
+    """A path beside the SQLite database, the same for every study that writes it."""
+    uri = tracking_uri()
+    folder = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else Path()
+    return folder.resolve() / name
+
+
+def lock() -> FileLock:
+    """Held while experiments and runs are looked up and made, so that processes don't make them twice."""
+    return FileLock(_beside_database("mlflow.lock"))
 
 
 def client() -> MlflowClient:
@@ -50,7 +62,7 @@ def client() -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
-    with FileLock(LOCK):
+    with lock():
         return MlflowClient(tracking_uri())
 
 
@@ -64,7 +76,7 @@ def sync_report(study_name: str, folder: Path) -> None:
     """The report's own run: the page and the figures as artifacts. A tracker that fails costs a warning, no more."""
     with only_warns("report"):
         mlflow = client()
-        with FileLock(LOCK):
+        with lock():
             experiment = experiment_id(mlflow, study_name)
             runs = mlflow.search_runs([experiment], "tags.kind = 'report'")
             run = runs[0] if runs else mlflow.create_run(experiment, run_name="report", tags={"kind": "report"})
@@ -163,7 +175,7 @@ def serve_ui(port: int) -> None:
 def _find_or_create(mlflow: MlflowClient, study_name: str, record: dict[str, Any]) -> Run:
     """The run of this cell and fingerprint. A lock keeps processes that start together from creating it twice."""
     cell, fingerprint = record["cell"], record["fingerprint"]
-    with FileLock(LOCK):
+    with lock():
         experiment = experiment_id(mlflow, study_name)
         runs = mlflow.search_runs([experiment], f"tags.cell = '{cell['name']}'")
         for run in runs:
@@ -178,8 +190,8 @@ def experiment_id(mlflow: MlflowClient, study_name: str) -> str:
     experiment = mlflow.get_experiment_by_name(study_name)
     if experiment is not None:
         return str(experiment.experiment_id)
-    local = "MLFLOW_TRACKING_URI" not in os.environ
-    location = Path("mlruns", study_name).resolve().as_uri() if local else None
+    local = tracking_uri().startswith(SQLITE)
+    location = _beside_database(f"mlruns/{study_name}").as_uri() if local else None
     return str(mlflow.create_experiment(study_name, artifact_location=location, tags=MODEL_TRAINING))
 
 

@@ -29,7 +29,7 @@ def sync_search(study_name: str) -> None:
 
 
 def _sync(mlflow: MlflowClient, result: SearchResult) -> None:
-    with FileLock(tracking.LOCK):
+    with tracking.lock():
         experiment = tracking.experiment_id(mlflow, result.study)
     parent = _parent(mlflow, experiment, result)
     nested = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"

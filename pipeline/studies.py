@@ -1,0 +1,122 @@
+"""The studies of `studies/`, each run in a folder of its own under `runs/`, beside the main study and one another.
+
+Such a folder is a DVC repository without Git: params.yaml, dvc.yaml, code and MLflow database are links to the
+repository's, and all that the stages make is the folder's own. The cache is the repository's, so that studies of one
+corpus read and tokenize it once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files import write_text
+from pipeline.paths import MLFLOW, PARAMS, RUNS, STUDIES
+from pipeline.study import Study, load_study
+
+LINKS = ("dvc.yaml", ".dvcignore", "pipeline", "stages", str(MLFLOW))
+MADE = ("data", "checkpoints", "results", "report", "search")  # by the stages: each study has its own
+
+
+def run(name: str) -> None:
+    """Run a study to its table of results, or go on with it. Raises :class:`UserError`, and SystemExit of a stage."""
+    folder = prepare(name)
+    print(f"study {name} in {folder}", flush=True)
+    _command(folder, "dvc", "repro")
+    _command(folder, "pipeline", "show")
+
+
+def describe() -> list[tuple[str, str]]:
+    """Each study's name and the first line of its file, which says what it asks."""
+    return [(file.stem, file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")) for file in _files()]
+
+
+def prepare(name: str) -> Path:
+    """The study's folder, made where it is absent, once the study is known to be well-formed."""
+    file = _find(name)
+    study = load_study(file)
+    if study.name != name:
+        raise UserError(f"{file}: name: {study.name!r} is wrong; it must be {name!r}, as the file")
+    folder = RUNS / name
+    targets = {link: Path(link) for link in LINKS} | {str(PARAMS): file}
+    targets |= {first: Path(first) for given in _given(study) for first in _reachable(file, given)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for link, target in targets.items():
+        _link(folder / link, target)
+    _own_repository(folder)
+    return folder
+
+
+def _files() -> list[Path]:
+    return sorted(STUDIES.glob("*.yaml"))
+
+
+def _find(name: str) -> Path:
+    files = {file.stem: file for file in _files()}
+    if name not in files:
+        close = difflib.get_close_matches(name, files, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        known = ", ".join(files) or "none; run from the repository root"
+        raise UserError(f"study {name!r} is not in {STUDIES}/; {hint}there are {known}")
+    return files[name]
+
+
+def _given(study: Study) -> Iterator[str]:
+    """The files that a study reads, as it names them: relative to the repository root."""
+    yield from study.corpus.files
+    yield from (path for paths in study.tokenize.indexed.values() for path in paths)
+    yield from (model.path for model in study.pretrained.values())
+    yield from (path for path in (study.tokenize.tokenizer, study.evaluate.task_data) if path)
+
+
+def _reachable(file: Path, given: str) -> list[str]:
+    """The top-level entries that a given path needs in the study's folder, for it to mean there what it means here."""
+    first = Path(given).parts[0]
+    if Path(given).is_absolute():
+        return []
+    if first in (*MADE, ".."):
+        raise UserError(f"{file}: {given!r} lies outside the study's own folder; give its absolute path")
+    return [path.name for path in Path().glob(first)]
+
+
+def _link(link: Path, target: Path) -> None:
+    relative = Path(os.path.relpath(target, link.parent))
+    if link.is_symlink() and link.readlink() == relative:
+        return
+    if link.is_symlink():
+        link.unlink()
+    try:
+        link.symlink_to(relative)
+    except FileExistsError:
+        raise UserError(f"{link}: in the way of a link to {target}; move it elsewhere") from None
+
+
+def _own_repository(folder: Path) -> None:
+    config = folder / ".dvc" / "config"
+    if config.exists():
+        return
+    asked = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True)
+    if asked.returncode:
+        raise UserError(f"no DVC repository here ({asked.stderr.strip()}); run from the repository root")
+    write_text(config, f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    dir = {asked.stdout.strip()}\n")
+
+
+def _command(folder: Path, module: str, argument: str) -> None:
+    """Run `python -m MODULE ARGUMENT` there. It gets Ctrl-C too and ends in its own time, so that nothing is lost."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    process = subprocess.Popen([sys.executable, "-m", module, argument], cwd=folder, env=os.environ | {"PATH": path})
+    interrupted = False
+    while process.poll() is None:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt
+    if process.returncode:
+        raise SystemExit(process.returncode)

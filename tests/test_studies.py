@@ -1,0 +1,164 @@
+"""A study of studies/ runs in a folder of its own and leaves the main study as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.studies import prepare
+
+TINY = """\
+# A study of the tests.
+name: tiny
+corpus: {source: files, files: ["texts/*.txt"], validation_fraction: 0.2, test_fraction: 0.2}
+tokenize: {vocabulary: 260}
+sizes:
+  s: {layers: 2, width: 32}
+variants:
+  base: {}
+grid:
+  vanilla: {size: []}
+  block: {size: [s], block_length: [4], variant: [base]}
+  uptrained: {source: [], block_length: [], variant: []}
+  seed: [0]
+pretrained: {}
+pretrain: {context_length: 32, tokens: 2048, batch_size: 2, warmup_steps: 2, validate_every: 16, validation_tokens: 256}
+evaluate: {tasks: []}
+benchmark:
+  settings:
+    decode_heavy: {prompt: 8, new_tokens: 24}
+  batch_sizes: [1]
+  repeats: 1
+hardware: {checkpoint_every: 4, label: auto}
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with this one's code, a main study with results, and a tiny study that reads files of its own."""
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(root / name, tmp_path / name)
+    for name in ("pipeline", "stages"):
+        (tmp_path / name).symlink_to(root / name)
+    files = {"params.yaml": TINY.replace("name: tiny", "name: main"), "studies/tiny.yaml": TINY}
+    files |= {"results/pretrain/vanilla-s-0.json": "{}", "data/corpus/train.jsonl": "main"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "texts").mkdir()
+    for number in range(10):
+        (tmp_path / f"texts/{number}.txt").write_text(f"document {number} says that plain text repeats. " * 20)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def study(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", "study", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def reproduce(folder: Path, target: str) -> str:
+    command = [sys.executable, "-m", "dvc", "repro", target]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ended = subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def main_study(repository: Path) -> dict[str, str]:
+    """Hash of every file of the main study, by path."""
+    files = [repository / "params.yaml", *repository.glob("results/**/*.*"), *repository.glob("data/**/*.*")]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_study_has_its_own_data_and_the_repositorys_code_and_texts(repository: Path) -> None:
+    before = main_study(repository)
+    folder = prepare("tiny")
+    assert "Running stage 'tokenize'" in reproduce(folder, "tokenize")
+    assert (folder / "data/corpus/manifest.json").is_file()
+    assert (folder / "pipeline").resolve() == (repository / "pipeline").resolve()
+    assert "Stage 'tokenize' didn't change" in reproduce(prepare("tiny"), "tokenize")
+    assert main_study(repository) == before
+
+
+def test_an_edit_of_the_file_is_picked_up_and_a_shared_corpus_read_once(repository: Path) -> None:
+    reproduce(prepare("tiny"), "tokenize")
+    (repository / "studies/tiny.yaml").write_text(TINY.replace("vocabulary: 260", "vocabulary: 262"))
+    assert "Running stage 'tokenize'" in reproduce(prepare("tiny"), "tokenize")
+    (repository / "studies/other.yaml").write_text(TINY.replace("name: tiny", "name: other"))
+    assert "Stage 'tokenize' is cached" in reproduce(prepare("other"), "tokenize")
+
+
+@pytest.mark.parametrize(("right", "wrong", "message"), [
+    ("name: tiny", "name: other", "studies/tiny.yaml: name: 'other' is wrong; it must be 'tiny', as the file"),
+    ("width: 32", "widht: 32", "studies/tiny.yaml: sizes.s.widht: unknown key; did you mean 'width'?"),
+    ("texts/*.txt", "data/*.txt", "studies/tiny.yaml: 'data/*.txt' lies outside the study's own folder; "
+                                  "give its absolute path"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_and_makes_no_folder(repository: Path, right: str, wrong: str, message: str) -> None:
+    (repository / "studies/tiny.yaml").write_text(TINY.replace(right, wrong))
+    with pytest.raises(UserError) as error:
+        prepare("tiny")
+    assert str(error.value) == message
+    assert not (repository / "runs").exists()
+
+
+def test_an_unknown_study_lists_those_there_are(repository: Path) -> None:
+    ended = study("tinny")
+    assert ended.returncode == 1
+    assert ended.stderr == "error: study 'tinny' is not in studies/; did you mean 'tiny'? there are tiny\n"
+    assert study().stdout == "tiny  A study of the tests.\n"
+
+
+def test_a_file_in_the_way_is_kept(repository: Path) -> None:
+    (repository / "runs/tiny").mkdir(parents=True)
+    (repository / "runs/tiny/params.yaml").write_text("mine")
+    with pytest.raises(UserError, match=r"runs/tiny/params\.yaml: in the way of a link to studies/tiny\.yaml"):
+        prepare("tiny")
+    assert (repository / "runs/tiny/params.yaml").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_study_runs_to_its_report_and_goes_on_after_ctrl_c(repository: Path) -> None:
+    before = main_study(repository)
+    command = [sys.executable, "-m", "pipeline", "study", "tiny"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(repository.glob("runs/tiny/checkpoints/*/curve.csv")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert b"run the same command again to go on" in errors
+    assert b"Traceback" not in errors
+
+    ended = study("tiny")
+    assert ended.returncode == 0, ended.stderr
+    assert "block-s-4-base-0" in ended.stdout.partition("Running stage 'report'")[2]
+    folder = repository / "runs/tiny"
+    assert (folder / "report/index.html").is_file()
+    assert (folder / "results/benchmark/block-s-4-base-0.json").is_file()
+    assert main_study(repository) == before
+
+    from pipeline.tracking import client
+
+    experiment = client().get_experiment_by_name("tiny")
+    assert experiment is not None
+    assert experiment.artifact_location == (repository / "mlruns/tiny").as_uri()
+    assert not (folder / "mlruns").exists()
+    again = study("tiny")
+    assert again.returncode == 0
+    assert "Running stage 'pretrain" not in again.stdout
