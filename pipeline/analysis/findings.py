@@ -63,7 +63,7 @@ def find(rows: list[Row]) -> Findings:
         hypervolumes={setting: _hypervolumes(kept, setting) for setting in settings},
         quality=quality,
         costs=_at_equal_cost(kept, settings),
-        orderings={metric.key: ordering.compare(kept, metric) for metric in (LOSS, *rates)},
+        orderings=_orderings(kept, rates),
         scaling=scale(kept),
         notes=_notes(rows, fronts),
         headline=_headline(kept, quality),
@@ -80,6 +80,12 @@ def environments(rows: list[Row]) -> list[tuple[str, Environment, int]]:
     """(stage, environment, number of cells) for each distinct one."""
     used = [(stage, getattr(row, stage).environment) for stage in ("pretrain", "evaluate", "benchmark") for row in rows]
     return [(stage, environment, used.count((stage, environment))) for stage, environment in dict.fromkeys(used)]
+
+
+def _orderings(kept: list[Point], rates: list[Metric]) -> dict[str, list[Comparison]]:
+    found = {metric.key: ordering.compare(kept, metric) for metric in (LOSS, *rates)}
+    allocations = ordering.compare_best_allocations(kept)
+    return found | ({ordering.SHARE.key: allocations} if allocations else {})
 
 
 def _fronts(kept: list[Point], settings: list[str]) -> dict[str, Front]:

@@ -1,6 +1,7 @@
 """Whether the study reproduces the paper's order: at equal size, loss and throughput both rise with block length.
 
 Paper, section 3.4 and figure 4a: vanilla has the lowest loss, and each longer block a higher one, generated faster.
+Section 3.3 and figure 3b: the longer the block, the more of the layers the best allocation gives the token decoder.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pipeline.analysis.metrics import LOSS, Metric
-from pipeline.analysis.table import Point
+from pipeline.analysis.table import Point, Row
+
+
+def _token_decoder_share(row: Row) -> float | None:
+    block, token = (row.pretrain.parameters.get(group, 0) for group in ("block_decoder", "token_decoder"))
+    return token / (block + token) if block and token else None
+
+
+SHARE = Metric("token_decoder_share", "Token decoder's share in the best allocation", _token_decoder_share)
+ALLOCATIONS = 0.3  # spread of the shares from which a study compares allocations
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,16 @@ def compare(points: list[Point], metric: Metric = LOSS) -> list[Comparison]:
     ]
 
 
+def compare_best_allocations(points: list[Point]) -> list[Comparison]:
+    """The lowest-loss allocation of neighbouring block lengths; nothing for a study that does not vary it."""
+    return [
+        Comparison(SHARE, first.size, first.series, second.series, before, after)
+        for size in dict.fromkeys(point.size for point in points)
+        for first, second in pairwise(_best_allocations([point for point in points if point.size == size]))
+        if (before := SHARE.of(first)) is not None and (after := SHARE.of(second)) is not None
+    ]
+
+
 def summary(comparisons: list[Comparison]) -> str:
     """One sentence: how many hold, and which do not."""
     if not comparisons:
@@ -63,3 +83,15 @@ def _ladders(points: list[Point]) -> Iterator[list[Point]]:
         for variant in dict.fromkeys(point.cell.variant for point in same if point.family == "block"):
             block = [point for point in same if point.family == "block" and point.cell.variant == variant]
             yield vanilla + sorted(block, key=lambda point: point.cell.block_length or 0)
+
+
+def _best_allocations(points: list[Point]) -> list[Point]:
+    """The point of lowest loss at each block length whose points differ in their allocation, by block length."""
+    best = []
+    for length in sorted({point.cell.block_length or 0 for point in points if point.family == "block"}):
+        same = [point for point in points if point.family == "block" and point.cell.block_length == length]
+        shares = [share for point in same if (share := SHARE.of(point)) is not None]
+        scored = [(loss, point.name, point) for point in same if (loss := LOSS.of(point)) is not None]
+        if scored and shares and max(shares) - min(shares) > ALLOCATIONS:
+            best.append(min(scored)[2])
+    return best

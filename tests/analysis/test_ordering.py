@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pipeline.analysis.metrics import LOSS
-from pipeline.analysis.ordering import compare, summary
+from pipeline.analysis.ordering import compare, compare_best_allocations, summary
 from pipeline.analysis.table import Row, points
 
 
@@ -45,3 +45,32 @@ def test_a_study_of_one_family_has_nothing_to_compare(rows: list[Row]) -> None:
     alone = [row for row in rows if row.cell.family == "vanilla"]
     assert compare(points(alone), LOSS) == []
     assert "no two block lengths" in summary([])
+
+
+def allocated(rows: list[Row], losses: dict[tuple[int, str], float]) -> list[Row]:
+    """Blocks of size s with these losses by (block length, ratio), and parameters in that ratio."""
+    row = next(row for row in rows if row.name == "block-s-2-base-0")
+    made = []
+    for (length, ratio), loss in losses.items():
+        block, token = map(int, ratio.split("to"))
+        parameters = row.pretrain.parameters | {"block_decoder": 1000 * block, "token_decoder": 1000 * token}
+        cell = dataclasses.replace(row.cell, block_length=length, variant=ratio)
+        pretrain = dataclasses.replace(row.pretrain, parameters=parameters)
+        made.append(Row(cell, pretrain, dataclasses.replace(row.evaluate, loss=loss), row.benchmark))
+    return made
+
+
+def test_longer_blocks_are_expected_to_favour_the_token_decoder(rows: list[Row]) -> None:
+    losses = {(2, "5to1"): 3.0, (2, "1to1"): 3.1, (2, "1to5"): 3.2}
+    losses |= {(4, "5to1"): 3.3, (4, "1to1"): 3.2, (4, "1to5"): 3.4}
+    losses |= {(8, "5to1"): 3.5, (8, "1to1"): 3.6, (8, "1to5"): 3.7}
+    found = compare_best_allocations(points(allocated(rows, losses)))
+    assert [(round(item.before, 3), round(item.after, 3), item.holds) for item in found] == [
+        (0.167, 0.5, True),
+        (0.5, 0.167, False),
+    ]
+    assert "1 of 2" in summary(found)
+
+
+def test_a_study_of_one_allocation_has_no_best_one(rows: list[Row]) -> None:
+    assert compare_best_allocations(points(rows)) == []
