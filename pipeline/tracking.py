@@ -46,8 +46,8 @@ def tracking_uri() -> str:
 def _beside_database(name: str) -> Path:
     """A path beside the SQLite database, the same for every study that writes it."""
     uri = tracking_uri()
-    folder = Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else Path()
-    return folder.resolve() / name
+    database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else paths.MLFLOW
+    return database.resolve().parent / name
 
 
 def lock() -> FileLock:

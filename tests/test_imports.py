@@ -23,6 +23,7 @@ ALLOWED = {
     "analysis": {"models"},
     "search": {"training", "benchmark", "evaluation", "models", "data", "tracking"},
     "tracking": set(),
+    "studies": set(),
 }
 HEAVY = ["torch", "lightning", "mlflow", "lm_eval", "matplotlib", "transformers", "datasets", "optuna"]
 LOADS = {
