@@ -102,8 +102,8 @@ def _show(arguments: argparse.Namespace) -> None:
     print(f"\n{findings.headline}")
     for note in findings.notes:
         print(f"note: {note}")
-    print(f"\n{REPORT / 'index.html'}   figures and table; opens in any browser")
-    print(f"{REPORT / 'results.csv'}   every number")
+    print(f"\n{REPORT.resolve() / 'index.html'}   figures and table; opens in any browser")
+    print(f"{REPORT.resolve() / 'results.csv'}   every number")
     print("make ui   the runs in MLflow")
 
 
