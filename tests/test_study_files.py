@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline import paths
 from pipeline.plan import plan
-from pipeline.study import load_study
+from pipeline.results import write_result
+from pipeline.study import cells, load_study
 from tests.conftest import ROOT
 
 FILES = {path.stem: path for path in sorted((ROOT / "studies").glob("*.yaml"))}
@@ -68,3 +70,46 @@ def test_isoflop_cells_are_of_one_budget() -> None:
 def test_the_documentation_lists_every_study() -> None:
     text = (Path(ROOT) / "docs/studies.md").read_text(encoding="utf-8")
     assert [name for name in SMALL if f"`{name}`" not in text] == []
+
+
+def shortened(name: str) -> dict[str, Any]:
+    """The study with eight steps a cell, on a few documents."""
+    values = yaml.safe_load(FILES[name].read_text(encoding="utf-8"))
+    pretrain = values["pretrain"]
+    pretrain["warmup_steps"], pretrain["validation_tokens"] = 2, 2048
+    pretrain["tokens"] = 8 * pretrain["batch_size"] * pretrain["context_length"]
+    for size in values["sizes"].values():
+        size.pop("pretrain", None)
+    values["corpus"]["max_documents"] = 60
+    values["evaluate"] |= {"max_documents": 2, "limit": 4}
+    values["benchmark"] |= {"batch_sizes": [2], "repeats": 1}
+    for setting in values["benchmark"]["settings"].values():
+        setting |= {"prompt": 24, "new_tokens": 8}
+    return values
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_every_cell_of_a_small_setting_trains_and_reports(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.analysis import write_report
+    from pipeline.benchmark.cell import benchmark
+    from pipeline.data import write_corpus, write_tokens
+    from pipeline.evaluation import evaluate
+    from pipeline.training import pretrain
+
+    monkeypatch.chdir(tmp_path)
+    paths.PARAMS.write_text(yaml.safe_dump(shortened(name)), encoding="utf-8")
+    study = load_study()
+    write_corpus(study.corpus, paths.CORPUS)
+    write_tokens(study.tokenize, paths.CORPUS, paths.TOKENS)
+    for cell in cells(study):
+        trained = pretrain(study, cell)
+        assert trained is not None
+        write_result(paths.result("pretrain", cell.name), trained)
+        write_result(paths.result("evaluate", cell.name), evaluate(study, cell))
+        write_result(paths.result("benchmark", cell.name), benchmark(study, cell))
+    write_report(study, paths.REPORT)
+    lines = (paths.REPORT / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + len(cells(study))
