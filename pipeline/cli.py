@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from pipeline import studies, tracking
 from pipeline.benchmark import cli as benchmark_cli
@@ -14,7 +15,7 @@ from pipeline.generation import cli as generate_cli
 from pipeline.paths import PARAMS, REPORT
 from pipeline.search import cli as search_cli
 from pipeline.search.tracking import sync_search
-from pipeline.study import cells, find_cell, load_study
+from pipeline.study import cells, check_dvc_keys, find_cell, load_study
 
 DESCRIPTION = """\
 Scaling studies of vanilla and Block Transformers. The study is params.yaml; `dvc repro` runs it.
@@ -82,6 +83,8 @@ def _add_tracking(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 def _check(arguments: argparse.Namespace) -> None:
     study = load_study(arguments.params)
     check_tasks(study.evaluate.tasks)
+    if Path(arguments.params) == PARAMS:
+        check_dvc_keys()
     print(f"{arguments.params}: study {study.name!r} with {len(cells(study))} cells is well-formed")
 
 

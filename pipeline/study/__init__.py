@@ -1,13 +1,14 @@
 """The study: params.yaml as strict dataclasses, the grid's cells, a cell's architecture and fingerprint."""
 
 from pipeline.study.cells import Cell, cells, find_cell, fingerprint, model_config, pretraining, training_steps
-from pipeline.study.load import load_study
+from pipeline.study.load import check_dvc_keys, load_study
 from pipeline.study.schema import Study
 
 __all__ = [
     "Cell",
     "Study",
     "cells",
+    "check_dvc_keys",
     "find_cell",
     "fingerprint",
     "load_study",

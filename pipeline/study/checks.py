@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
 
-from pipeline.errors import UserError
 from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
 from pipeline.study.rules import all_positive, choice, positive, require
-from pipeline.study.schema import Study
+from pipeline.study.schema import Grid, Study
 from pipeline.study.search_checks import check_search
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
+NAME_RULE = "a name has letters, digits and '_', starts with a letter or digit, and is at most 64 long"
+RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
+MOST_CELLS = 1000
+MOST_TOKENS = 2**31 - 64
 SOURCES = ("sotu", "files", "huggingface")
 EMBEDDERS = ("lookup", "projection", "roberta", "cls")
 TOKEN_DECODERS = ("prefix", "summation", "cross_attention")
@@ -20,25 +23,23 @@ FORMATS = ("huggingface", "published")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
-def check(study: Study, path: Path) -> None:
+def check(study: Study) -> None:
     """Raise :class:`UserError` for the first thing that is wrong, naming its key."""
-    try:
-        _check_names(study)
-        _check_corpus(study)
-        _check_sizes(study)
-        _check_variants(study)
-        _check_pretrained(study)
-        _check_grid(study)
-        _check_pretrain(study)
-        _check_evaluate(study)
-        _check_benchmark(study)
-        check_search(study)
-        for cell in cells(study):
-            if cell.family != "pretrained":
-                model_config(study, cell, vocabulary=64)
-                _check_steps(study, cell)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    _check_names(study)
+    _check_corpus(study)
+    _check_sizes(study)
+    _check_variants(study)
+    _check_pretrained(study)
+    _check_extent(study.grid)
+    _check_grid(study)
+    _check_pretrain(study)
+    _check_evaluate(study)
+    _check_benchmark(study)
+    check_search(study)
+    for cell in cells(study):
+        if cell.family != "pretrained":
+            model_config(study, cell, vocabulary=64)
+            _check_steps(study, cell)
 
 
 def _check_names(study: Study) -> None:
@@ -50,13 +51,14 @@ def _check_names(study: Study) -> None:
         "benchmark.settings": study.benchmark.settings,
     }
     for key, names in named.items():
+        seen: dict[str, str] = {}
         for name in names:
-            require(
-                bool(NAME.fullmatch(str(name))) and len(str(name)) <= 64,
-                key,
-                name,
-                "a name has letters, digits and '_', starts with a letter or digit, and is at most 64 long",
-            )
+            require(NAME.fullmatch(name) is not None, key, name, NAME_RULE)
+            right = "Windows reserves this name for a device; choose another"
+            require(RESERVED.fullmatch(name) is None, key, name, right)
+            other = seen.setdefault(name.lower(), name)
+            right = f"{other!r} is the same name where upper and lower case count as one; rename it"
+            require(other == name, key, name, right)
 
 
 def _check_corpus(study: Study) -> None:
@@ -78,6 +80,10 @@ def _check_corpus(study: Study) -> None:
             tokenize.vocabulary,
             "byte-level BPE needs at least 258 (256 bytes, end of text, padding)",
         )
+    right = f"token ids go up to {MOST_TOKENS:,}"
+    require(tokenize.vocabulary <= MOST_TOKENS, "tokenize.vocabulary", tokenize.vocabulary, right)
+    for key in ("tokenizer", "end_of_text"):
+        require(getattr(tokenize, key) != "", f"tokenize.{key}", "", "it must not be empty")
     positive("tokenize.shard_tokens", tokenize.shard_tokens)
     for split, paths in tokenize.indexed.items():
         key = f"tokenize.indexed.{split}"
@@ -93,13 +99,22 @@ STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
 PRETRAIN_KEYS = ("learning_rate", "batch_size", "tokens")
 
 
+def _in_range(key: str, values: object, names: Iterable[str]) -> None:
+    """Ranges of a model's keys: far beyond any model, but it can still be counted, and planned with."""
+    for name in names:
+        value, most = getattr(values, name), 10_000 if name == "layers" else 1_000_000
+        positive(f"{key}.{name}", value)
+        require(value is None or value <= most, f"{key}.{name}", value, f"it is at most {most:,}")
+
+
 def _check_sizes(study: Study) -> None:
     require(bool(study.sizes), "sizes", study.sizes, "define at least one size")
     for name, size in study.sizes.items():
         key = f"sizes.{name}"
-        all_positive(key, size, (*STACK_KEYS, "window"))
-        all_positive(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
-        all_positive(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
+        _in_range(key, size, STACK_KEYS)
+        positive(f"{key}.window", size.window)
+        _in_range(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
+        _in_range(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
         all_positive(f"{key}.pretrain", size.pretrain, PRETRAIN_KEYS)
         warmup = size.pretrain.warmup_steps
         require(warmup is None or warmup >= 0, f"{key}.pretrain.warmup_steps", warmup, "it is 0 or more")
@@ -118,9 +133,9 @@ def _check_variants(study: Study) -> None:
         )
         if variant.init is not None:
             choice(f"{key}.init.method", variant.init.method, UPTRAINING_METHODS)
-        all_positive(f"{key}.embedder", variant.embedder, ("layers", "width", "heads", "cls_tokens"))
-        all_positive(f"{key}.block_decoder", variant.block_decoder, STACK_KEYS)
-        all_positive(f"{key}.token_decoder", variant.token_decoder, (*STACK_KEYS, "prefix_length"))
+        _in_range(f"{key}.embedder", variant.embedder, ("layers", "width", "heads", "cls_tokens"))
+        _in_range(f"{key}.block_decoder", variant.block_decoder, STACK_KEYS)
+        _in_range(f"{key}.token_decoder", variant.token_decoder, (*STACK_KEYS, "prefix_length"))
 
 
 def _uptraining_sources(study: Study) -> list[str]:
@@ -138,9 +153,21 @@ def _check_block_lengths(study: Study, key: str, lengths: list[int]) -> None:
 
 def _check_pretrained(study: Study) -> None:
     for name, model in study.pretrained.items():
+        require(model.path != "", f"pretrained.{name}.path", "", "it must not be empty")
         choice(f"pretrained.{name}.format", model.format, FORMATS)
         if model.size is not None:
             choice(f"pretrained.{name}.size", model.size, study.sizes)
+
+
+def _check_extent(grid: Grid) -> None:
+    """Before any cell is made: four lists of a hundred would make a hundred million."""
+    block, uptrained = grid.block, grid.uptrained
+    vanilla_cells = len(grid.vanilla.size)
+    block_cells = len(block.size) * len(block.block_length) * len(block.variant)
+    uptrained_cells = len(uptrained.source) * len(uptrained.block_length) * len(uptrained.variant)
+    count = (vanilla_cells + block_cells + uptrained_cells) * len(grid.seed)
+    right = f"a study has at most {MOST_CELLS:,} cells; split it into several"
+    require(count <= MOST_CELLS, "grid", f"{count:,} cells", right)
 
 
 def _check_grid(study: Study) -> None:

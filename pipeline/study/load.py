@@ -2,70 +2,59 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.paths import PARAMS
 from pipeline.study.checks import check
+from pipeline.study.conform import conform
+from pipeline.study.reading import read_values
 from pipeline.study.schema import Study
+
+DVC_KEYS = (
+    "grid.vanilla.size",
+    "grid.block.size",
+    "grid.block.block_length",
+    "grid.block.variant",
+    "grid.uptrained.source",
+    "grid.uptrained.block_length",
+    "grid.uptrained.variant",
+    "grid.seed",
+    "pretrained",
+    "hardware.label",
+)
+"""Keys that dvc.yaml reads itself, and so must find even where their values are the defaults."""
 
 
 def load_study(path: Path | str = PARAMS) -> Study:
     """Read, type and check a study. Raises :class:`UserError`."""
-    study = _typed(_read(Path(path)), Path(path))
-    check(study, Path(path))
+    path = Path(path)
+    values = read_values(path)
+    try:
+        conform(values, Study)
+        study = _build(values)
+        check(study)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return study
 
 
-def _read(path: Path) -> Any:
+def check_dvc_keys(path: Path | str = PARAMS) -> None:
+    """Raise :class:`UserError` for a key that ``dvc repro`` would miss in the study."""
+    values = read_values(Path(path))
+    for key in DVC_KEYS:
+        found: Any = values
+        for part in key.split("."):
+            if part not in found:
+                raise UserError(f"{path}: {key}: this key is missing; dvc.yaml reads it, so write even its default")
+            found = found[part]
+
+
+def _build(values: dict[str, Any]) -> Study:
+    """The values over the schema's defaults."""
     from omegaconf import OmegaConf
-    from yaml import YAMLError
 
-    try:
-        loaded = OmegaConf.load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run from the repository root") from None
-    except (YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not valid YAML: {_one_line(error)}") from None
-    if not OmegaConf.is_dict(loaded):
-        raise UserError(f"{path}: a study is a mapping of keys, not {type(loaded).__name__}")
-    return loaded
-
-
-def _typed(loaded: Any, path: Path) -> Study:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Study), loaded)
-        study = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
+    study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), values))
     assert isinstance(study, Study)
     return study
-
-
-def _explain(error: Any) -> str:
-    from omegaconf.errors import ConfigKeyError, MissingMandatoryValue
-
-    key = error.full_key or error.key or "?"
-    if isinstance(error, MissingMandatoryValue):
-        return f"{key}: this key is missing"
-    if isinstance(error, ConfigKeyError):
-        return f"{key}: unknown key{_suggestion(error)}"
-    return f"{key}: {_one_line(str(error.msg).splitlines()[0] if error.msg else error)}"
-
-
-def _suggestion(error: Any) -> str:
-    fields = getattr(error.object_type, "__dataclass_fields__", {})
-    close = difflib.get_close_matches(str(error.key), fields, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; the keys here are {', '.join(fields)}" if fields else ""
-
-
-def _one_line(error: Any) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()

@@ -8,20 +8,16 @@ from collections.abc import Iterable
 from pipeline.errors import UserError
 
 
-def fail(key: str, value: object, right: str) -> None:
-    raise UserError(f"{key}: {value!r} is wrong; {right}")
-
-
 def require(condition: bool, key: str, value: object, right: str) -> None:
+    """Raise :class:`UserError` naming key, value and what would be right, unless ``condition``."""
     if not condition:
-        fail(key, value, right)
+        raise UserError(f"{key}: {shown(value)} is wrong; {right}")
 
 
 def choice(key: str, value: str, options: Iterable[str]) -> None:
     options = list(options)
-    close = difflib.get_close_matches(value, options, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it is one of {', '.join(options) or '(none defined)'}"
-    require(value in options, key, value, hint)
+    if value not in options:
+        require(False, key, value, suggestion(value, options) or f"it is one of {_listed(options)}")
 
 
 def positive(key: str, value: int | float | None) -> None:
@@ -31,3 +27,19 @@ def positive(key: str, value: int | float | None) -> None:
 def all_positive(key: str, values: object, names: Iterable[str]) -> None:
     for name in names:
         positive(f"{key}.{name}", getattr(values, name))
+
+
+def shown(value: object) -> str:
+    """The value as a message quotes it: one line, not too long."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= 100 else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def suggestion(name: str, options: Iterable[str]) -> str | None:
+    close = difflib.get_close_matches(name[:100], list(options), n=1)
+    return f"did you mean {close[0]!r}?" if close else None
+
+
+def _listed(options: list[str], most: int = 20) -> str:
+    more = f", ... ({len(options)} in all)" if len(options) > most else ""
+    return ", ".join(options[:most]) + more or "(none defined)"

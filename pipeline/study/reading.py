@@ -1,0 +1,77 @@
+"""params.yaml as plain values, by the parser that DVC reads it with, so that both find the same in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+MOST_BYTES = 2**17
+MOST_VALUES = 50_000
+DEEPEST = 16
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The file's mapping. Raises :class:`UserError`."""
+    text = _text(path)
+    try:
+        values = _parse(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: {_too_deep()}") from None
+    except Exception as error:
+        # Beside its own errors, ruamel.yaml lets those of Python's constructors through: a malformed date, say.
+        raise UserError(f"{path}: not valid YAML: {_explain(error)}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a study is a mapping of keys, not {type(values).__name__}; see params.yaml's own")
+    return values
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{path}: larger than {MOST_BYTES // 1024} KiB; is it a study?")
+        return content.decode("utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the repository root") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid YAML: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _parse(text: str) -> Any:
+    from ruamel.yaml import YAML
+
+    node = YAML(typ="safe").compose(text)
+    if node is not None:
+        _check_extent(node, {}, 0)
+    return YAML(typ="safe").load(text)
+
+
+def _check_extent(node: Any, known: dict[int, int], depth: int) -> int:
+    """Values that a node stands for, aliases written out: some lines of aliases of aliases stand for billions."""
+    if depth > DEEPEST:
+        raise UserError(_too_deep())
+    if id(node) not in known:
+        children = node.value if isinstance(node.value, list) else []
+        flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_check_extent(child, known, depth + 1) for child in flat)
+    if known[id(node)] > MOST_VALUES:
+        raise UserError(f"more than {MOST_VALUES:,} values; a study has some hundreds, so remove aliases or split it")
+    return known[id(node)]
+
+
+def _too_deep() -> str:
+    return f"values nested more than {DEEPEST} deep; a study's keys are 5 deep at most"
+
+
+def _explain(error: Exception) -> str:
+    """The parser's message in one line, without its advice to programmers."""
+    text = str(error).partition("To suppress this check")[0]
+    return re.sub(r"\s+", " ", text.replace('in "<unicode string>", ', "")).strip()[:300]
