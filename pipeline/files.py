@@ -48,8 +48,18 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
+def is_file(path: Path | str) -> bool:
+    """Whether a file of that name is there; a name that is too long for the disk is none."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
 
 
 def sha256(path: Path | str) -> str:

@@ -8,6 +8,7 @@ from pipeline.data.foreign import pair
 from pipeline.data.sources import expand
 from pipeline.data.tokenizer import on_the_hub
 from pipeline.errors import UserError
+from pipeline.files import is_file
 from pipeline.study import Study
 from pipeline.study.schema import Json
 
@@ -24,7 +25,7 @@ def describe_inputs(study: Study) -> list[Json]:
 
 
 def _existing(key: str, path: Path) -> Path:
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{key}: {str(path)!r} does not exist; give the path of a file")
     return path
 

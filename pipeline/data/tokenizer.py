@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.files import read_json
+from pipeline.files import is_file, read_json
 from pipeline.study.schema import Tokenize
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def model_vocabulary(tokenize: Tokenize) -> int:
 
 def on_the_hub(tokenizer: str) -> bool:
     """Whether it is a model's name on the Hugging Face hub (``ORGANISATION/MODEL``) rather than a file."""
-    return bool(_HUB_NAME.fullmatch(tokenizer)) and not tokenizer.endswith(".json") and not Path(tokenizer).exists()
+    return bool(_HUB_NAME.fullmatch(tokenizer)) and not tokenizer.endswith(".json") and not is_file(tokenizer)
 
 
 def hub_tokenizer(name: str, vocabulary: int) -> Tokenizer:
@@ -124,7 +124,7 @@ def padding_id(tokenizer: Tokenizer, end_of_text: int) -> int:
 
 
 def read_tokenizer_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    if not is_file(path):
         raise UserError(f"tokenize.tokenizer: {str(path)!r} does not exist; give the path of a tokenizer.json, or null")
     values = read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict) or "vocab" not in values["model"]:

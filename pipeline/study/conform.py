@@ -13,7 +13,7 @@ from pipeline.study.rules import require, shown, suggestion
 LARGEST = 2**63 - 1
 LONGEST = 1024
 EXAMPLES = {
-    str: "it must be text; put it in quotes",
+    str: "it must be text; put it in quotes if it is meant as such",
     int: "it must be a whole number, such as 4, with no point, no exponent and no quotes",
     float: "it must be a number, such as 0.5, without quotes",
     bool: "it must be true or false",
@@ -40,7 +40,7 @@ def conform(value: Any, hint: Any, key: str = "") -> None:
 
 
 def _join(key: str, name: str) -> str:
-    plain = name if name.isprintable() and len(name) <= 80 else shown(name)
+    plain = name if name.isprintable() and name == name.strip() and 0 < len(name) <= 80 else shown(name)
     return f"{key}.{plain}" if key else plain
 
 

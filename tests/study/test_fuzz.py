@@ -1,0 +1,246 @@
+"""A mutant of a study either plans and means what it says, or is refused at once by one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+from dvc.utils.serialize import load_yaml
+from hypothesis import HealthCheck, Phase, given, settings
+
+from pipeline.data import describe_inputs
+from pipeline.errors import UserError
+from pipeline.plan import plan
+from pipeline.study import cells, check_dvc_keys, load_study
+from pipeline.study.load import DVC_KEYS
+from tests.study.mutants import BASES, Mutant, mutants
+
+SECONDS = 2
+SEEDED = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Trial:
+    """Reads mutants as `python -m pipeline plan` and the stage `check` do, and counts what became of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "params.yaml"
+        self.outcomes: Counter[str] = Counter()
+        self.slowest = 0.0
+
+    def run(self, mutant: Mutant) -> None:
+        self.path.write_bytes(mutant[1])
+        started = time.process_time()
+        try:
+            study = load_study(self.path)
+            names = [planned.cell for planned in plan(study)]
+            describe_inputs(study)
+        except UserError as error:
+            self.outcomes["refused"] += 1
+            assert_clear(str(error))
+        else:
+            self.outcomes["planned"] += 1
+            assert_meant(study, load_yaml(str(self.path)))
+            assert_safe(names)
+        seconds = time.process_time() - started
+        self.slowest = max(self.slowest, seconds)
+        assert seconds < SECONDS, mutant[0]
+
+    def fuzz(self, count: int) -> None:
+        @settings(SEEDED, max_examples=count)
+        @given(mutants())
+        def run(mutant: Mutant) -> None:
+            self.run(mutant)
+
+        run()
+        print(f"\n{sum(self.outcomes.values())} mutants: {dict(self.outcomes)}; slowest {self.slowest:.2f} s")
+
+
+def assert_clear(message: str) -> None:
+    """One printable line: where, what, and what would be right."""
+    assert message.isprintable()
+    assert len(message) < 1000
+    assert ": " in message
+
+
+def assert_meant(typed: Any, written: Any) -> None:
+    """Every value is the one that DVC reads in the file, of the same type; a whole number may stand for a float."""
+    if dataclasses.is_dataclass(typed):
+        assert isinstance(written, dict)
+        for key, value in written.items():
+            assert_meant(getattr(typed, key), value)
+    elif isinstance(typed, dict):
+        assert list(typed) == list(written)
+        for key, value in written.items():
+            assert_meant(typed[key], value)
+    elif isinstance(typed, list):
+        assert isinstance(written, list)
+        assert len(typed) == len(written)
+        for one, other in zip(typed, written, strict=True):
+            assert_meant(one, other)
+    else:
+        assert typed == written
+        assert type(typed) is type(written) or (type(typed), type(written)) == (float, int)
+        assert not isinstance(typed, str) or ("${" not in typed and typed.isprintable())
+
+
+def assert_safe(names: list[str]) -> None:
+    """Each names a folder of its own inside another, on every disk."""
+    assert len({name.casefold() for name in names}) == len(names)
+    for name in names:
+        assert name.replace("-", "").replace("_", "").isalnum()
+        assert name.isascii()
+        assert len(name) < 230
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
+    monkeypatch.chdir(tmp_path)
+    return Trial(tmp_path)
+
+
+def test_a_mutant_means_what_it_says_or_is_refused(trial: Trial) -> None:
+    trial.fuzz(120)
+    assert trial.outcomes["planned"] > 10
+    assert trial.outcomes["refused"] > 50
+
+
+@pytest.mark.slow
+def test_thousands_of_mutants_mean_what_they_say_or_are_refused(trial: Trial) -> None:
+    trial.fuzz(5000)
+    assert trial.outcomes["planned"] > 500
+
+
+def accepted(count: int) -> list[bytes]:
+    """Mutants of params.yaml that plan."""
+    found: list[bytes] = []
+
+    @settings(SEEDED, max_examples=20 * count)
+    @given(mutants(BASES[:1]))
+    def collect(mutant: Mutant) -> None:
+        Path("params.yaml").write_bytes(mutant[1])
+        try:
+            load_study()
+            check_dvc_keys()
+        except UserError:
+            return
+        found.append(mutant[1])
+
+    collect()
+    return found[:count]
+
+
+def assert_dvc_finds_the_same_cells(root: Path, count: int) -> None:
+    shutil.copy(root / "dvc.yaml", "dvc.yaml")
+    Repo.init(no_scm=True).close()
+    texts = accepted(count)
+    assert len(texts) == count
+    for text in texts:
+        Path("params.yaml").write_bytes(text)
+        with Repo() as repo:
+            stages = [stage.addressing.partition("@") for stage in repo.index.stages]
+        trained = [cell for stage, _, cell in stages if stage.startswith("pretrain")]
+        assert sorted(trained) == sorted(cell.name for cell in cells(load_study()))
+
+
+def test_dvc_finds_the_same_cells(trial: Trial, root: Path) -> None:
+    assert_dvc_finds_the_same_cells(root, 5)
+
+
+@pytest.mark.slow
+def test_dvc_finds_the_same_cells_in_hundreds_of_mutants(trial: Trial, root: Path) -> None:
+    assert_dvc_finds_the_same_cells(root, 200)
+
+
+COMMANDS = {
+    "a huge grid": lambda text: text.replace("seed: [0]", f"seed: {list(range(1200))}"),
+    "a million cells": lambda text: text.replace("size: [s, m]", f"size: {['s'] * 100}").replace(
+        "seed: [0]", f"seed: {list(range(900))}"
+    ),
+    "a billion layers": lambda text: text.replace("layers: 2", "layers: 1000000000"),
+    "a million wide": lambda text: text.replace("width: 64", "width: 1000000, heads: 1"),
+    "5,000 digits": lambda text: text.replace("tokens: 1000000", "tokens: " + "9" * 5000),
+    "aliases of aliases": lambda text: text + "a0: &a0 [1]\n" + "".join(
+        f"a{level}: &a{level} [*a{level - 1}, *a{level - 1}]\n" for level in range(1, 40)
+    ),
+    "open brackets": lambda text: text.replace("files: []", "files: " + "[" * 60_000),
+    "the environment": lambda text: text.replace("name: sotu", "name: ${oc.env:HOME}"),
+    "another command": lambda text: text.replace("name: sotu", "name: $(touch here)"),
+    "code": lambda text: text.replace("name: sotu", "name: !!python/object/apply:os.system ['touch here']"),
+    "a folder above": lambda text: text.replace("  s: {", "  ../s: {").replace("[s, m]", "[../s, m]"),
+    "upper and lower case": lambda text: text.replace("  m: {", "  S: {").replace("[s, m]", "[s]"),
+    "not UTF-8": lambda text: text.replace("sotu", "sot\udcff"),
+}  # fmt: skip
+
+
+def assert_ends_well(folder: Path, root: Path, content: bytes) -> None:
+    """`python -m pipeline plan` prints the plan, or one line; nothing else is left in the folder."""
+    Path("params.yaml").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline", "plan"],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime < SECONDS
+    assert [path.name for path in folder.iterdir()] == ["params.yaml"]
+    if ended.returncode == 0:
+        assert ended.stderr == ""
+        assert "training FLOPs" in ended.stdout
+    else:
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith("error: ")
+        assert ended.stderr.endswith("\n")
+        assert_clear(ended.stderr[:-1])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_ends_well(trial: Trial, tmp_path: Path, root: Path, name: str) -> None:
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    changed = COMMANDS[name](text)
+    assert changed != text
+    assert_ends_well(tmp_path, root, changed.encode("utf-8", "surrogateescape"))
+
+
+@pytest.mark.slow
+def test_the_command_ends_well_for_many_mutants(trial: Trial, tmp_path: Path, root: Path) -> None:
+    @settings(SEEDED, max_examples=100)
+    @given(mutants())
+    def run(mutant: Mutant) -> None:
+        assert_ends_well(tmp_path, root, mutant[1])
+
+    run()
+
+
+def test_the_keys_that_dvc_reads_are_asked_for(trial: Trial, root: Path) -> None:
+    """A study that leaves one of them to its default would end in DVC's own message, before any stage."""
+    dvc = (root / "dvc.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"\$\{((?!item|key)[\w.]+)\}", dvc)) | {"hardware.label"} == set(DVC_KEYS)
+    for key in DVC_KEYS:
+        values = load_yaml(str(root / "params.yaml"))
+        *sections, last = key.split(".")
+        del reduce(getitem, sections, values)[last]
+        Path("params.yaml").write_text(json.dumps(values), encoding="utf-8")
+        with pytest.raises(UserError, match=rf"^params.yaml: {key}: this key is missing"):
+            check_dvc_keys()
