@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
+from pipeline.records import build
 
 
 @dataclass(frozen=True)
@@ -247,12 +247,6 @@ class BenchmarkResult:
 
 AnyResult = PretrainResult | EvaluateResult | BenchmarkResult
 Result = TypeVar("Result", bound=AnyResult)
-_EVALUATE_LISTS: dict[str, Callable[..., object]] = {
-    "loss_by_context": PositionLosses,
-    "tasks": TaskScore,
-    "needle": NeedleScore,
-    "samples": Sample,
-}
 
 
 def write_result(path: Path, result: AnyResult) -> None:
@@ -263,33 +257,9 @@ def read_result(path: Path, kind: type[Result], stage: str) -> Result:
     """Read a record. Raises :class:`UserError` that names the stage to run where it is absent or of another form."""
     if not path.exists():
         raise UserError(f"{path}: no such result; run `dvc repro` (stage {stage}) first")
+    values = read_json(path)
     try:
-        return _build(kind, read_json(path))
-    except (TypeError, KeyError, AttributeError) as error:
+        result: Result = build(kind, values)
+    except (TypeError, KeyError) as error:
         raise UserError(f"{path}: not a result of stage {stage} ({error}); delete it and run the stage again") from None
-
-
-def _build(kind: type[Result], values: dict[str, Any]) -> Result:
-    values = dict(values)
-    values["cell"] = CellIdentity(**values["cell"])
-    values["environment"] = Environment(**values["environment"])
-    if kind is EvaluateResult:
-        for key, part in _EVALUATE_LISTS.items():
-            values[key] = [part(**item) for item in values[key]]
-    if kind is BenchmarkResult:
-        values["rates"] = _optional(DeviceRates, values.get("rates"))
-        values["settings"] = {name: _setting(setting) for name, setting in values["settings"].items()}
-    return kind(**values)
-
-
-def _setting(values: dict[str, Any]) -> SettingResult:
-    parts = {
-        "measurements": [BatchMeasurement(**measurement) for measurement in values["measurements"]],
-        "roofline": _optional(Roofline, values.get("roofline")),
-        "baselines": [Baseline(**baseline) for baseline in values.get("baselines", [])],
-    }
-    return SettingResult(**values | parts)
-
-
-def _optional(kind: Callable[..., Any], values: dict[str, Any] | None) -> Any:
-    return None if values is None else kind(**values)
+    return result

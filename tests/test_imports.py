@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-COMMON = {"errors", "files", "paths", "results", "search_results", "study", "environment", "command"}
+COMMON = {"errors", "files", "paths", "records", "results", "search_results", "study", "environment", "command"}
 ALLOWED = {
     "study": {"models"},
     "data": set(),

@@ -18,6 +18,7 @@ from pipeline.data.hashing import keyed
 from pipeline.data.sources import open_binary, read_source
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
+from pipeline.records import build
 from pipeline.study.schema import Corpus
 
 SPLITS = ("train", "validation", "test")
@@ -49,12 +50,15 @@ class CorpusManifest:
         path = folder / "manifest.json"
         if not path.exists():
             raise UserError(f"{path}: no such file; run `dvc repro corpus` first")
+        values = read_json(path)
         try:
-            values = read_json(path)
-            splits = {name: CorpusSplit(**split) for name, split in values["splits"].items()}
-            return CorpusManifest(values["source"], values["empty_documents"], splits)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{path}: not a corpus manifest ({error}); run `dvc repro --force corpus`") from None
+            manifest: CorpusManifest = build(CorpusManifest, values)
+            damaged = "" if manifest.splits.keys() == set(SPLITS) else f"splits {', '.join(manifest.splits)}"
+        except (TypeError, KeyError) as error:
+            damaged = str(error)
+        if damaged:
+            raise UserError(f"{path}: not a corpus manifest ({damaged}); run `dvc repro --force corpus`")
+        return manifest
 
 
 class HeldOut:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
+from pipeline.records import build
 
 
 @dataclass(frozen=True)
@@ -68,19 +69,12 @@ class Manifest:
         path = Path(folder) / "manifest.json"
         if not path.exists():
             raise UserError(f"{path}: no such file; run `dvc repro tokenize` first")
+        values = read_json(path)
         try:
-            values = read_json(path)
             recorded = values.pop("hash")
-            manifest = Manifest(**values | {"splits": {k: _split(v) for k, v in values["splits"].items()}})
-            damaged = manifest.hash != recorded
+            manifest: Manifest = build(Manifest, values)
         except (TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path}: not a token manifest ({error}); run `dvc repro --force tokenize`") from None
-        if damaged:
+        if manifest.hash != recorded:
             raise UserError(f"{path}: its hash does not match its shards; run `dvc repro --force tokenize`")
         return manifest
-
-
-def _split(values: dict[str, object]) -> SplitManifest:
-    shards = values["shards"]
-    assert isinstance(shards, list)
-    return SplitManifest(**values | {"shards": [ShardManifest(**shard) for shard in shards]})  # type: ignore[arg-type]

@@ -19,6 +19,9 @@ PADDING = "<|padding|>"
 TRAINING_BYTES = 2**30
 """Text a BPE is trained on; of a larger corpus, evenly spaced documents of about this size together."""
 
+MOST_TOKENS = 2**31 - 64
+"""Tokens of four bytes, and a table that is a multiple of 64."""
+
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PADDING_NAMES = (PADDING, "<pad>", "<|pad|>", "[PAD]")
 
@@ -27,7 +30,8 @@ def model_vocabulary(tokenize: Tokenize) -> int:
     """Tokens of the models' tables: the vocabulary rounded up to a multiple of 64. Known before anything has run."""
     if tokenize.tokenizer is None or on_the_hub(tokenize.tokenizer):
         return padded(tokenize.vocabulary)
-    return padded(_vocabulary(read_tokenizer_json(Path(tokenize.tokenizer))))
+    path = Path(tokenize.tokenizer)
+    return padded(_vocabulary(read_tokenizer_json(path), path))
 
 
 def on_the_hub(tokenizer: str) -> bool:
@@ -132,7 +136,13 @@ def read_tokenizer_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _vocabulary(values: dict[str, Any]) -> int:
+def _vocabulary(values: dict[str, Any], path: Path) -> int:
     vocabulary = values["model"]["vocab"]
-    largest = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
-    return int(max([largest, *(token["id"] for token in values.get("added_tokens") or [])])) + 1
+    try:
+        largest = len(vocabulary) - 1 if isinstance(vocabulary, list) else max(vocabulary.values(), default=-1)
+        size = max([largest, *(token["id"] for token in values.get("added_tokens") or [])]) + 1
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"tokenize.tokenizer: {path} is damaged: its tokens have no ids ({error})") from None
+    if type(size) is not int or not 0 < size <= MOST_TOKENS:
+        raise UserError(f"tokenize.tokenizer: {path} is damaged: its largest token id is {size - 1}")
+    return size

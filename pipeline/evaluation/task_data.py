@@ -66,10 +66,8 @@ def _offline(name: str, entry: Any, folder: Path, few_shot: int) -> dict[str, An
     shots = few_shot_split(config) if few_shot and config.get("num_fewshot") != 0 else None
 
     def documents(**_: Any) -> Any:
-        from datasets import Dataset
-
         wanted = {used} | ({shots} if shots else set())
-        loaded = {split: Dataset.from_list(read_rows(folder, name, split)) for split in wanted}
+        loaded = {split: read_dataset(folder, name, split) for split in wanted}
         for split, dataset in loaded.items():
             _check_columns(path_of(folder, name, split), config, dataset)
         return loaded
@@ -119,6 +117,19 @@ def few_shot_split(config: dict[str, Any]) -> str:
     return str(next(config[key] for key in keys if config.get(key)))
 
 
+def read_dataset(folder: Path, task: str, split: str) -> Any:
+    """The documents of a file as a dataset. Raises :class:`UserError`, as :func:`read_rows` does."""
+    from datasets import Dataset
+    from pyarrow import ArrowException
+
+    rows = read_rows(folder, task, split)
+    try:
+        return Dataset.from_list(rows)
+    except (ArrowException, OverflowError, UnicodeEncodeError, TypeError) as error:
+        where = path_of(folder, task, split)
+        raise UserError(f"{where}: a column holds values of several types ({' '.join(str(error).split())})") from None
+
+
 def read_rows(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
     """The documents of a file. Raises :class:`UserError` naming file, line and what is wrong."""
     path = path_of(folder, task, split)
@@ -128,7 +139,7 @@ def read_rows(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             row = json.loads(line.decode("utf-8"))
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not a line of JSON ({error})") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number}: a document is an object, not {type(row).__name__}")

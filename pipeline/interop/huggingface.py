@@ -87,7 +87,7 @@ def _config(folder: Path) -> VanillaConfig:
         return VanillaConfig(values["vocab_size"], values["max_position_embeddings"], neox_stack_config(values))
     except KeyError as error:
         raise UserError(f"{folder / CONFIG}: the key {error} is missing") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / CONFIG}: {error}") from None
 
 

@@ -74,6 +74,8 @@ def assign(model: LanguageModel, weights: Mapping[str, Tensor], source: Path | s
             raise UserError(
                 f"{source}: {name} has shape {list(weight.shape)}, but this model needs {list(expected[name].shape)}"
             )
+        if not weight.is_floating_point():
+            raise UserError(f"{source}: {name} holds {str(weight.dtype).removeprefix('torch.')}, not floats")
     model.load_state_dict(dict(weights), assign=True)
     model.requires_grad_(True)
 

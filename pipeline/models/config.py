@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
+
+from pipeline.records import build
 
 EMBEDDERS = ("lookup", "projection", "roberta", "cls")
 TOKEN_DECODERS = ("prefix", "summation", "cross_attention")
 ENCODER_POSITIONS = 512
+LARGEST = {"layers": 1000, "vocabulary": 2**31, "context_length": 2**31, "block_length": 2**31, "window": 2**63}
+"""Far beyond any model, and small enough to build one without weights in a second; other numbers: a million."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,11 @@ class StackConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "kv_heads", "feed_forward", "window"):
+        _check_counts(self, "layers", "width", "heads", "kv_heads", "feed_forward", "window")
+        for name in ("rotary_fraction", "rotary_base", "norm_eps"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} {value} must be at least 1")
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} {value!r} must be a number of at least 0")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.heads % self.kv_heads:
@@ -58,6 +64,9 @@ class VanillaConfig:
     stack: StackConfig
     family: str = "vanilla"
 
+    def __post_init__(self) -> None:
+        _check_counts(self, "vocabulary", "context_length")
+
     @property
     def first(self) -> int:
         """The first position of a sequence that the model predicts."""
@@ -81,6 +90,7 @@ class EmbedderConfig:
     padding_token: int | None = None
 
     def __post_init__(self) -> None:
+        _check_counts(self, "width")
         if self.kind not in EMBEDDERS:
             raise ValueError(f"embedder kind {self.kind!r} is unknown; it is one of {', '.join(EMBEDDERS)}")
         encoder = self.kind in ("roberta", "cls")
@@ -124,9 +134,8 @@ class BlockConfig:
     family: str = "block"
 
     def __post_init__(self) -> None:
+        _check_counts(self, "vocabulary", "context_length", "block_length")
         embedder, width = self.embedder, self.block_decoder.width
-        if self.block_length < 1:
-            raise ValueError(f"block_length {self.block_length} must be at least 1")
         if embedder.kind == "lookup" and embedder.width * self.block_length != width:
             raise ValueError(
                 f"a lookup embedder of width {embedder.width} makes blocks of {self.block_length} tokens "
@@ -155,25 +164,25 @@ def to_dict(config: ModelConfig) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> ModelConfig:
-    """Inverse of :func:`to_dict`. Raises ``ValueError`` for an unknown family or key."""
-    values = dict(values)
-    family = values.get("family")
+    """Inverse of :func:`to_dict`. Raises ``ValueError`` for another form, an unknown family or key."""
+    families: dict[Any, type[ModelConfig]] = {"vanilla": VanillaConfig, "block": BlockConfig}
+    family = values.get("family") if isinstance(values, dict) else None
+    if not isinstance(family, str) or family not in families:
+        raise ValueError(f"model family {family!r} is unknown; it is 'vanilla' or 'block'")
     try:
-        if family == "vanilla":
-            return VanillaConfig(**values | {"stack": StackConfig(**values["stack"])})
-        if family == "block":
-            embedder, decoder = dict(values["embedder"]), dict(values["token_decoder"])
-            if embedder.get("stack") is not None:
-                embedder["stack"] = StackConfig(**embedder["stack"])
-            decoder["stack"] = StackConfig(**decoder["stack"])
-            return BlockConfig(
-                **values
-                | {
-                    "embedder": EmbedderConfig(**embedder),
-                    "block_decoder": StackConfig(**values["block_decoder"]),
-                    "token_decoder": TokenDecoderConfig(**decoder),
-                }
-            )
+        config: ModelConfig = build(families[family], values)
     except (TypeError, KeyError) as error:
         raise ValueError(f"not a model configuration: {error}") from error
-    raise ValueError(f"model family {family!r} is unknown; it is 'vanilla' or 'block'")
+    return config
+
+
+def _check_counts(config: object, *names: str) -> None:
+    """Raise ``ValueError`` unless these are whole numbers from 1 to their largest."""
+    for name in names:
+        value, most = getattr(config, name), LARGEST.get(name, 1_000_000)
+        if value is None and name == "window":
+            continue
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} {value!r} must be a whole number of at least 1")
+        if value > most:
+            raise ValueError(f"{name} {value} must be at most {most:,}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from pipeline.models.config import LARGEST
 from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Grid, Study
@@ -102,7 +103,7 @@ PRETRAIN_KEYS = ("learning_rate", "batch_size", "tokens")
 def _in_range(key: str, values: object, names: Iterable[str]) -> None:
     """Ranges of a model's keys: far beyond any model, but it can still be counted, and planned with."""
     for name in names:
-        value, most = getattr(values, name), 10_000 if name == "layers" else 1_000_000
+        value, most = getattr(values, name), LARGEST.get(name, 1_000_000)
         positive(f"{key}.{name}", value)
         require(value is None or value <= most, f"{key}.{name}", value, f"it is at most {most:,}")
 
