@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import studies, tracking
 from pipeline.benchmark import cli as benchmark_cli
 from pipeline.command import command
+from pipeline.errors import UserError
 from pipeline.evaluation import prefetch
 from pipeline.evaluation.task_names import check_tasks
 from pipeline.generation import cli as generate_cli
@@ -38,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="every cell and what it will cost, before anything runs")
     plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
     plan.set_defaults(run=_plan)
+
+    verify = commands.add_parser(
+        "verify", help="check that results, checkpoints and report are what the pipeline wrote"
+    )
+    verify.set_defaults(run=_verify)
 
     show = commands.add_parser("show", help="the table of results, and where to look next")
     show.set_defaults(run=_show)
@@ -93,6 +99,20 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     planned = plan(load_study(arguments.params))
     (print_json if arguments.json else print_plan)(planned, sys.stdout)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from pipeline.verify import verify
+
+    checks = failed = 0
+    for check in verify(load_study(arguments.params)):
+        checks += 1
+        failed += bool(check.problems)
+        print(f"{'FAILED' if check.problems else 'ok'}  {check.name}", flush=True)
+        for problem in check.problems:
+            print(f"        {problem}", flush=True)
+    if failed:
+        raise UserError(f"{failed} of {checks} checks failed")
 
 
 def _show(arguments: argparse.Namespace) -> None:

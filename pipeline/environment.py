@@ -5,16 +5,45 @@ from __future__ import annotations
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from pipeline.results import Environment
+from pipeline import paths
+from pipeline.files import is_file, read_json, sha256
+from pipeline.results import Environment, Provenance
+
+PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "safetensors", "lm_eval", "transformers", "triton")
 
 
 def describe(device: str, threads: int, precision: str) -> Environment:
     """The record that every result carries. ``device`` is a model name such as :func:`cpu_name` returns."""
     revision, dirty = git_revision()
     return Environment(device, threads, precision, version("torch"), platform.python_version(), revision, dirty)
+
+
+def provenance(checkpoint: Path) -> Provenance:
+    """What made the weights of a checkpoint folder, and what a number about them is made with."""
+    config: Any = read_json(checkpoint / "config.json")
+    return Provenance(
+        params=_hash(paths.PARAMS),
+        data=config.get("corpus", ""),
+        tokenizer=_hash(checkpoint / "tokenizer.json"),
+        weights=_hash(checkpoint / "model.safetensors"),
+        lock=_hash(paths.LOCK),
+        versions={name: found for name in PACKAGES if (found := _version(name))},
+    )
+
+
+def _hash(path: Path) -> str:
+    return sha256(path) if is_file(path) else ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 @cache

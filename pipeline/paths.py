@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+LOCK = Path("requirements.lock")
 CORPUS = Path("data/corpus")
 TOKENS = Path("data/tokens")
 REPORT = Path("report")

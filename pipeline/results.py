@@ -26,6 +26,22 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """What made a number, beside the code's revision: SHA-256 of files, empty where there was none.
+
+    ``params`` is of params.yaml and ``lock`` of requirements.lock. ``weights`` and ``tokenizer`` are the checkpoint's
+    files; ``data`` is the hash of the tokens that it was trained on, empty for a model trained elsewhere.
+    """
+
+    params: str
+    data: str
+    tokenizer: str
+    weights: str
+    lock: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class CellIdentity:
     """Who a record is about. ``fingerprint`` ties evaluation and benchmark to the weights they measured."""
 
@@ -60,6 +76,7 @@ class PretrainResult:
     tokens_per_second: float
     peak_memory: int
     diverged: bool = False
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,7 @@ class EvaluateResult:
     seconds: float
     nats_by_document: list[float] = field(default_factory=list)
     targets_by_document: list[int] = field(default_factory=list)
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True)
@@ -243,6 +261,7 @@ class BenchmarkResult:
     notes: list[str] = field(default_factory=list)
     rates: DeviceRates | None = None
     memory: str = ""
+    provenance: Provenance | None = None
 
 
 AnyResult = PretrainResult | EvaluateResult | BenchmarkResult

@@ -13,7 +13,7 @@ from pipeline.benchmark.batches import doubling, largest_batch
 from pipeline.benchmark.roofline import device_rates, roofline
 from pipeline.benchmark.timing import Repeats, measure, probe
 from pipeline.data import model_vocabulary
-from pipeline.environment import describe, device_name
+from pipeline.environment import describe, device_name, provenance
 from pipeline.errors import UserError
 from pipeline.generation import Session
 from pipeline.models import LanguageModel, build, costs
@@ -55,6 +55,7 @@ def benchmark(study: Study, cell: Cell, *, random_weights: bool = False, report:
         rates=rates,
         memory="measured" if device == "cuda" else "counted",
         notes=["random weights"] if random_weights else [],
+        provenance=None if random_weights else provenance(paths.checkpoint(cell.name)),
     )
 
 

@@ -18,7 +18,7 @@ import torch
 
 from pipeline import paths
 from pipeline.data import Manifest, TokenCorpus, read_documents
-from pipeline.environment import describe, device_name
+from pipeline.environment import describe, device_name, provenance
 from pipeline.errors import UserError
 from pipeline.evaluation.checkpoints import Opened, open_cell
 from pipeline.evaluation.harness import run_tasks
@@ -118,6 +118,7 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         tokenizer_hash=Manifest.read(paths.TOKENS).tokenizer_hash,
         lm_eval=version("lm_eval"),
         seconds=time.perf_counter() - started,
+        provenance=provenance(paths.checkpoint(cell.name)),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pipeline import paths
-from pipeline.environment import cpu_name, describe
+from pipeline.environment import cpu_name, describe, provenance
 from pipeline.errors import UserError
 from pipeline.files import sha256
 from pipeline.interop.huggingface import from_huggingface, locate
@@ -82,4 +82,5 @@ def _result(identity: CellIdentity, model: LanguageModel) -> PretrainResult:
         seconds=0.0,
         tokens_per_second=0.0,
         peak_memory=0,
+        provenance=provenance(paths.checkpoint(identity.name)),
     )

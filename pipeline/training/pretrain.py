@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from pipeline import paths
-from pipeline.environment import describe, device_name
+from pipeline.environment import describe, device_name, provenance
 from pipeline.models import build, checkpoint, costs
 from pipeline.results import PretrainResult
 from pipeline.study import Cell, Study
@@ -68,4 +68,5 @@ def _result(job: Job, outcome: Outcome) -> PretrainResult:
         tokens_per_second=tokens / max(outcome.seconds, 1e-9),
         peak_memory=peak_memory(),
         diverged=outcome.diverged,
+        provenance=provenance(job.folder),
     )

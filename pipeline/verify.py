@@ -1,0 +1,158 @@
+"""Whether what lies on disk is still what the pipeline wrote: nothing lost or changed, every number its source's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import paths
+from pipeline.errors import UserError
+from pipeline.files import is_file, read_json, sha256
+from pipeline.results import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
+from pipeline.study import Cell, Study, cells
+
+DVC_LOCK = Path("dvc.lock")
+STAGES: dict[str, type[AnyResult]] = {
+    "pretrain": PretrainResult,
+    "evaluate": EvaluateResult,
+    "benchmark": BenchmarkResult,
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked, and what is wrong with it."""
+
+    name: str
+    problems: list[str]
+
+
+def verify(study: Study) -> Iterator[Check]:
+    """Every check of the study's outputs, one after another. Raises :class:`UserError` where DVC has run nothing."""
+    yield from _outputs(study)
+    for cell in cells(study):
+        yield Check(f"cell {cell.name}", _found(_cell_problems, study, cell))
+    yield Check(f"{paths.REPORT}: its numbers are the results'", _found(_report_problems, study))
+
+
+def _found(problems: Callable[..., Iterator[str]], *arguments: object) -> list[str]:
+    """The problems; a file that cannot be read is one."""
+    found: list[str] = []
+    try:
+        for problem in problems(*arguments):
+            found.append(problem)
+    except UserError as error:
+        found.append(str(error))
+    return found
+
+
+def _outputs(study: Study) -> Iterator[Check]:
+    """Each stage's outputs against the hashes in dvc.lock. DVC's own are not trusted: it skips files by their date."""
+    names = {cell.name for cell in cells(study)}
+    for stage, entry in _lock().items():
+        item = stage.partition("@")[2]
+        if item and item not in names:  # a cell of an earlier study
+            continue
+        outputs = entry.get("outs", [])
+        yield Check(f"outputs of {stage}", [problem for output in outputs for problem in _output_problems(output)])
+
+
+def _lock() -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not is_file(DVC_LOCK):
+        raise UserError(f"{DVC_LOCK}: no such file; run `dvc repro` first")
+    try:
+        stages: dict[str, Any] = YAML(typ="safe").load(DVC_LOCK.read_text(encoding="utf-8"))["stages"]
+    except (YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise UserError(f"{DVC_LOCK}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro`") from None
+    return stages
+
+
+def _output_problems(output: dict[str, Any]) -> Iterator[str]:
+    path = Path(output["path"])
+    if not path.exists():
+        yield f"{path} is missing; `dvc checkout` or `dvc repro` brings it back"
+    elif (found := _folder_md5(path) if path.is_dir() else _md5(path)) != output["md5"]:
+        yield f"{path} has changed since it was made: its MD5 is {found}, not {output['md5']}"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "md5").hexdigest()
+
+
+def _folder_md5(folder: Path) -> str:
+    """As DVC hashes a folder: the MD5 of a JSON list of its files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = [{"md5": _md5(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
+    entries.sort(key=lambda entry: entry["relpath"])
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _cell_problems(study: Study, cell: Cell) -> Iterator[str]:
+    """Its results are about the weights that the study asks for, and these are on disk."""
+    expected = _fingerprint(study, cell)
+    weights = paths.checkpoint(cell.name) / "model.safetensors"
+    present = sha256(weights) if is_file(weights) else None
+    if present is None:
+        yield f"{weights} is missing"
+    for stage, kind in STAGES.items():
+        path = paths.result(stage, cell.name)
+        result = read_result(path, kind, stage)
+        if result.cell.fingerprint != expected:
+            yield f"{path} is of fingerprint {result.cell.fingerprint}, but the study's cell has {expected}"
+        recorded = result.provenance.weights if result.provenance else ""
+        if recorded and present and recorded != present:
+            yield f"{path} is about weights {recorded[:16]}, but {weights} has {present[:16]}"
+
+
+def _fingerprint(study: Study, cell: Cell) -> str:
+    """What the cell's weights must be marked with: from the study's keys and tokens, or an import's own weights."""
+    if cell.family == "pretrained":
+        return sha256(paths.checkpoint(cell.name) / "model.safetensors")[:16]
+    from pipeline.training.job import Job
+
+    return Job.of(study, cell).fingerprint
+
+
+def _report_problems(study: Study) -> Iterator[str]:
+    """The tables and metrics, made anew from the results' files, against those in the report."""
+    from pipeline.analysis.findings import find
+    from pipeline.analysis.metrics import all_metrics
+    from pipeline.analysis.report import summary
+    from pipeline.analysis.table import load_rows
+    from pipeline.analysis.tables import results_csv
+
+    rows = load_rows(study)
+    table = paths.REPORT / "results.csv"
+    yield from _different_lines(table, results_csv(rows))
+    metrics = {metric.key: metric for metric in all_metrics(rows)}
+    for row in rows:
+        path = paths.REPORT / "metrics" / f"{row.name}.json"
+        for key, value in read_json(path).items():
+            actual = metrics[key].value(row) if key in metrics else None
+            if value != actual:
+                yield f"{path}: {key} is {value}, but {actual} by the results"
+    path, expected = paths.REPORT / "report.json", summary(study, find(rows))
+    for key, value in read_json(path).items():
+        if json.dumps(value) != json.dumps(expected.get(key)):
+            yield f"{path}: {key} is not what the results give"
+
+
+def _different_lines(path: Path, expected: str) -> Iterator[str]:
+    if not is_file(path):
+        yield f"{path} is missing; run `dvc repro report`"
+        return
+    with path.open(encoding="utf-8", newline="") as opened:
+        found, wanted = opened.read().splitlines(), expected.splitlines()
+    if len(found) != len(wanted):
+        yield f"{path} has {len(found)} lines, but {len(wanted)} by the results"
+    for number, (line, right) in enumerate(zip(found, wanted, strict=False), start=1):
+        if line != right:
+            yield f"{path}, line {number} ({right.partition(',')[0]}) is not what the results give"

