@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,14 @@ def _edited_values(draw: st.DrawFn, base: st.SearchStrategy[Path]) -> Mutant:
     return f"{path.name}: {', '.join(done)}", json.dumps(values, indent=1).encode()
 
 
-def _parsed(path: Path, known: dict[Path, Any] = {}) -> Any:  # noqa: B006
-    if path not in known:
-        known[path] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    return known[path]
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def _parsed(path: Path) -> Any:
+    return YAML(typ="safe").load(_text(path))
 
 
 def _places(values: Any) -> list[tuple[Any, Any]]:
@@ -127,7 +132,8 @@ def _rename(draw: st.DrawFn, values: Any) -> str:
 
 def _rename_everywhere(draw: st.DrawFn, values: Any) -> str:
     """A size or a variant, and wherever the grid names it."""
-    section = draw(st.sampled_from([name for name in ("sizes", "variants") if values.get(name)] or ["name"]))
+    sections = [name for name in ("sizes", "variants") if values.get(name) and isinstance(values[name], dict)]
+    section = draw(st.sampled_from(sections or ["name"]))
     if section == "name":
         values["name"] = draw(_names())
         return "name replaced"
@@ -161,7 +167,7 @@ EDITS = [_replace, _replace, _scale, _remove, _rename, _rename_everywhere, _leng
 def _edited_text(draw: st.DrawFn, base: st.SearchStrategy[Path]) -> Mutant:
     """The text as a person edits it: YAML's own traps."""
     path = draw(base)
-    text = re.sub(r"\s+#.*", "", path.read_text(encoding="utf-8"))
+    text = re.sub(r"\s+#.*", "", _text(path))
     name, edit = draw(st.sampled_from(list(TEXT_EDITS.items())))
     text = edit(draw, text)
     encoding = draw(st.sampled_from(["utf-8"] * 12 + ["utf-8-sig", "utf-16", "latin-1"]))
