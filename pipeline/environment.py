@@ -7,10 +7,9 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from pipeline import paths
-from pipeline.files import is_file, read_json, sha256
+from pipeline.files import is_file, read_object, sha256
 from pipeline.results import Environment, Provenance
 
 PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "safetensors", "lm_eval", "transformers", "triton")
@@ -24,7 +23,7 @@ def describe(device: str, threads: int, precision: str) -> Environment:
 
 def provenance(checkpoint: Path) -> Provenance:
     """What made the weights of a checkpoint folder, and what a number about them is made with."""
-    config: Any = read_json(checkpoint / "config.json")
+    config = read_object(checkpoint / "config.json")
     return Provenance(
         params=_hash(paths.PARAMS),
         data=config.get("corpus", ""),

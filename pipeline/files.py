@@ -54,6 +54,14 @@ def read_json(path: Path | str) -> Any:
         raise UserError(f"{path}: not valid JSON ({error})") from None
 
 
+def read_object(path: Path | str) -> dict[str, Any]:
+    """Read a JSON file that holds an object. Raises :class:`UserError` as :func:`read_json` does."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a JSON object belongs here, not {type(value).__name__}")
+    return value
+
+
 def is_file(path: Path | str) -> bool:
     """Whether a file of that name is there; a name that is too long for the disk is none."""
     try:

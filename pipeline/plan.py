@@ -10,7 +10,7 @@ from typing import TextIO
 from pipeline import paths
 from pipeline.data import model_vocabulary
 from pipeline.errors import UserError
-from pipeline.files import read_json
+from pipeline.files import read_object
 from pipeline.models import costs
 from pipeline.models.config import ModelConfig, from_dict
 from pipeline.study import Cell, Study, cells, model_config, pretraining
@@ -95,7 +95,10 @@ def _architecture(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
         raise UserError(
             f"pretrained.{cell.name}: run `dvc repro pretrained@{cell.name}` first; its files tell its shape"
         )
-    return from_dict(read_json(path)["model"])
+    try:
+        return from_dict(read_object(path)["model"])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: no model configuration ({error})") from None
 
 
 def _row(entry: CellPlan) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
@@ -266,6 +266,15 @@ class BenchmarkResult:
 
 AnyResult = PretrainResult | EvaluateResult | BenchmarkResult
 Result = TypeVar("Result", bound=AnyResult)
+
+
+def identity_of(checkpoint: dict[str, Any], folder: Path) -> CellIdentity:
+    """Who a checkpoint's ``config.json`` says it is. Raises :class:`UserError` where it does not."""
+    try:
+        identity: CellIdentity = build(CellIdentity, checkpoint["cell"])
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{folder / 'config.json'}: it does not say of which cell it is ({error})") from None
+    return identity
 
 
 def write_result(path: Path, result: AnyResult) -> None:

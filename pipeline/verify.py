@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.errors import UserError
-from pipeline.files import is_file, read_json, sha256
+from pipeline.files import is_file, read_object, sha256
 from pipeline.results import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
 from pipeline.study import Cell, Study, cells
 
@@ -135,12 +135,12 @@ def _report_problems(study: Study) -> Iterator[str]:
     metrics = {metric.key: metric for metric in all_metrics(rows)}
     for row in rows:
         path = paths.REPORT / "metrics" / f"{row.name}.json"
-        for key, value in read_json(path).items():
+        for key, value in read_object(path).items():
             actual = metrics[key].value(row) if key in metrics else None
             if value != actual:
                 yield f"{path}: {key} is {value}, but {actual} by the results"
     path, expected = paths.REPORT / "report.json", summary(study, find(rows))
-    for key, value in read_json(path).items():
+    for key, value in read_object(path).items():
         if json.dumps(value) != json.dumps(expected.get(key)):
             yield f"{path}: {key} is not what the results give"
 

@@ -20,7 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import save_file
 
+import tests.fixture
 from pipeline import paths
 from pipeline.data import PackedStream, TokenCorpus, model_vocabulary, read_documents, write_corpus
 from pipeline.data.encoding import Encoder
@@ -272,6 +274,22 @@ def test_a_damaged_model_from_elsewhere() -> None:
         if name == "config.json":
             reader.tally(edited(content))
         assert reader.outcome(content) == "read"
+
+
+def test_a_damaged_published_model() -> None:
+    """A folder of the published code, as stage pretrained brings it in."""
+    fixture = tests.fixture.read("prefix")
+    Path("elsewhere").mkdir()
+    Path("elsewhere/tokenizer.json").write_text("{}")
+    save_file(fixture.state_dict, "elsewhere/model.safetensors")
+    content = json.dumps(fixture.config).encode()
+    reader = Reader(
+        "elsewhere/block.yaml", content, lambda: bring_in("other", Pretrained("elsewhere", "published")), "elsewhere"
+    )
+    assert reader.outcome(content) == "read"
+    counts = reader.tally(edited(content))
+    assert counts["refused"] > 100
+    reader.tally(damaged(content, "published", flips=60))
 
 
 def test_a_damaged_checkpoint() -> None:

@@ -28,6 +28,7 @@ from pipeline.results import (
     Environment,
     Roofline,
     SettingResult,
+    identity_of,
 )
 from pipeline.study import model_config
 
@@ -157,7 +158,7 @@ def _model(
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"{folder}: no trained model; run `dvc repro` (stage pretrain) first")
     model, record = load(folder, device, dtype)
-    return model, CellIdentity(**record["cell"])
+    return model, identity_of(record, folder)
 
 
 def _random_model(study: Study, cell: Cell) -> LanguageModel:

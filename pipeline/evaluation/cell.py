@@ -30,7 +30,7 @@ from pipeline.evaluation.perplexity import (
     unigram_loss,
 )
 from pipeline.evaluation.scoring import Scorer
-from pipeline.results import CellIdentity, EvaluateResult, NeedleScore, PositionLosses, Sample, TaskScore
+from pipeline.results import EvaluateResult, NeedleScore, PositionLosses, Sample, TaskScore, identity_of
 
 if TYPE_CHECKING:
     from pipeline.study import Cell, Study
@@ -93,7 +93,7 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         raise UserError(f"the {held_out.count} held-out documents hold no token to predict")
     size, words = held_out.sizes()
     return EvaluateResult(
-        cell=CellIdentity(**opened.record["cell"]),
+        cell=identity_of(opened.record, paths.checkpoint(cell.name)),
         environment=describe(device_name(opened.device), torch.get_num_threads(), opened.precision),
         loss=losses.loss,
         loss_stderr=bootstrap_stderr(losses),

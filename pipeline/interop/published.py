@@ -29,7 +29,7 @@ def from_published(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) 
     Weights keep their dtype. Raises :class:`UserError` for a configuration that is not supported and for weights that
     are missing, unknown or of another shape.
     """
-    return _import(config, state_dict, "state dict")
+    return _import(config_from_published(config), state_dict, "state dict")
 
 
 def to_published(model: LanguageModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -47,10 +47,14 @@ def load_published(folder: Path | str) -> tuple[LanguageModel, dict[str, Any]]:
     """
     folder = Path(folder)
     config = _read_yaml(folder)
+    try:
+        wanted = config_from_published(config)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
     weights = folder / "model.safetensors"
     if not weights.exists():
         weights = max(folder.glob("checkpoint-*/model.safetensors"), key=_step, default=weights)
-    return _import(config, read_weights(weights), weights), config
+    return _import(wanted, read_weights(weights), weights), config
 
 
 def padded_published(folder: Path | str) -> bool:
@@ -78,8 +82,8 @@ def vanilla_entries(config: VanillaConfig) -> list[Entry]:
     ]
 
 
-def _import(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], source: Path | str) -> LanguageModel:
-    model = build(config_from_published(config), device="meta")
+def _import(config: ModelConfig, state_dict: Mapping[str, Tensor], source: Path | str) -> LanguageModel:
+    model = build(config, device="meta")
     read_into(model, entries(model.config), state_dict, DEAD, source)
     return model.eval()
 
@@ -91,6 +95,7 @@ def _step(weights: Path) -> int:
 
 def _read_yaml(folder: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     found = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
@@ -98,7 +103,7 @@ def _read_yaml(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: {len(found)} .yaml files; a results folder holds one, the training configuration")
     try:
         content = OmegaConf.to_container(OmegaConf.load(found[0]), resolve=False)
-    except (YAMLError, UnicodeDecodeError, OSError) as error:
+    except (YAMLError, ValueError, OSError, RecursionError, OmegaConfBaseException) as error:
         raise UserError(f"{found[0]}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise UserError(f"{found[0]}: a training configuration is a mapping, not {type(content).__name__}")

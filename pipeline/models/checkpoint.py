@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.files import read_json, replacing, write_json
+from pipeline.files import read_object, replacing, write_json
 from pipeline.models.config import from_dict, to_dict
 from pipeline.models.factory import build
 from pipeline.models.language_model import LanguageModel
@@ -45,7 +45,7 @@ def load(
     ``dtype`` converts the weights. Raises :class:`UserError` for files that are missing, damaged, or do not fit.
     """
     folder = Path(folder)
-    config = read_json(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     try:
         model = build(from_dict(config["model"]), device="meta")
     except (KeyError, TypeError, ValueError) as error:

@@ -91,6 +91,7 @@ class EmbedderConfig:
 
     def __post_init__(self) -> None:
         _check_counts(self, "width")
+        _check_counts(self, "cls_tokens", least=0)
         if self.kind not in EMBEDDERS:
             raise ValueError(f"embedder kind {self.kind!r} is unknown; it is one of {', '.join(EMBEDDERS)}")
         encoder = self.kind in ("roberta", "cls")
@@ -115,6 +116,7 @@ class TokenDecoderConfig:
     prefix_length: int = 0
 
     def __post_init__(self) -> None:
+        _check_counts(self, "prefix_length", least=0)
         if self.kind not in TOKEN_DECODERS:
             raise ValueError(f"token decoder kind {self.kind!r} is unknown; it is one of {', '.join(TOKEN_DECODERS)}")
         if (self.kind == "prefix") != (self.prefix_length > 0):
@@ -176,13 +178,13 @@ def from_dict(values: dict[str, Any]) -> ModelConfig:
     return config
 
 
-def _check_counts(config: object, *names: str) -> None:
-    """Raise ``ValueError`` unless these are whole numbers from 1 to their largest."""
+def _check_counts(config: object, *names: str, least: int = 1) -> None:
+    """Raise ``ValueError`` unless these are whole numbers from ``least`` to their largest."""
     for name in names:
         value, most = getattr(config, name), LARGEST.get(name, 1_000_000)
         if value is None and name == "window":
             continue
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name} {value!r} must be a whole number of at least 1")
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name} {value!r} must be a whole number of at least {least}")
         if value > most:
             raise ValueError(f"{name} {value} must be at most {most:,}")

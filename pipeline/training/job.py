@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline import paths
 from pipeline.data import Manifest
 from pipeline.errors import UserError
-from pipeline.files import read_json, write_json
+from pipeline.files import read_object, write_json
 from pipeline.models.config import ModelConfig, to_dict
 from pipeline.results import CellIdentity, PretrainResult, read_result, write_result
 from pipeline.study import Cell, Study, fingerprint, model_config, pretraining, training_steps
@@ -93,7 +93,7 @@ class Job:
     def stored_result(self) -> PretrainResult | None:
         """The result of a finished run of this very job by this very code, if there is one."""
         path, config = self.folder / RESULT, self.folder / "config.json"
-        if not path.exists() or not config.exists() or read_json(config).get("code") != code_hash():
+        if not path.exists() or not config.exists() or read_object(config).get("code") != code_hash():
             return None
         result = read_result(path, PretrainResult, "pretrain")
         return result if result.cell.fingerprint == self.fingerprint else None
@@ -146,7 +146,7 @@ def _start(study: Study, cell: Cell) -> str | None:
 
 def _fingerprint_in(config: Path) -> str | None:
     try:
-        found: str | None = read_json(config).get("fingerprint")
+        found: str | None = read_object(config).get("fingerprint")
     except UserError:
         return None
     return found
