@@ -414,4 +414,4 @@ def test_a_gigabyte_in_one_line_takes_bounded_memory(
     message, peak = ended.stdout.splitlines()
     print(f"\n{name}: {message}; peak {int(peak) / 2**20:.0f} MiB")
     assert message.startswith(expected)
-    assert int(peak) < 600 * 2**20
+    assert int(peak) < 400 * 2**20

@@ -39,8 +39,8 @@ def test_unknown_and_missing_keys_are_refused() -> None:
     [
         ((1, 30, 4, 4, 8), "width 30 is not a multiple of heads 4"),
         ((1, 32, 4, 3, 8), "heads 4 is not a multiple of kv_heads 3"),
-        ((0, 32, 4, 4, 8), "layers 0 must be at least 1"),
-        ((1, 32, 4, 4, 8, 0), "window 0 must be at least 1"),
+        ((0, 32, 4, 4, 8), "layers 0 must be a whole number of at least 1"),
+        ((1, 32, 4, 4, 8, 0), "window 0 must be a whole number of at least 1"),
     ],
 )
 def test_stacks_that_cannot_be(sizes: tuple[int, ...], message: str) -> None:
