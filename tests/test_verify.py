@@ -58,6 +58,7 @@ def _fill() -> None:
     write_corpus(study.corpus, paths.CORPUS)
     write_tokens(study.tokenize, paths.CORPUS, paths.TOKENS, processes=1)
     write_json(Path("data/inputs.json"), [])
+    write_json(Path("data/search.json"), None)
     write_results(study)
     for cell in cells(study):
         job = Job.of(study, cell)
