@@ -16,10 +16,10 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.files import write_text
-from pipeline.paths import MLFLOW, PARAMS, RUNS, STUDIES
+from pipeline.paths import LOCK, MLFLOW, PARAMS, RUNS, STUDIES
 from pipeline.study import Study, load_study
 
-LINKS = ("dvc.yaml", ".dvcignore", "pipeline", "stages", str(MLFLOW))
+LINKS = ("dvc.yaml", ".dvcignore", "pipeline", "stages", str(LOCK), str(MLFLOW))
 MADE = ("data", "checkpoints", "results", "report", "search")  # by the stages: each study has its own
 
 
