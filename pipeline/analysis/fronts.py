@@ -100,6 +100,7 @@ def _fixed_batches(points: list[Point], setting: str) -> Figures:
     figure, axes = panels(len(chosen))
     for each, rate in zip(axes, chosen, strict=True):
         draw_front(each, points, rate, LOSS, names=False)
+        each.label_outer(remove_inner_ticks=False)
     legend(figure, *axes)
     told = "; ".join(f"{rate.label}: {_best(points, rate, LOSS)}" for rate in chosen)
     yield figure, Drawing(f"fixed_batch_{setting}", title, f"{title}. On the front, {told}.")
