@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,23 @@ def test_the_stage_names_a_missing_result_in_one_line(study: Study, root: Path) 
     assert ran.stderr.splitlines() == [
         "error: results/evaluate/vanilla-s-0.json: no such result; run `dvc repro` (stage evaluate) first"
     ]
+
+
+@pytest.mark.slow
+def test_a_report_of_sixty_cells_takes_less_than_fifteen_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of processor time, which other work on the machine changes less than it changes the clock."""
+    monkeypatch.chdir(tmp_path)
+    sizes = {name: (4 + 2 * at, 64 + 64 * at) for at, name in enumerate("abcd")}
+    study = study_file(tmp_path, sizes, [1, 2, 4, 8, 16, 32, 64], variants=["base", "wide"], needle=1)
+    write_results(study)
+    began = time.process_time()
+    write_report(study, tmp_path / "report")
+    seconds = time.process_time() - began
+    print(json.dumps({"cells": len(cells(study)), "seconds": round(seconds, 1)}))
+    assert len(cells(study)) == 60
+    assert seconds < 15
 
 
 def shift_loss(name: str, by: float) -> None:
