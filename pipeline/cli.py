@@ -144,8 +144,11 @@ def _tracking(arguments: argparse.Namespace) -> None:
     names = [find_cell(study, arguments.cell).name] if arguments.cell else [cell.name for cell in cells(study)]
     for name in names:
         tracking.sync_cell(study.name, name)
-    if not arguments.cell:
-        sync_search(study.name)
+    if arguments.cell:
+        return
+    sync_search(study.name)
+    if (REPORT / "report.json").exists():
+        tracking.sync_report(study.name, REPORT)
 
 
 def _ui(arguments: argparse.Namespace) -> None:

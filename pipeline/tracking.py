@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+MOST_RUNS = 50_000  # of a search's answer
 BATCH = 1000  # metrics that MLflow takes in one request
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
 SQLITE = "sqlite:///"
@@ -73,15 +74,24 @@ def sync_cell(study_name: str, cell: str) -> None:
 
 
 def sync_report(study_name: str, folder: Path) -> None:
-    """The report's own run: the page and the figures as artifacts. A tracker that fails costs a warning, no more."""
+    """The report's own run, and flags on the cells' runs; a tracker that fails costs a warning, no more.
+
+    The run holds page and figures as artifacts, the speed-ups as metrics and the headline as its description. A cell's
+    tag ``pareto.decode_heavy`` says whether it is on the front of loss and tokens/s in that setting; ``_memory`` and
+    ``_all`` after the setting stand for the fronts of loss and bytes a sample, and of all three.
+    """
     with only_warns("report"):
+        report = read_json(folder / "report.json")
         mlflow = client()
         with lock():
             experiment = experiment_id(mlflow, study_name)
             runs = mlflow.search_runs([experiment], "tags.kind = 'report'")
             run = runs[0] if runs else mlflow.create_run(experiment, run_name="report", tags={"kind": "report"})
         mlflow.log_artifacts(run.info.run_id, str(folder))
+        _set_tags(mlflow, run, {"mlflow.note.content": report["headline"]})
+        log_changed(mlflow, run, _flat(report["speedup"], "speedup."))
         mlflow.set_terminated(run.info.run_id)
+        _flag_fronts(mlflow, experiment, report["pareto"])
 
 
 @contextmanager
@@ -93,6 +103,19 @@ def only_warns(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         _warn_behind(what, _reason(error))
+
+
+def _flag_fronts(mlflow: MlflowClient, experiment: str, fronts: dict[str, list[str]]) -> None:
+    """Flag the run of each cell's present weights; take earlier reports' flags off every other run."""
+    for run in mlflow.search_runs([experiment], "tags.kind = 'cell'", max_results=MOST_RUNS):
+        cell = run.data.tags["cell"]
+        record = checkpoint_record(cell)
+        current = record is not None and record["fingerprint"] == run.data.tags["fingerprint"]
+        flags = {f"pareto.{name}": str(cell in cells).lower() for name, cells in fronts.items()} if current else {}
+        for key in run.data.tags:
+            if key.startswith("pareto.") and key not in flags:
+                mlflow.delete_tag(run.info.run_id, key)
+        _set_tags(mlflow, run, flags)
 
 
 def _reason(error: Exception) -> str:
@@ -117,9 +140,7 @@ def _sync_cell(study_name: str, cell: str) -> None:
     sync_curve(mlflow, run, paths.checkpoint(cell) / "curve.csv")
     metrics, tags = _result_metrics(cell, record["fingerprint"])
     log_changed(mlflow, run, metrics)
-    for key, value in tags.items():
-        if run.data.tags.get(key) != value:
-            mlflow.set_tag(run.info.run_id, key, value)
+    _set_tags(mlflow, run, tags)
     if "total_parameters" in metrics and run.info.status != "FINISHED":
         mlflow.set_terminated(run.info.run_id)
 
@@ -230,6 +251,12 @@ def sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
             if row.get(key) and int(row["step"]) > done[key]
         ]
     _log(mlflow, run, metrics)
+
+
+def _set_tags(mlflow: MlflowClient, run: Run, tags: dict[str, str]) -> None:
+    for key, value in tags.items():
+        if run.data.tags.get(key) != value:
+            mlflow.set_tag(run.info.run_id, key, value)
 
 
 def log_changed(mlflow: MlflowClient, run: Run, metrics: dict[str, float]) -> None:

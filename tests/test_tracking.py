@@ -79,6 +79,38 @@ def test_a_run_is_one_however_often_it_is_synced(workspace: Path) -> None:
     assert "total_parameters" not in runs["b"].data.metrics, "the old weights' results belong to the old run"
 
 
+def write_report(folder: Path, fronts: dict[str, list[str]]) -> None:
+    speedup = {"decode_heavy": {"loss": 3.5, "ratio": 2.0}}
+    write_json(folder / "report.json", {"headline": "Twice as fast.", "speedup": speedup, "pareto": fronts})
+    write_text(folder / "figures" / "curves.svg", "<svg/>")
+
+
+def test_a_report_flags_the_cells_on_its_fronts(workspace: Path) -> None:
+    name = identity().name
+    for fingerprint in ("old", "new"):
+        write_checkpoint(fingerprint, steps=1)
+        tracking.sync_cell("study", name)
+        write_report(workspace / "report", {"decode_heavy": [name], "gone": []})
+        tracking.sync_report("study", workspace / "report")
+    write_report(workspace / "report", {"decode_heavy": [], "decode_heavy_memory": [name]})
+    for _ in range(2):
+        tracking.sync_report("study", workspace / "report")
+
+    mlflow = tracking.client()
+    experiment = mlflow.get_experiment_by_name("study")
+    assert experiment is not None
+    runs = {run.data.tags.get("fingerprint"): run for run in mlflow.search_runs([experiment.experiment_id])}
+    flags = {
+        fingerprint: {key: value for key, value in run.data.tags.items() if key.startswith("pareto.")}
+        for fingerprint, run in runs.items()
+    }
+    assert flags == {"new": {"pareto.decode_heavy": "false", "pareto.decode_heavy_memory": "true"}, "old": {}, None: {}}
+    report = runs[None]
+    assert report.data.metrics == {"speedup.decode_heavy.loss": 3.5, "speedup.decode_heavy.ratio": 2.0}
+    assert report.data.tags["mlflow.note.content"] == "Twice as fast."
+    assert [entry.path for entry in mlflow.list_artifacts(report.info.run_id, "figures")] == ["figures/curves.svg"]
+
+
 def test_cells_that_start_together_on_a_fresh_database(workspace: Path, root: Path) -> None:
     write_checkpoint("a", steps=1)
     code = f"from pipeline import tracking; tracking.sync_cell('study', {identity().name!r})"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.analysis.style import SeriesStyle, short
+from pipeline.analysis.style import DARK_STYLE, SeriesStyle, short
 from pipeline.analysis.table import Point
-from pipeline.files import replacing
+from pipeline.files import replacing, write_text
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3  # panels side by side
+CROWD = 8  # points of a size past which block lengths get panels of their own
+MOST_PANELS = 9  # as long as they are no more than this
 WIDE = 9.0  # inches past which a figure takes the page's whole width
 
 
@@ -44,32 +47,47 @@ def save(figure: Figure, drawing: Drawing, folder: Path) -> Drawing:
         png.print_png(opened, metadata={"Software": None})
     figure.set_layout_engine("none")
     svg: Any = FigureCanvasSVG(figure)
-    with replacing(folder / f"{drawing.name}.svg") as temporary, temporary.open("w", encoding="utf-8") as written:
-        svg.print_svg(written, metadata={"Date": None, "Creator": "blockscale"})
+    written = io.StringIO()
+    svg.print_svg(written, metadata={"Date": None, "Creator": "blockscale"})
+    write_text(folder / f"{drawing.name}.svg", written.getvalue().replace("</svg>", f"{DARK_STYLE}</svg>"))
     return replace(drawing, wide=figure.get_figwidth() > WIDE)
 
 
-def panels(count: int, width: float = 4.3, height: float = 3.6) -> tuple[Figure, list[Axes]]:
-    """A figure of that many panels, at most :data:`COLUMNS` in a row, with one y axis."""
+def panels(count: int, width: float = 4.3, height: float = 3.6, share_y: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure of that many panels, at most :data:`COLUMNS` in a row."""
     from matplotlib.figure import Figure
 
     columns = min(count, COLUMNS)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(max(width * columns, 6.4), height * rows + 0.5), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).ravel())
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).ravel())
     for unused in axes[count:]:
         unused.remove()
     return figure, axes[:count]
 
 
 def size_panels(points: Sequence[Point]) -> tuple[Figure, list[tuple[Axes, str, list[Point]]]]:
-    """A panel for each size, with its title and its points."""
-    sizes = list(dict.fromkeys(point.size for point in points))
-    figure, axes = panels(len(sizes))
-    for each, size in zip(axes, sizes, strict=True):
-        each.set_title(f"size {size}")
-    members = [[point for point in points if point.size == size] for size in sizes]
-    return figure, list(zip(axes, sizes, members, strict=True))
+    """A panel for each size, with its points; for each size and block length, where several variants would crowd it.
+
+    Vanilla points are in every panel of their size.
+    """
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(f"size {point.size}", []).append(point)
+    by_length: dict[str, list[Point]] = {}
+    for point in (point for point in points if point.cell.block_length is not None):
+        by_length.setdefault(f"size {point.size}, L={point.cell.block_length}", []).append(point)
+    if max(map(len, groups.values())) > CROWD and len(by_length) <= MOST_PANELS:
+        vanilla = [point for point in points if point.cell.block_length is None]
+        groups = {
+            title: [each for each in vanilla if each.size == members[0].size] + members
+            for title, members in by_length.items()
+        }
+    figure, axes = panels(len(groups))
+    for each, title in zip(axes, groups, strict=True):
+        each.set_title(title)
+    sizes = [members[0].size for members in groups.values()]
+    return figure, list(zip(axes, sizes, groups.values(), strict=True))
 
 
 def line(axes: Axes, pairs: Iterable[tuple[float, float]], style: SeriesStyle, label: str, **options: Any) -> None:

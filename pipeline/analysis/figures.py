@@ -1,20 +1,22 @@
-"""The report's static figures of quality against speed, memory and size. Those of one model's losses lie beside."""
+"""The report's static figures, all of them; here those of speed-ups and scaling fits, the others in modules beside."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, save, size_panels, unzip
+from pipeline.analysis.ablations import ablation_figures
+from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, save
 from pipeline.analysis.findings import Findings, Quality
+from pipeline.analysis.fronts import front_figures, located
 from pipeline.analysis.loss_figures import loss_figures
-from pipeline.analysis.metrics import LOSS, PARAMETERS, Metric, readable, setting_metric, settings_of
-from pipeline.analysis.pareto import front
+from pipeline.analysis.metrics import LOSS, PARAMETERS, readable
 from pipeline.analysis.scaling import IsoFlop, Scaling, SeriesLaw
+from pipeline.analysis.speed_figures import speed_figures
 from pipeline.analysis.speedup import Matched
-from pipeline.analysis.style import COLOURS, GREY, RC, VANILLA, series_styles, short
-from pipeline.analysis.table import FAMILIES, Point, Row
+from pipeline.analysis.style import COLOURS, RC, VANILLA, series_styles, short
+from pipeline.analysis.table import Point
+from pipeline.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 BEYOND = 4.0  # how far past its points a fitted law is drawn, as a ratio
 
 
-def draw_all(findings: Findings, folder: Path) -> list[Drawing]:
+def draw_all(study: Study, findings: Findings, folder: Path) -> list[Drawing]:
     """Draw every figure that the results hold data for."""
     from matplotlib import rc_context
 
@@ -31,53 +33,9 @@ def draw_all(findings: Findings, folder: Path) -> list[Drawing]:
         return []
     with rc_context(RC):
         scaling = (*_laws(points, findings.scaling), *_optima(points, findings.scaling))
-        drawn = (*_fronts(points), *_ratios(findings.quality), *scaling, *loss_figures(points), *_batches(points))
+        fronts = (*front_figures(points), *_ratios(findings.quality), *ablation_figures(study, points))
+        drawn = (*fronts, *scaling, *loss_figures(points), *speed_figures(points))
         return [save(figure, drawing, folder) for figure, drawing in drawn]
-
-
-def _fronts(points: list[Point]) -> Figures:
-    """Loss against tokens/s, and against bytes a sample, in each setting."""
-    for setting in settings_of([row for point in points for row in point.rows]):
-        for field, name, words in (
-            ("tokens_per_second", "throughput", "generation throughput"),
-            ("bytes_per_sample", "memory", "memory a sample"),
-        ):
-            x = setting_metric(setting, field)
-            figure, (axes,) = panels(1, width=7.6, height=4.6)
-            _draw_front(axes, points, x, LOSS)
-            title = f"Loss against {words}, {readable(setting)}"
-            axes.set_title(title)
-            legend(figure, axes)
-            yield figure, Drawing(f"{name}_{setting}", title, _describe_front(points, x))
-
-
-def _draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric) -> None:
-    """Points by series, each family's front as a line, points that their own family dominates greyed."""
-    styles = series_styles(points)
-    for family in (family for family in FAMILIES if any(point.family == family for point in points)):
-        split = front([point for point in points if point.family == family], (x, y))
-        dashes = "-" if family == "vanilla" else "--"
-        if len(split.front) > 1:
-            axes.plot(*unzip(sorted(_at(point, x, y) for point in split.front)), dashes, color="#666666", zorder=1)
-            axes.plot([], [], dashes, color="#666666", label=f"{family} front")
-        for series, style in styles.items():
-            beaten = (_at(point, x, y) for point in split.dominated if point.series == series)
-            axes.plot(*unzip(beaten), color=GREY, marker=style.marker, markersize=5, linestyle="none", zorder=2)
-            kept = [_at(point, x, y) for point in split.front if point.series == series]
-            if kept:
-                line(axes, kept, style, series, linestyle="none", markersize=7, zorder=3)
-        for point in split.front:
-            axes.annotate(point.size, _at(point, x, y), xytext=(6, -11), textcoords="offset points", fontsize=8)
-    axes.set_xlabel(x.label)
-    axes.set_ylabel(y.label)
-    for metric, which in ((x, "x"), (y, "y")):
-        if metric.logarithmic:
-            log_axis(axes, which)
-
-
-def _describe_front(points: Sequence[Point], x: Metric) -> str:
-    best = ", ".join(point.name for point in front(points, (x, LOSS)).front) or "none"
-    return f"{LOSS.label} against {x.label}. No other configuration beats these in both: {best}."
 
 
 def _ratios(quality: list[Quality]) -> Figures:
@@ -115,7 +73,7 @@ def _laws(points: list[Point], scaling: Scaling) -> Figures:
         laws = [law for law in scaling.laws if law.x is x]
         figure, (axes,) = panels(1, width=7.6, height=4.6)
         for law in laws:
-            pairs = [_at(point, x, LOSS) for point in law.points]
+            pairs = [located(point, x, LOSS) for point in law.points]
             line(axes, pairs, styles[law.series], law.series + law.at, linestyle="none")
             _draw_law(axes, law, styles[law.series].colour)
         axes.set_xlabel(x.label)
@@ -149,7 +107,7 @@ def _optima(points: list[Point], scaling: Scaling) -> Figures:
     figure, axes = panels(len(budgets))
     for each, budget in zip(axes, budgets, strict=True):
         for optimum in (optimum for optimum in scaling.optima if short(optimum.budget) == budget):
-            pairs = sorted(_at(point, PARAMETERS, LOSS) for point in optimum.points)
+            pairs = sorted(located(point, PARAMETERS, LOSS) for point in optimum.points)
             line(each, pairs, styles[optimum.series], optimum.series, linestyle="none")
             _draw_parabola(each, optimum, styles[optimum.series].colour)
         each.set_title(f"{budget} FLOPs")
@@ -174,38 +132,3 @@ def _draw_parabola(axes: Axes, optimum: IsoFlop, colour: str) -> None:
     axes.plot(x, optimum.fit.at(x), "--", color=colour, linewidth=1.2)
     if min(sizes) <= optimum.fit.optimum.value <= max(sizes):
         axes.axvline(optimum.fit.optimum.value, color=colour, linestyle=":", linewidth=1)
-
-
-def _batches(points: list[Point]) -> Figures:
-    """Tokens/s against batch for each setting, a panel a size."""
-    styles = series_styles(points)
-    for setting in settings_of([row for point in points for row in point.rows]):
-        swept = [point for point in points if len(_measured(point.rows[0], setting)) > 1]
-        if not swept:
-            continue
-        batches = sorted({batch for point in swept for batch, _ in _measured(point.rows[0], setting)})
-        figure, drawn = size_panels(swept)
-        for axes, _, members in drawn:
-            for point in members:
-                line(axes, _measured(point.rows[0], setting), styles[point.series], point.series)
-            log_axis(axes, "x", batches if len(batches) < 8 else None)
-            log_axis(axes, "y")
-            axes.set_xlabel("Batch (sequences)")
-        drawn[0][0].set_ylabel(f"{readable(setting)} tokens/s")
-        legend(figure, *(axes for axes, _, _ in drawn))
-        title = f"Throughput by batch, {readable(setting)}"
-        told = "Generated tokens a second at each batch measured, a panel a size."
-        yield figure, Drawing(f"batch_{setting}", title, told)
-
-
-def _measured(row: Row, setting: str) -> list[tuple[float, float]]:
-    if setting not in row.benchmark.settings:
-        return []
-    return sorted((m.batch, m.tokens_per_second) for m in row.benchmark.settings[setting].measurements)
-
-
-def _at(point: Point, x: Metric, y: Metric) -> tuple[float, float]:
-    across, up = x.of(point), y.of(point)
-    assert across is not None
-    assert up is not None
-    return across, up

@@ -5,7 +5,6 @@ The power law is fitted as Hoffmann et al. 2022 (section 3.3) do: Huber loss on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 HUBER = 1e-3  # residuals of the logarithm past which the loss is linear
 REPLICATES = 200
+ITERATIONS = 150  # enough for 98 % of noisy fits to reach the least loss to 1 %
+STRETCHES = (1, 3, 10)  # of a step: far from the optimum, reweighted steps are short
 TAIL = 2.5  # percent on either side of an interval
 LEAST_POINTS = 4
 LEAST_SPAN = 8.0  # ratio of the greatest to the least x of a power law
@@ -90,8 +91,11 @@ def power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
         raise CannotFit("the loss does not fall from the least x to the greatest")
     centre = float(np.exp(np.log(x).mean()))
     log_x, log_y = np.log(x / centre), np.log(y)
-    best = min((_minimize(start, log_x, log_y) for start in _starts(log_x, log_y)), key=lambda found: found[1])[0]
-    refits = [_minimize(best, log_x, noisy)[0] for noisy in _noisy(_log_law(best, log_x), log_y, degrees=len(x) - 3)]
+    starts = _starts(log_x, log_y)
+    found, losses = _minimize(starts, log_x, np.tile(log_y, (len(starts), 1)))
+    best = found[np.argmin(losses)]
+    noisy = _noisy(_log_law(best, log_x), log_y, degrees=len(x) - 3)
+    refits, _ = _minimize(np.tile(best, (len(noisy), 1)), log_x, noisy)
     replicates = np.array([best, *refits])
     offsets, terms, exponents = replicates.T
     return PowerLaw(
@@ -166,44 +170,68 @@ def _log_law(theta: Floats, log_x: Floats | float) -> Floats:
     return np.asarray(np.logaddexp(theta[0], theta[1] - theta[2] * log_x))
 
 
-def _starts(log_x: Floats, log_y: Floats) -> list[Floats]:
+def _starts(log_x: Floats, log_y: Floats) -> Floats:
     middle, least = np.exp(log_y.mean()), np.exp(log_y.min())
-    return [
-        np.array([np.log(share * least), np.log(middle - 0.95 * share * least), exponent])
-        for share in (0.3, 0.6, 0.9)
-        for exponent in (0.1, 0.3, 0.6, 1.0)
-    ]
+    return np.array(
+        [
+            [np.log(share * least), np.log(middle - 0.95 * share * least), exponent]
+            for share in (0.3, 0.6, 0.9)
+            for exponent in (0.1, 0.3, 0.6, 1.0)
+        ]
+    )
 
 
-def _minimize(start: Floats, log_x: Floats, log_y: Floats) -> tuple[Floats, float]:
-    from scipy.optimize import minimize
+def _minimize(theta: Floats, log_x: Floats, log_y: Floats) -> tuple[Floats, Floats]:
+    """The fits that ``theta`` [fits, 3] leads to, and their losses; ``log_y`` is [fits, points].
 
-    least = log_y.min()
-    bounds = [(least - 10, least), (least - 15, least + 5), (1e-3, 4.0)]
-    found = minimize(_objective(log_x, log_y), start, jac=True, method="SLSQP", bounds=bounds, options={"ftol": 1e-9})
-    return np.asarray(found.x), float(found.fun)
-
-
-def _objective(log_x: Floats, log_y: Floats) -> Callable[[Floats], tuple[float, Floats]]:
-    """The Huber loss of the residuals, in units of its own threshold, with its gradient."""
-
-    def loss(theta: Floats) -> tuple[float, Floats]:
-        predicted = _log_law(theta, log_x)
-        residual = (predicted - log_y) / HUBER
-        clipped = np.clip(residual, -1, 1)
-        share = np.exp(theta[0] - predicted)
-        slopes = np.stack([share, 1 - share, -log_x * (1 - share)])
-        return float((clipped * (residual - clipped / 2)).sum()), slopes @ clipped / HUBER
-
-    return loss
+    Levenberg-Marquardt on the Huber loss as reweighted least squares, for all fits at once, within bounds.
+    """
+    least = log_y.min(axis=1)
+    low = np.stack([least - 10, least - 15, np.full_like(least, 1e-3)], axis=1)
+    high = np.stack([least, least + 5, np.full_like(least, 4.0)], axis=1)
+    theta, damping = np.clip(theta, low, high), np.full(len(theta), 1e-2)
+    loss = _huber(theta, log_x, log_y)
+    for _ in range(ITERATIONS):
+        step = _step(theta, log_x, log_y, damping)
+        trials = [np.clip(theta - stretch * step, low, high) for stretch in STRETCHES]
+        losses = np.array([loss, *(_huber(trial, log_x, log_y) for trial in trials)])
+        chosen = losses.argmin(axis=0)
+        theta = np.array([theta, *trials])[chosen, np.arange(len(theta))]
+        loss = losses.min(axis=0)
+        damping = np.clip(np.where(chosen > 0, damping / 5, damping * 3), 1e-9, 1e9)
+    return theta, loss
 
 
-def _noisy(predicted: Floats, observed: Floats, degrees: int) -> list[Floats]:
-    """The prediction plus normal noise, whose variance is drawn as the residuals leave it uncertain."""
+def _residuals(theta: Floats, log_x: Floats, log_y: Floats) -> Floats:
+    """In units of the Huber threshold."""
+    return (_log_law(theta.T[:, :, None], log_x) - log_y) / HUBER
+
+
+def _huber(theta: Floats, log_x: Floats, log_y: Floats) -> Floats:
+    residual = _residuals(theta, log_x, log_y)
+    clipped = np.clip(residual, -1, 1)
+    return np.asarray((clipped * (residual - clipped / 2)).sum(axis=1))
+
+
+def _step(theta: Floats, log_x: Floats, log_y: Floats, damping: Floats) -> Floats:
+    """What a damped Gauss-Newton step takes off ``theta``."""
+    residual = _residuals(theta, log_x, log_y)
+    weights = 1 / np.maximum(1, np.abs(residual))
+    share = np.exp(theta[:, :1] - HUBER * residual - log_y)
+    slopes = np.stack([share, 1 - share, -log_x * (1 - share)], axis=2) / HUBER
+    weighted = slopes * weights[:, :, None]
+    gram = weighted.transpose(0, 2, 1) @ slopes
+    diagonal = np.einsum("fii->fi", gram)
+    gram = gram + damping[:, None, None] * np.einsum("fi,ij->fij", diagonal + 1e-12, np.eye(3))
+    return np.asarray(np.linalg.solve(gram, np.einsum("fni,fn->fi", weighted, residual)[:, :, None])[:, :, 0])
+
+
+def _noisy(predicted: Floats, observed: Floats, degrees: int) -> Floats:
+    """The prediction plus normal noise [replicates, points], its variance drawn as the residuals leave it uncertain."""
     generator = np.random.default_rng(0)
     squares = float(((observed - predicted) ** 2).sum())
     scales = np.sqrt(squares / generator.chisquare(max(degrees, 1), size=REPLICATES))
-    return [predicted + scale * generator.standard_normal(len(predicted)) for scale in scales]
+    return np.asarray(predicted + scales[:, None] * generator.standard_normal((REPLICATES, len(predicted))))
 
 
 def _coefficient(values: Floats) -> Coefficient:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 from pipeline.analysis.canvas import Drawing, Figures, count_axis, legend, line, panels, size_panels
 from pipeline.analysis.metrics import LOSS
 from pipeline.analysis.style import VANILLA, series_styles
 from pipeline.analysis.table import Point, read_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def loss_figures(points: list[Point]) -> Figures:
@@ -104,27 +108,36 @@ def _by_context(point: Point, length: int) -> list[tuple[float, float]]:
 
 
 def _needles(points: list[Point]) -> Figures:
-    """Needles found by depth, a panel a prompt and a row a configuration (paper, tables 5 and 6)."""
+    """Needles found by depth and on average, a panel a prompt and a row a configuration (paper, tables 5 and 6)."""
     tested = [point for point in points if point.rows[0].evaluate.needle]
     prompts = list(dict.fromkeys(score.prompt for point in tested for score in point.rows[0].evaluate.needle))
     if not tested:
         return
     depths = sorted({score.depth for point in tested for score in point.rows[0].evaluate.needle})
-    figure, axes = panels(len(prompts), width=5.2, height=0.32 * len(tested) + 1.2)
+    figure, axes = panels(len(prompts), width=5.6, height=0.32 * len(tested) + 1.2)
+    means = []
     for each, prompt in zip(axes, prompts, strict=True):
         shares = [[_found(point, prompt, depth) for depth in depths] for point in tested]
-        each.imshow(shares, vmin=0, vmax=1, cmap="cividis", aspect="auto")
-        for row, column in itertools.product(range(len(tested)), range(len(depths))):
-            share = shares[row][column]
-            colour = "white" if share < 0.5 else "black"
-            each.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=8, color=colour)
-        each.set_xticks(range(len(depths)), [f"{depth} %" for depth in depths])
+        shares = [[*row, sum(row) / len(row)] for row in shares]
+        means += [f"{point.name} {row[-1]:.0%}" for point, row in zip(tested, shares, strict=True)]
+        _heat_map(each, shares)
+        each.set_xticks(range(len(depths) + 1), [*(f"{depth} %" for depth in depths), "mean"])
         each.set_yticks(range(len(tested)), [point.name for point in tested])
         each.set_title(f"{prompt} prompt")
         each.set_xlabel("Depth of the needle")
-        each.grid(visible=False)
-    told = "The share of needles found at each depth, a row a configuration."
+    told = f"The share of needles found at each depth, a row a configuration. Means: {', '.join(means)}."
     yield figure, Drawing("needle", "Needle in a haystack", told)
+
+
+def _heat_map(axes: Axes, shares: list[list[float]]) -> None:
+    """Shares from 0 to 1 as colours and in words."""
+    axes.imshow(shares, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+    for row, column in itertools.product(range(len(shares)), range(len(shares[0]))):
+        share = shares[row][column]
+        colour = "#fefefe" if share < 0.5 else "#010101"  # not the white and black that dark figures swap
+        axes.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=8, color=colour)
+    axes.axvline(len(shares[0]) - 1.5, color="#fefefe", linewidth=2)
+    axes.grid(visible=False)
 
 
 def _found(point: Point, prompt: str, depth: int) -> float:

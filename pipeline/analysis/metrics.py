@@ -112,6 +112,18 @@ def setting_metric(setting: str, field: str) -> Metric:
     return Metric(f"{setting}_{field}", f"{readable(setting)} {label}", read, lower, logarithmic=field not in LINEAR)
 
 
+def batch_metric(setting: str, batch: int) -> Metric:
+    """The tokens/s at one batch of one setting."""
+
+    def read(row: Row) -> float | None:
+        measured = row.benchmark.settings.get(setting)
+        measurements = measured.measurements if measured else []
+        return next((each.tokens_per_second for each in measurements if each.batch == batch), None)
+
+    label = f"{readable(setting)} tokens/s at batch {batch}"
+    return Metric(f"{setting}_batch_{batch}", label, read, lower=False, logarithmic=True)
+
+
 def limit_metric(setting: str) -> Metric:
     """The tokens/s that the device's measured rates allow in one setting."""
 

@@ -205,10 +205,16 @@ def _data(findings: Findings) -> dict[str, Any]:
     return {
         "x": setting_metric(setting, "tokens_per_second").key if setting else "non_embedding_parameters",
         "y": LOSS.key,
+        "settings": findings.settings,
         "shown": [metric.key for metric in summary_metrics(findings.rows)],
         "metrics": [{"key": m.key, "label": m.label, "lower": m.lower, "logarithmic": m.logarithmic} for m in metrics],
         "series": {
-            name: {"light": look.colour, "dark": style.on_dark(look.colour), "marker": look.marker}
+            name: {
+                "light": look.colour,
+                "dark": style.on_dark(look.colour),
+                "marker": look.marker,
+                "family": next(point.family for point in findings.points if point.series == name),
+            }
             for name, look in styles.items()
         },
         "points": [

@@ -30,7 +30,7 @@ def write_report(study: Study, folder: Path) -> Findings:
     figures = folder / "figures"
     for stale in (figures, folder / "metrics"):
         shutil.rmtree(stale, ignore_errors=True)
-    drawings = draw_all(findings, figures) + draw_search(study.name, figures)
+    drawings = draw_all(study, findings, figures) + draw_search(study.name, figures)
     write_text(folder / "index.html", render(study, findings, drawings, figures))
     write_text(folder / "results.csv", tables.results_csv(rows))
     write_text(folder / "results.md", tables.results_markdown(rows, hardware(rows)))

@@ -24,6 +24,14 @@ DARK = {
     "#00838f": "#4fd0dd",
     "#c1121f": "#ff7a7f",
 }
+DARK_PAPER = "#16181c"
+DARK_CHROME = {
+    "#ffffff": DARK_PAPER,
+    "#000000": "#e8eaee",
+    "#666666": "#a9afb9",
+    "#b8b8b8": "#5c626c",
+    "#e4e4e4": "#33373f",
+}
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#b8b8b8"
 
@@ -84,6 +92,20 @@ def short(value: float | None) -> str:
         if abs(value) >= 0.9995 * factor:
             return f"{value / factor:.3g}{prefix}" if abs(value) < 999.5 * factor else f"{value / factor:.0f}{prefix}"
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+
+
+def _dark_style() -> str:
+    """For the end of an SVG file: other colours where the page around it, or the reader's system, is dark."""
+    rules = [
+        f'[style*="{what}: {light}"]{{{what}:{dark}!important}}'
+        for light, dark in (DARK | DARK_CHROME).items()
+        for what in ("fill", "stroke")
+    ]
+    plain = f'text:not([style*="fill"]){{fill:{DARK_CHROME["#000000"]}}}'
+    return f"<style>@media (prefers-color-scheme:dark){{{plain}{''.join(rules)}}}</style>"
+
+
+DARK_STYLE = _dark_style()
 
 
 def on_dark(colour: str) -> str:

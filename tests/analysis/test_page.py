@@ -71,7 +71,7 @@ def browse(page: Path, script: str, fragment: str = "", *options: str) -> object
     command += ["--allow-file-access-from-files", "--window-size=1280,900", *options, "--dump-dom"]
     ran = subprocess.run([*command, f"file://{probe}{fragment}"], capture_output=True, text=True, timeout=120)
     probe.unlink()
-    assert "Uncaught" not in ran.stderr, ran.stderr
+    assert [line for line in ran.stderr.splitlines() if "Uncaught" in line] == []
     found = re.search(r'data-answer="([^"]*)"', ran.stdout)
     assert found, ran.stderr
     return json.loads(html.unescape(found[1]))
@@ -146,6 +146,44 @@ def test_text_and_marks_stand_out_in_light_and_dark(hostile: Path, scheme: str, 
     assert answer[0] > 50
     assert answer[1] == []
     assert answer[2] == paper
+
+
+STRUCTURE = (Path(__file__).parent / "structure.js").read_text(encoding="utf-8")
+
+
+@browser
+def test_everything_has_a_name_and_answers_to_the_keyboard(hostile: Path) -> None:
+    answer = browse(hostile / "index.html", STRUCTURE)
+    assert isinstance(answer, list)
+    assert answer[0] > 300
+    assert answer[1] == []
+
+
+@browser
+def test_families_and_settings_are_toggled_together_and_pointing_shows_a_tip(hostile: Path) -> None:
+    script = """
+    const box = (name) => document.querySelector(`#families input[name="${name}"]`);
+    const marks = () => [...document.querySelectorAll("#plot .mark")].map((mark) => mark.dataset.point);
+    const tip = document.getElementById("tip");
+    document.querySelector('[data-point="vanilla-m"]').dispatchEvent(new Event("mouseenter"));
+    const shown = [tip.hidden, tip.textContent];
+    document.querySelector('[data-point="vanilla-m"]').dispatchEvent(new Event("mouseleave"));
+    shown.push(tip.hidden);
+    box("block").click();
+    const without = marks();
+    document.querySelector('#series input[name="block L=2"]').click();
+    const some = [box("block").checked, box("block").indeterminate];
+    document.querySelector('#settings input[value="prefill_heavy"]').click();
+    answer = { shown, without, some, axes: ["x", "y"].map((id) => document.getElementById(id).value) };
+    """
+    answer = browse(hostile / "index.html", script)
+    assert isinstance(answer, dict)
+    hidden, text, gone = answer["shown"]
+    assert (hidden, gone) == (False, True)
+    assert text.startswith("vanilla-m\ndecode-heavy tokens/s: ")
+    assert set(answer["without"]) == {"pythia", "vanilla-s", "vanilla-m", "block-vanilla-s-0-4-up"}
+    assert answer["some"] == [True, True]
+    assert answer["axes"] == ["prefill_heavy_tokens_per_second", "loss"]
 
 
 @browser

@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ from synthetic import study_file, write_results
 from pipeline.analysis import tables, write_report
 from pipeline.analysis.findings import find
 from pipeline.analysis.report import summary
+from pipeline.analysis.speed_figures import speed_figures
 from pipeline.analysis.table import load_rows
 from pipeline.paths import result
 from pipeline.results import EvaluateResult, PretrainResult, read_result, write_result
 from pipeline.study import Study, cells
+from pipeline.study.schema import Setting
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -53,11 +56,25 @@ def test_two_reports_of_the_same_results_are_equal_to_the_byte(tiny: Study, tmp_
         "context_512",
         "context_1024",
         "batch_decode_heavy",
+        "fixed_batch_decode_heavy",
+        "scores_decode_heavy",
+        "ablation_block_length",
         "needle",
     }
     for name in drawn:
         assert first[f"figures/{name}.png"].startswith(b"\x89PNG")
         assert b"<svg" in first[f"figures/{name}.svg"]
+
+
+def test_prompts_of_several_lengths_are_drawn_against_them(tiny: Study, tmp_path: Path) -> None:
+    settings = tiny.benchmark.settings | {"long_prompt": Setting(prompt=1024, new_tokens=32)}
+    write_results(dataclasses.replace(tiny, benchmark=dataclasses.replace(tiny.benchmark, settings=settings)))
+    drawn = speed_figures(find(load_rows(tiny)).points)
+    lengths = {drawing.name: figure for figure, drawing in drawn if drawing.name.startswith("length_")}
+    assert list(lengths) == ["length_prompt_32"]
+    lines = {str(line.get_label()): line for line in lengths["length_prompt_32"].axes[0].lines}
+    assert lines.keys() == {"vanilla", "block L=2", "block L=4"}
+    assert list(lines["vanilla"].get_xdata()) == [448, 1024]
 
 
 def test_the_summary_names_the_front_and_the_speed_up(study: Study) -> None:
@@ -151,6 +168,23 @@ def test_the_stage_names_a_missing_result_in_one_line(study: Study, root: Path) 
     assert ran.stderr.splitlines() == [
         "error: results/evaluate/vanilla-s-0.json: no such result; run `dvc repro` (stage evaluate) first"
     ]
+
+
+@pytest.mark.slow
+def test_a_report_of_sixty_cells_takes_less_than_fifteen_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of processor time, which other work on the machine changes less than it changes the clock."""
+    monkeypatch.chdir(tmp_path)
+    sizes = {name: (4 + 2 * at, 64 + 64 * at) for at, name in enumerate("abcd")}
+    study = study_file(tmp_path, sizes, [1, 2, 4, 8, 16, 32, 64], variants=["base", "wide"], needle=1)
+    write_results(study)
+    began = time.process_time()
+    write_report(study, tmp_path / "report")
+    seconds = time.process_time() - began
+    print(json.dumps({"cells": len(cells(study)), "seconds": round(seconds, 1)}))
+    assert len(cells(study)) == 60
+    assert seconds < 15
 
 
 def shift_loss(name: str, by: float) -> None:

@@ -3,6 +3,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const metric = (key) => data.metrics.find((m) => m.key === key);
 const state = { x: data.x, y: data.y, beaten: true, hidden: new Set() };
+const settingOf = (key) => data.settings.find((setting) => key.startsWith(`${setting}_`));
 
 const shapes = {
   o: "M5,0A5,5,0,1,1,-5,0A5,5,0,1,1,5,0Z", s: "M-4.5,-4.5H4.5V4.5H-4.5Z", "^": "M0,-5.5L5.2,4H-5.2Z", v: "M0,5.5L5.2,-4H-5.2Z",
@@ -78,7 +79,8 @@ function draw() {
   const width = Math.max(320, Math.min($("plot").clientWidth || 900, 1100)), height = Math.max(300, width * 0.5);
   const box = { left: 58, right: width - 14, top: 12, bottom: height - 46 };
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${y.label} against ${x.label}` });
-  $("plot").replaceChildren(svg);
+  $("tip").hidden = true;
+  $("plot").replaceChildren(svg, $("tip"));
   if (!points.length) {
     element("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, svg).textContent = "No point has both numbers.";
     return;
@@ -115,8 +117,29 @@ function mark(svg, point, x, y, beaten) {
   const attributes = { class: beaten ? "mark beaten" : "mark", d: shapes[style.marker], transform: `translate(${x} ${y}) scale(1.15)`, tabindex: 0, role: "img" };
   const made = element("path", { ...attributes, style: `--light: ${style.light}; --dark: ${style.dark}`, "data-point": point.name }, svg);
   made.setAttribute("aria-label", `${describe(point)}${beaten ? ", dominated" : ""}`);
-  for (const event of ["mouseenter", "focus", "click"]) made.addEventListener(event, () => { $("detail").textContent = describe(point); });
+  for (const event of ["mouseenter", "focus", "click"]) made.addEventListener(event, () => tell(point, made));
+  for (const event of ["mouseleave", "blur"]) made.addEventListener(event, () => { $("tip").hidden = true; });
   if (!beaten) element("text", { class: "tick", x: x + 8, y: y + 15 }, svg).textContent = point.size;
+}
+
+function tell(point, mark) {
+  $("detail").textContent = describe(point);
+  const [box, at] = [$("plot").getBoundingClientRect(), mark.getBoundingClientRect()];
+  const tip = $("tip");
+  tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: point.name }));
+  for (const key of new Set([state.x, state.y])) tip.append(`\n${metric(key).label}: ${short(point.values[key])}`);
+  tip.hidden = false;
+  tip.style.left = `${Math.max(0, Math.min(at.right - box.left + 6, box.width - tip.offsetWidth))}px`;
+  tip.style.top = `${at.top - box.top - tip.offsetHeight - 6}px`;
+}
+
+function choice(type, name, checked, parent, ...content) {
+  const label = document.createElement("label"), box = document.createElement("input");
+  label.className = "check";
+  Object.assign(box, { type, name, checked });
+  label.append(box, ...content);
+  $(parent).append(label);
+  return box;
 }
 
 function controls() {
@@ -125,18 +148,47 @@ function controls() {
     $(axis).addEventListener("change", () => { state[axis] = $(axis).value; remember(); });
   }
   $("beaten").addEventListener("change", () => { state.beaten = $("beaten").checked; remember(); });
+  for (const setting of data.settings) {
+    const box = choice("radio", "setting", false, "settings", setting.replaceAll("_", "-"));
+    box.value = setting;
+    box.addEventListener("change", () => choose(setting));
+  }
+  for (const family of new Set(Object.values(data.series).map((style) => style.family))) {
+    const box = choice("checkbox", family, true, "families", family);
+    const members = Object.keys(data.series).filter((name) => data.series[name].family === family);
+    box.addEventListener("change", () => { for (const name of members) toggle(name, box.checked); remember(); });
+  }
   for (const [name, style] of Object.entries(data.series)) {
-    const label = document.createElement("label"), box = document.createElement("input");
-    label.className = "check";
-    box.type = "checkbox";
-    box.name = name;
-    box.checked = true;
     const swatch = element("svg", { viewBox: "-7 -7 14 14", "aria-hidden": "true" });
     element("path", { class: "mark", d: shapes[style.marker], style: `--light: ${style.light}; --dark: ${style.dark}` }, swatch);
-    label.append(box, swatch, name);
-    box.addEventListener("change", () => { state.hidden[box.checked ? "delete" : "add"](name); remember(); });
-    $("series").append(label);
+    const box = choice("checkbox", name, true, "series", swatch, name);
+    box.addEventListener("change", () => { toggle(name, box.checked); remember(); });
   }
+}
+
+function toggle(name, shown) {
+  state.hidden[shown ? "delete" : "add"](name);
+}
+
+function choose(setting) {
+  for (const axis of ["x", "y"]) {
+    const other = state[axis].replace(settingOf(state[axis]) || " ", setting);
+    if (metric(other)) state[axis] = other;
+  }
+  remember();
+}
+
+function reflect() {
+  for (const axis of ["x", "y"]) $(axis).value = state[axis];
+  $("beaten").checked = state.beaten;
+  for (const box of $("series").querySelectorAll("input")) box.checked = !state.hidden.has(box.name);
+  for (const box of $("families").querySelectorAll("input")) {
+    const shown = Object.keys(data.series).filter((name) => data.series[name].family === box.name).map((name) => !state.hidden.has(name));
+    box.checked = shown.some(Boolean);
+    box.indeterminate = box.checked && !shown.every(Boolean);
+  }
+  for (const box of $("settings").querySelectorAll("input")) box.checked = [settingOf(state.x), settingOf(state.y)].includes(box.value);
+  draw();
 }
 
 function remember() {
@@ -144,19 +196,16 @@ function remember() {
   if (state.hidden.size) hash.set("hide", [...state.hidden].join(","));
   if (!state.beaten) hash.set("front", "1");
   history.replaceState(null, "", `#${hash}`);
-  draw();
+  reflect();
 }
 
 function recall() {
   const hash = new URLSearchParams(location.hash.slice(1));
-  if (location.hash && !hash.has("x")) return draw();
+  if (location.hash && !hash.has("x")) return reflect();
   for (const axis of ["x", "y"]) if (metric(hash.get(axis))) state[axis] = hash.get(axis);
   state.hidden = new Set((hash.get("hide") || "").split(",").filter((name) => data.series[name]));
   state.beaten = !hash.has("front");
-  for (const axis of ["x", "y"]) $(axis).value = state[axis];
-  $("beaten").checked = state.beaten;
-  for (const box of $("series").querySelectorAll("input")) box.checked = !state.hidden.has(box.name);
-  draw();
+  reflect();
 }
 
 function sortable(table) {
@@ -180,7 +229,6 @@ function sortable(table) {
 document.querySelectorAll(".scripted").forEach((section) => { section.hidden = false; });
 document.querySelectorAll("table.sortable").forEach(sortable);
 controls();
-for (const axis of ["x", "y"]) $(axis).value = state[axis];
 recall();
 window.addEventListener("hashchange", recall);
 window.addEventListener("resize", draw);

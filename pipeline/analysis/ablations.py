@@ -1,0 +1,185 @@
+"""What a study varies, one axis at a time: loss and tokens/s along it, with everything else equal.
+
+An axis is drawn where at least two of the study's configurations differ in it alone. :data:`AXES` defines them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels
+from pipeline.analysis.metrics import LOSS, Metric, setting_metric, settings_of, task_metrics
+from pipeline.analysis.style import COLOURS, MARKERS, SeriesStyle
+from pipeline.analysis.table import Point, Row
+from pipeline.study import Cell, Study
+from pipeline.study.schema import Variant
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A part of the model that configurations differ in.
+
+    ``read`` names a configuration's place on it, ``None`` for none; ``keys`` are the variant's keys that it speaks of.
+    ``order`` sorts the places, which otherwise stand as the study has them.
+    """
+
+    key: str
+    label: str
+    read: Callable[[Cell, Variant], str | None]
+    keys: tuple[str, ...] = ()
+    order: Callable[[str], float] | None = None
+    speed: bool = True
+
+
+def _share(allocation: str) -> float:
+    block, token = map(int, allocation.split(":"))
+    return token / (block + token)
+
+
+def _prefix(cell: Cell, variant: Variant) -> str | None:
+    return str(variant.token_decoder.prefix_length) if variant.token_decoder.kind == "prefix" else None
+
+
+VANILLA = "vanilla"
+AXES = (
+    Axis(  # paper, figure 4a
+        "block_length",
+        "Block length",
+        lambda cell, variant: str(cell.block_length),
+        order=lambda place: 0 if place == VANILLA else float(place),
+    ),
+    Axis(  # figures 3a, 3b, 13 to 17
+        "allocation",
+        "Layers of block to token decoder",
+        lambda cell, variant: ":".join(map(str, variant.allocation)),
+        ("allocation",),
+        _share,
+    ),
+    Axis("embedder", "Embedder", lambda cell, variant: variant.embedder.kind, ("embedder",)),  # figures 3c, 18
+    Axis(  # figures 3f, 19
+        "token_decoder",
+        "Token decoder",
+        lambda cell, variant: variant.token_decoder.kind.replace("_", "-"),
+        ("token_decoder.kind", "token_decoder.prefix_length"),
+    ),
+    Axis("prefix_length", "Prefix length", _prefix, ("token_decoder.prefix_length",), float),  # figures 3f, 19
+    Axis(  # figure 7
+        "padding",
+        "Random-length padding while training",
+        lambda cell, variant: "with" if variant.padding else "without",
+        ("padding",),
+        speed=False,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Configurations that differ in one axis alone, by their place on it."""
+
+    size: str
+    label: str
+    places: dict[str, Point]
+
+
+def ablation_figures(study: Study, points: list[Point]) -> Figures:
+    """A figure for each axis that the study varies: loss, and tokens/s in each setting or the tasks' scores."""
+    for axis in AXES:
+        sweeps = sweeps_along(study, points, axis)
+        if sweeps:
+            yield _draw(axis, sweeps)
+
+
+def _draw(axis: Axis, sweeps: list[Sweep]) -> tuple[Figure, Drawing]:
+    found = list(dict.fromkeys(place for sweep in sweeps for place in sweep.places))
+    places = sorted(found, key=axis.order or found.index)
+    metrics = _compared([row for sweep in sweeps for point in sweep.places.values() for row in point.rows], axis)
+    figure, drawn = panels(len(metrics), share_y=False)
+    for axes, metric in zip(drawn, metrics, strict=True):
+        for sweep, style in zip(sweeps, _styles(sweeps), strict=True):
+            known = ((at, metric.of(sweep.places[place])) for at, place in enumerate(places) if place in sweep.places)
+            line(axes, [(float(at), value) for at, value in known if value is not None], style, sweep.label)
+        axes.set_xticks(range(len(places)), places)
+        axes.set_xlim(-0.4, len(places) - 0.6)
+        axes.set_xlabel(axis.label)
+        axes.set_ylabel(metric.label)
+        if metric.logarithmic:
+            log_axis(axes, "y")
+    legend(figure, *drawn)
+    return figure, Drawing(f"ablation_{axis.key}", f"By {axis.label.lower()}", _describe(axis, sweeps))
+
+
+def sweeps_along(study: Study, points: list[Point], axis: Axis) -> list[Sweep]:
+    """Where configurations have two places or more on the axis and agree in everything else."""
+    groups: dict[tuple[object, ...], dict[str, Point]] = {}
+    for point in points:
+        cell = point.cell
+        place = axis.read(cell, study.variants[cell.variant]) if cell.variant else None
+        if place is not None:
+            groups.setdefault(_rest(study, point, axis), {}).setdefault(place, point)
+    found = [places for places in groups.values() if len(places) > 1]
+    if axis.key == "block_length":
+        found = [_vanilla_of(points, next(iter(places.values()))) | places for places in found]
+    lasts = [list(places.values())[-1] for places in found]
+    labels = _labels(lasts, axis)
+    return [Sweep(last.size, label, places) for last, label, places in zip(lasts, labels, found, strict=True)]
+
+
+def _rest(study: Study, point: Point, axis: Axis) -> tuple[object, ...]:
+    """What must be equal beside the axis."""
+    cell = point.cell
+    assert cell.variant is not None
+    variant = dataclasses.asdict(study.variants[cell.variant])
+    for key in axis.keys:
+        *outer, last = key.split(".")
+        (variant[outer[0]] if outer else variant).pop(last)
+    length = None if axis.key == "block_length" else cell.block_length
+    return (point.family, cell.size, cell.source, length, repr(variant))
+
+
+def _vanilla_of(points: list[Point], block: Point) -> dict[str, Point]:
+    same = [point for point in points if point.family == VANILLA and point.size == block.size]
+    return {VANILLA: same[0]} if same else {}
+
+
+def _labels(points: list[Point], axis: Axis) -> list[str]:
+    """Size and block length, and the variant where several sweeps share those."""
+    lengths = ["" if axis.key == "block_length" else f", L={point.cell.block_length}" for point in points]
+    plain = [f"size {point.size}{length}" for point, length in zip(points, lengths, strict=True)]
+    return [
+        f"{label}, {point.family} {point.cell.variant}" if plain.count(label) > 1 else label
+        for label, point in zip(plain, points, strict=True)
+    ]
+
+
+def _compared(rows: list[Row], axis: Axis) -> list[Metric]:
+    if not axis.speed:
+        return [LOSS, *task_metrics(rows)]
+    return [LOSS, *(setting_metric(setting, "tokens_per_second") for setting in settings_of(rows))]
+
+
+def _styles(sweeps: list[Sweep]) -> list[SeriesStyle]:
+    """A colour and a marker each; where there are too many, the marker tells the size and the colour the rest."""
+    if len(sweeps) <= len(COLOURS):
+        return [SeriesStyle(COLOURS[i], MARKERS[i]) for i in range(len(sweeps))]
+    sizes = [sweep.size for sweep in sweeps]
+    ranks = [sizes[:i].count(size) for i, size in enumerate(sizes)]
+    shapes = [list(dict.fromkeys(sizes)).index(size) for size in sizes]
+    pairs = zip(ranks, shapes, strict=True)
+    return [SeriesStyle(COLOURS[rank % len(COLOURS)], MARKERS[shape % len(MARKERS)]) for rank, shape in pairs]
+
+
+def _describe(axis: Axis, sweeps: list[Sweep]) -> str:
+    best = []
+    for sweep in sweeps:
+        known = {place: LOSS.of(point) for place, point in sweep.places.items()}
+        losses = {place: loss for place, loss in known.items() if loss is not None}
+        if losses:
+            best.append(f"{sweep.label}: {min(losses, key=lambda place: losses[place])}")
+    return f"Configurations that differ in this alone. {axis.label} with the least loss: {'; '.join(best)}."

@@ -1,0 +1,119 @@
+"""Figures of Pareto fronts: loss and task scores against speed and memory (paper, figures 2, 9 to 12, 17)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, unzip
+from pipeline.analysis.metrics import LOSS, Metric, batch_metric, readable, setting_metric, settings_of, task_metrics
+from pipeline.analysis.pareto import Front, front
+from pipeline.analysis.style import GREY, series_styles
+from pipeline.analysis.table import FAMILIES, Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_PANELS = 6
+
+
+def front_figures(points: list[Point]) -> Figures:
+    """All figures of this module that the points hold data for."""
+    for setting in settings_of([row for point in points for row in point.rows]):
+        yield from _fronts(points, setting)
+        yield from _scores(points, setting)
+        yield from _fixed_batches(points, setting)
+
+
+def _fronts(points: list[Point], setting: str) -> Figures:
+    """Loss against tokens/s, and against bytes a sample."""
+    for field, name, words in (
+        ("tokens_per_second", "throughput", "generation throughput"),
+        ("bytes_per_sample", "memory", "memory a sample"),
+    ):
+        x = setting_metric(setting, field)
+        figure, (axes,) = panels(1, width=7.6, height=4.6)
+        draw_front(axes, points, x, LOSS)
+        title = f"Loss against {words}, {readable(setting)}"
+        axes.set_title(title)
+        legend(figure, axes)
+        told = f"{LOSS.label} against {x.label}. No other configuration of its family beats these in both"
+        yield figure, Drawing(f"{name}_{setting}", title, f"{told}: {_best(points, x, LOSS)}.")
+
+
+def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric, names: bool = True) -> None:
+    """Points by series, each family's front as a line, points that their own family dominates greyed."""
+    styles = series_styles(points)
+    for family, split in _families(points, x, y).items():
+        dashes = "-" if family == "vanilla" else "--"
+        if len(split.front) > 1:
+            axes.plot(*unzip(sorted(located(point, x, y) for point in split.front)), dashes, color="#666666", zorder=1)
+            axes.plot([], [], dashes, color="#666666", label=f"{family} front")
+        for series, style in styles.items():
+            beaten = (located(point, x, y) for point in split.dominated if point.series == series)
+            axes.plot(*unzip(beaten), color=GREY, marker=style.marker, markersize=5, linestyle="none", zorder=2)
+            kept = [located(point, x, y) for point in split.front if point.series == series]
+            if kept:
+                line(axes, kept, style, series, linestyle="none", markersize=7, zorder=3)
+        for point in split.front if names else ():
+            axes.annotate(point.size, located(point, x, y), xytext=(6, -11), textcoords="offset points", fontsize=8)
+    axes.set_xlabel(x.label)
+    axes.set_ylabel(y.label)
+    for metric, which in ((x, "x"), (y, "y")):
+        if metric.logarithmic:
+            log_axis(axes, which)
+
+
+def _families(points: Sequence[Point], x: Metric, y: Metric) -> dict[str, Front]:
+    present = [family for family in FAMILIES if any(point.family == family for point in points)]
+    return {family: front([point for point in points if point.family == family], (x, y)) for family in present}
+
+
+def _best(points: Sequence[Point], x: Metric, y: Metric) -> str:
+    splits = _families(points, x, y).values()
+    return ", ".join(point.name for split in splits for point in split.front) or "none"
+
+
+def _scores(points: list[Point], setting: str) -> Figures:
+    """Each task's score against tokens/s, a panel a task."""
+    scores = task_metrics([row for point in points for row in point.rows])[:MOST_PANELS]
+    if scores:
+        x = setting_metric(setting, "tokens_per_second")
+        title = f"Zero-shot scores against throughput, {readable(setting)}"
+        told = "; ".join(f"{score.label}: {_best(points, x, score)}" for score in scores)
+        figure, axes = panels(len(scores), share_y=False)
+        for each, score in zip(axes, scores, strict=True):
+            draw_front(each, points, x, score, names=False)
+        legend(figure, *axes)
+        yield figure, Drawing(f"scores_{setting}", title, f"{title}. On the front, {told}.")
+
+
+def _fixed_batches(points: list[Point], setting: str) -> Figures:
+    """Loss against tokens/s at the least, a middle and the greatest batch that most points were measured at."""
+    counts = Counter(batch for point in points for batch in _batches(point, setting))
+    common = sorted(batch for batch, count in counts.items() if 2 * count > len(points))
+    if len(common) < 2:
+        return
+    chosen = [batch_metric(setting, common[at]) for at in sorted({0, len(common) // 2, len(common) - 1})]
+    title = f"Loss against throughput at fixed batches, {readable(setting)}"
+    figure, axes = panels(len(chosen))
+    for each, rate in zip(axes, chosen, strict=True):
+        draw_front(each, points, rate, LOSS, names=False)
+        each.label_outer(remove_inner_ticks=False)
+    legend(figure, *axes)
+    told = "; ".join(f"{rate.label}: {_best(points, rate, LOSS)}" for rate in chosen)
+    yield figure, Drawing(f"fixed_batch_{setting}", title, f"{title}. On the front, {told}.")
+
+
+def _batches(point: Point, setting: str) -> set[int]:
+    """Those that every seed was measured at."""
+    measured = (row.benchmark.settings.get(setting) for row in point.rows)
+    return set.intersection(*({each.batch for each in found.measurements} if found else set() for found in measured))
+
+
+def located(point: Point, x: Metric, y: Metric) -> tuple[float, float]:
+    across, up = x.of(point), y.of(point)
+    assert across is not None
+    assert up is not None
+    return across, up

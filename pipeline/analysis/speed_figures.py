@@ -1,0 +1,72 @@
+"""Figures of what generation speed depends on: batch, prompt and output length."""
+
+from __future__ import annotations
+
+from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, size_panels
+from pipeline.analysis.metrics import readable, settings_of
+from pipeline.analysis.style import series_styles
+from pipeline.analysis.table import Point, Row
+
+LENGTHS = (("prompt", "new_tokens"), ("new_tokens", "prompt"))
+WORDS = {"prompt": "prompt tokens", "new_tokens": "new tokens"}
+
+
+def speed_figures(points: list[Point]) -> Figures:
+    """All figures of this module that the points hold data for."""
+    yield from _batches(points)
+    for varied, fixed in LENGTHS:
+        lengths = {getattr(each, fixed) for point in points for each in point.rows[0].benchmark.settings.values()}
+        for length in sorted(lengths):
+            yield from _lengths(points, varied, fixed, length)
+
+
+def _batches(points: list[Point]) -> Figures:
+    """Tokens/s against batch for each setting, a panel a size."""
+    styles = series_styles(points)
+    for setting in settings_of([row for point in points for row in point.rows]):
+        swept = [point for point in points if len(_measured(point.rows[0], setting)) > 1]
+        if not swept:
+            continue
+        batches = sorted({batch for point in swept for batch, _ in _measured(point.rows[0], setting)})
+        figure, drawn = size_panels(swept)
+        for axes, _, members in drawn:
+            for point in members:
+                line(axes, _measured(point.rows[0], setting), styles[point.series], point.series)
+            log_axis(axes, "x", batches if len(batches) < 8 else None)
+            log_axis(axes, "y")
+            axes.set_xlabel("Batch (sequences)")
+        drawn[0][0].set_ylabel(f"{readable(setting)} tokens/s")
+        legend(figure, *(axes for axes, _, _ in drawn))
+        title = f"Throughput by batch, {readable(setting)}"
+        told = "Generated tokens a second at each batch measured, a panel a size."
+        yield figure, Drawing(f"batch_{setting}", title, told)
+
+
+def _measured(row: Row, setting: str) -> list[tuple[float, float]]:
+    if setting not in row.benchmark.settings:
+        return []
+    return sorted((m.batch, m.tokens_per_second) for m in row.benchmark.settings[setting].measurements)
+
+
+def _lengths(points: list[Point], varied: str, fixed: str, length: int) -> Figures:
+    """Tokens/s against the prompt's or the output's length, the other one fixed (paper, figures 2c and 12)."""
+    drawn = [point for point in points if len(_by_length(point.rows[0], varied, fixed, length)) > 1]
+    if not drawn:
+        return
+    styles = series_styles(points)
+    figure, sizes = size_panels(drawn)
+    for axes, _, members in sizes:
+        for point in members:
+            line(axes, _by_length(point.rows[0], varied, fixed, length), styles[point.series], point.series)
+        log_axis(axes, "x", sorted({x for point in drawn for x, _ in _by_length(point.rows[0], varied, fixed, length)}))
+        log_axis(axes, "y")
+        axes.set_xlabel(WORDS[varied].capitalize())
+    sizes[0][0].set_ylabel("Tokens/s")
+    legend(figure, *(axes for axes, _, _ in sizes))
+    title = f"Throughput by {WORDS[varied]}, {length} {WORDS[fixed]}"
+    yield figure, Drawing(f"length_{varied}_{length}", title, f"{title}: generated tokens a second, a panel a size.")
+
+
+def _by_length(row: Row, varied: str, fixed: str, length: int) -> list[tuple[float, float]]:
+    settings = (each for each in row.benchmark.settings.values() if getattr(each, fixed) == length)
+    return sorted((getattr(each, varied), each.tokens_per_second) for each in settings)

@@ -1,0 +1,77 @@
+"""Axes that a study varies are found where everything else is equal, and drawn in their order."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from synthetic import study_file, write_results
+
+from pipeline.analysis.ablations import AXES, sweeps_along
+from pipeline.analysis.figures import draw_all
+from pipeline.analysis.findings import find
+from pipeline.analysis.table import Point, load_rows, points
+from pipeline.study import Study
+from pipeline.study.schema import EmbedderVariant, TokenDecoderVariant, Variant
+
+VARIANTS = {
+    "base": Variant(),
+    "deep": Variant(allocation=[5, 1]),
+    "flat": Variant(allocation=[1, 5]),
+    "roberta": Variant(embedder=EmbedderVariant(kind="roberta", width=64)),
+    "sum": Variant(token_decoder=TokenDecoderVariant(kind="summation")),
+    "prefix4": Variant(token_decoder=TokenDecoderVariant(prefix_length=4)),
+    "unpadded": Variant(padding=False),
+    "other": Variant(allocation=[2, 1], embedder=EmbedderVariant(kind="roberta")),
+}
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """One size, block lengths 2 and 4, and variants that each differ from the base in one thing; one in two."""
+    monkeypatch.chdir(tmp_path)
+    made = study_file(tmp_path, {"s": (6, 128)}, [2, 4], variants=list(VARIANTS))
+    made = dataclasses.replace(made, variants=VARIANTS)
+    write_results(made)
+    return made
+
+
+def places(study: Study, key: str) -> dict[str, list[str]]:
+    axis = next(axis for axis in AXES if axis.key == key)
+    sweeps = sweeps_along(study, points(load_rows(study)), axis)
+    return {sweep.label: list(sweep.places) for sweep in sweeps}
+
+
+def test_a_sweep_holds_what_differs_in_its_axis_alone(study: Study) -> None:
+    both = ("size s, L=2", "size s, L=4")
+    assert places(study, "allocation") == {label: ["1:1", "5:1", "1:5"] for label in both}
+    assert places(study, "embedder") == {label: ["lookup", "roberta"] for label in both}
+    assert places(study, "token_decoder") == {label: ["prefix", "summation"] for label in both}
+    assert places(study, "prefix_length") == {label: ["2", "4"] for label in both}
+    assert places(study, "padding") == {label: ["with", "without"] for label in both}
+    lengths = places(study, "block_length")
+    assert lengths["size s, block base"] == ["vanilla", "2", "4"]
+    assert len(lengths) == len(VARIANTS)
+
+
+def test_every_axis_that_varies_has_a_figure_that_names_its_best(study: Study, tmp_path: Path) -> None:
+    findings = find(load_rows(study))
+    drawn = {drawing.name: drawing for drawing in draw_all(study, findings, tmp_path / "figures")}
+    assert {f"ablation_{axis.key}" for axis in AXES} <= drawn.keys()
+    losses = {point.name: loss_of(point) for point in findings.points}
+    best = min(("base", "deep", "flat"), key=lambda variant: losses[f"block-s-4-{variant}"])
+    place = ":".join(map(str, VARIANTS[best].allocation))
+    assert f"size s, L=4: {place}" in drawn["ablation_allocation"].description
+    text = (tmp_path / "figures" / "ablation_allocation.svg").read_text()
+    assert text.index(">5:1<") < text.index(">1:1<") < text.index(">1:5<")
+
+
+def test_an_axis_on_which_nothing_differs_has_none(study: Study) -> None:
+    grid = dataclasses.replace(study.grid, block=dataclasses.replace(study.grid.block, variant=["base"]))
+    alone = dataclasses.replace(study, grid=grid)
+    assert [axis.key for axis in AXES if places(alone, axis.key)] == ["block_length"]
+
+
+def loss_of(point: Point) -> float:
+    return sum(row.evaluate.loss for row in point.rows) / len(point.rows)
