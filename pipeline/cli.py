@@ -8,6 +8,7 @@ import sys
 from pipeline import tracking
 from pipeline.benchmark import cli as benchmark_cli
 from pipeline.command import command
+from pipeline.errors import UserError
 from pipeline.evaluation import prefetch
 from pipeline.generation import cli as generate_cli
 from pipeline.paths import PARAMS, REPORT
@@ -104,10 +105,11 @@ def _show(arguments: argparse.Namespace) -> None:
 def _tracking(arguments: argparse.Namespace) -> None:
     study = load_study(arguments.params)
     names = [find_cell(study, arguments.cell).name] if arguments.cell else [cell.name for cell in cells(study)]
-    for name in names:
-        tracking.sync_cell(study.name, name)
+    synced = [tracking.sync_cell(study.name, name) for name in names]
     if not arguments.cell:
-        sync_search(study.name)
+        synced += [sync_search(study.name), tracking.sync_report(study.name)]
+    if not all(synced):
+        raise UserError(f"MLflow at {tracking.tracking_uri()} is behind, see above; run this again once it answers")
 
 
 def _ui(arguments: argparse.Namespace) -> None:

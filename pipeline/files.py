@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,24 +14,65 @@ from typing import Any
 
 from pipeline.errors import UserError
 
+REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.EMFILE}
+)
+"""What a system answers that will not write: full, read-only, forbidden, broken, out of handles."""
+
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; it takes the place of ``path`` if the block ends without an error."""
+    """Yield a temporary path beside ``path``; it takes the place of ``path`` if the block ends without an error.
+
+    Raises :class:`UserError` where the disk is full or cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        refusal = _refusal(error, temporary)
         temporary.unlink(missing_ok=True)
+        if refusal is not None:
+            raise cannot_write(path, refusal) from None
         raise
+
+
+def cannot_write(path: Path | str, error: OSError) -> UserError:
+    """The error of a ``path`` that the system will not write."""
+    return UserError(f"{path}: cannot be written ({error.strerror or error}); run it again once that is put right")
+
+
+def _temporary(path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    os.close(handle)
+    return Path(name)
+
+
+def _refusal(error: BaseException, temporary: Path) -> OSError | None:
+    """Why the system would not write ``temporary``, if that is what went wrong.
+
+    torch and safetensors hide it behind errors of their own, so that the system is asked once more.
+    """
+    if isinstance(error, OSError):
+        return error if error.errno in REFUSALS else None
+    if isinstance(error, UserError) or not isinstance(error, Exception):
+        return None
+    try:
+        with temporary.open("ab") as opened:
+            opened.write(bytes(2**16))
+            os.fsync(opened.fileno())
+    except OSError as refusal:
+        return refusal
+    return None
 
 
 def write_text(path: Path | str, text: str) -> None:
