@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException as error:
-        refusal = _refusal(error, temporary)
+        refusal = refused(error) or _asked_again(error, temporary)
         temporary.unlink(missing_ok=True)
         if refusal is not None:
             raise cannot_write(path, refusal) from None
@@ -44,7 +45,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 def cannot_write(path: Path | str, error: OSError) -> UserError:
     """The error of a ``path`` that the system will not write."""
-    return UserError(f"{path}: cannot be written ({error.strerror or error}); run it again once that is put right")
+    reason = os.strerror(error.errno) if error.errno else error
+    return UserError(f"{path}: cannot be written ({reason}); run it again once that is put right")
 
 
 def _temporary(path: Path) -> Path:
@@ -57,14 +59,17 @@ def _temporary(path: Path) -> Path:
     return Path(name)
 
 
-def _refusal(error: BaseException, temporary: Path) -> OSError | None:
-    """Why the system would not write ``temporary``, if that is what went wrong.
-
-    torch and safetensors hide it behind errors of their own, so that the system is asked once more.
-    """
+def refused(error: BaseException) -> OSError | None:
+    """The system's refusal to write, if that is what ``error`` is; tokenizers and safetensors put it into words."""
     if isinstance(error, OSError):
         return error if error.errno in REFUSALS else None
-    if isinstance(error, UserError) or not isinstance(error, Exception):
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), "") if found and int(found[1]) in REFUSALS else None
+
+
+def _asked_again(error: BaseException, temporary: Path) -> OSError | None:
+    """Why the system would not write ``temporary``: torch says nothing of it, so that the system is asked again."""
+    if not isinstance(error, RuntimeError):
         return None
     try:
         with temporary.open("ab") as opened:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from pipeline.errors import UserError
 from pipeline.files import replacing, write_json
@@ -77,9 +77,9 @@ def test_a_file_on_a_full_disk_is_absent(mounting: Mounting, writer: str) -> Non
     assert list(disk.iterdir()) == []
 
 
-def test_training_on_a_disk_that_fills_up(mounting: Mounting, study: Path) -> None:
+def test_training_on_a_disk_that_fills_up(mounting: Mounting) -> None:
     """At the first state to resume from, and at the weights; a rerun with space ends as if nothing had been."""
-    disk = mounting(f"checkpoints/{VANILLA}", "16m")
+    disk = mounting("checkpoints", "16m")
     filler = fill(disk)
     os.truncate(filler, filler.stat().st_size - 40_000)
     line = refused("stages.pretrain", VANILLA)
@@ -89,13 +89,11 @@ def test_training_on_a_disk_that_fills_up(mounting: Mounting, study: Path) -> No
     assert whole_results() == []
     filler.unlink()
     run("stages.pretrain", VANILLA)
-    found = load_file(disk / "model.safetensors")
-    shutil.copytree(disk, study / "aside")
-    for path in disk.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    found = hashes(disk / VANILLA)
+    shutil.rmtree(disk / VANILLA)
     run("stages.pretrain", VANILLA)
-    expected = load_file(disk / "model.safetensors")
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+    assert hashes(disk / VANILLA)["model.safetensors"] == found["model.safetensors"]
+    assert hashes(disk / VANILLA).keys() == found.keys()
 
 
 @pytest.mark.slow
@@ -115,7 +113,7 @@ def test_results_on_a_full_disk(mounting: Mounting, stage: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [64, 256, 1024])
+@pytest.mark.parametrize("size", [64, 256])
 @pytest.mark.parametrize("stage", ["corpus", "tokenize"])
 def test_data_on_a_full_disk(mounting: Mounting, study: Path, stage: str, size: int) -> None:
     source = (study / "data").resolve()
@@ -150,7 +148,7 @@ def test_the_report_on_a_full_disk(mounting: Mounting) -> None:
     assert (disk / "index.html").exists()
 
 
-@pytest.mark.parametrize("folder", ["results/pretrain", f"checkpoints/{VANILLA}"])
+@pytest.mark.parametrize("folder", ["results/pretrain", "checkpoints"])
 def test_a_folder_that_is_read_only(mounting: Mounting, folder: str) -> None:
     disk = mounting(folder, "16m")
     remount(disk, "ro")
