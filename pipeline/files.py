@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     Raises :class:`UserError` where the disk is full or cannot be written.
     """
     path = Path(path)
-    temporary = _temporary(path)
+    handle, temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -41,6 +43,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
         if refusal is not None:
             raise cannot_write(path, refusal) from None
         raise
+    finally:
+        os.close(handle)
 
 
 def cannot_write(path: Path | str, error: OSError) -> UserError:
@@ -49,14 +53,24 @@ def cannot_write(path: Path | str, error: OSError) -> UserError:
     return UserError(f"{path}: cannot be written ({reason}); run it again once that is put right")
 
 
-def _temporary(path: Path) -> Path:
+def _temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside ``path``, locked until its handle is closed; those that killed processes left are removed."""
+    prefix = f".{path.name}."
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        for left in path.parent.glob(glob.escape(prefix) + "?" * 8):
+            _remove_unless_locked(left)
+        handle, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
+        fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
         raise cannot_write(path, error) from None
-    os.close(handle)
-    return Path(name)
+    return handle, Path(name)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
 
 
 def refused(error: BaseException) -> OSError | None:
