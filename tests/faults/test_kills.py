@@ -62,8 +62,10 @@ def forget(target: tuple[str, ...]) -> None:
         (paths.checkpoint(target[1]) / "result.json").unlink(missing_ok=True)
         (paths.checkpoint(target[1]) / "model.safetensors").unlink(missing_ok=True)
         return
-    folder = {"corpus": "data/corpus", "tokenize": "data/tokens", "report": "report"}.get(stage, f"results/{stage}")
-    shutil.rmtree(folder, ignore_errors=True)
+    if stage in ("evaluate", "benchmark"):
+        paths.result(stage, target[1]).unlink(missing_ok=True)
+        return
+    shutil.rmtree({"corpus": "data/corpus", "tokenize": "data/tokens", "report": "report"}[stage], ignore_errors=True)
 
 
 def exact() -> dict[str, str]:
