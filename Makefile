@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro search study test check format ui lock clean
+.PHONY: help repro search study test soak check audit licences format ui lock clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -25,6 +25,18 @@ study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block
 
 test: $(VENV)/.test   ## build the environment, run the tests
 	python -m pytest -n logical -m "not slow and not gpu"
+
+soak: $(VENV)/.test   ## the long tests: thousands of damaged inputs, kills, faults, workers (an hour or more)
+	python -m pytest -n logical -m "slow and not gpu"
+
+audit: $(VENV)/.dev   ## known vulnerabilities of what requirements.lock pins; needs the network
+	@python -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit || \
+	  { echo "error: make audit: pip-audit cannot be installed; it needs the network" >&2; exit 1; }
+	@$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.lock || \
+	  { echo "error: make audit: a package above is vulnerable, or the database cannot be reached" >&2; exit 1; }
+
+licences: $(VENV)/.run ## the licence of every package that is installed
+	@python -m pipeline.licences
 
 check: $(VENV)/.dev   ## lint, types, formatting
 	ruff check .

@@ -142,13 +142,11 @@ def _study(arguments: argparse.Namespace) -> None:
 def _tracking(arguments: argparse.Namespace) -> None:
     study = load_study(arguments.params)
     names = [find_cell(study, arguments.cell).name] if arguments.cell else [cell.name for cell in cells(study)]
-    for name in names:
-        tracking.sync_cell(study.name, name)
-    if arguments.cell:
-        return
-    sync_search(study.name)
-    if (REPORT / "report.json").exists():
-        tracking.sync_report(study.name, REPORT)
+    synced = [tracking.sync_cell(study.name, name) for name in names]
+    if not arguments.cell:
+        synced += [sync_search(study.name), tracking.sync_report(study.name)]
+    if not all(synced):
+        raise UserError(f"MLflow at {tracking.tracking_uri()} is behind, see above; run this again once it answers")
 
 
 def _ui(arguments: argparse.Namespace) -> None:

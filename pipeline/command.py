@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import NoReturn, ParamSpec
 
 from pipeline.errors import UserError
+from pipeline.files import REFUSALS, cannot_write
+from pipeline.out_of_memory import out_of_memory_says
+from pipeline.redact import redacted
 
 Arguments = ParamSpec("Arguments")
 
@@ -18,15 +21,25 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
     @functools.wraps(main)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         try:
-            main(*args, **kwargs)
+            with out_of_memory_says("on this machine; a smaller study, or a machine with more, would fit"):
+                main(*args, **kwargs)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+            fail(error)
+        except OSError as error:
+            if error.errno not in REFUSALS:
+                raise
+            fail(cannot_write(error.filename or "a file", error))
         except KeyboardInterrupt as interrupt:
             print(str(interrupt) or "interrupted; run the same command again to go on", file=sys.stderr)
             raise SystemExit(130) from None
 
     return wrapped
+
+
+def fail(error: UserError) -> NoReturn:
+    """End the command with the error's line, without the passwords that may be in it."""
+    print(f"error: {redacted(str(error))}", file=sys.stderr)
+    raise SystemExit(1) from None
 
 
 def cell_argument(stage: str, description: str) -> str:

@@ -2,35 +2,96 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 
+REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.EMFILE}
+)
+"""What a system answers that will not write: full, read-only, forbidden, broken, out of handles."""
+
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; it takes the place of ``path`` if the block ends without an error."""
+    """Yield a temporary path beside ``path``; it takes the place of ``path`` if the block ends without an error.
+
+    Raises :class:`UserError` where the disk is full or cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        refusal = refused(error) or _asked_again(error, temporary)
         temporary.unlink(missing_ok=True)
+        if refusal is not None:
+            raise cannot_write(path, refusal) from None
         raise
+    finally:
+        os.close(handle)
+
+
+def cannot_write(path: Path | str, error: OSError) -> UserError:
+    """The error of a ``path`` that the system will not write."""
+    reason = os.strerror(error.errno) if error.errno else error
+    return UserError(f"{path}: cannot be written ({reason}); run it again once that is put right")
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """A new file beside ``path``, locked until its handle is closed; those that killed processes left are removed."""
+    prefix = f".{path.name}."
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(glob.escape(prefix) + "?" * 8):
+            _remove_unless_locked(left)
+        handle, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    return handle, Path(name)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+
+
+def refused(error: BaseException) -> OSError | None:
+    """The system's refusal to write, if that is what ``error`` is; tokenizers and safetensors put it into words."""
+    if isinstance(error, OSError):
+        return error if error.errno in REFUSALS else None
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), "") if found and int(found[1]) in REFUSALS else None
+
+
+def _asked_again(error: BaseException, temporary: Path) -> OSError | None:
+    """Why the system would not write ``temporary``: torch says nothing of it, so that the system is asked again."""
+    if not isinstance(error, RuntimeError):
+        return None
+    try:
+        with temporary.open("ab") as opened:
+            opened.write(bytes(2**16))
+            os.fsync(opened.fileno())
+    except OSError as refusal:
+        return refusal
+    return None
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -25,6 +25,7 @@ from filelock import FileLock
 from pipeline import paths
 from pipeline.errors import UserError
 from pipeline.files import read_json
+from pipeline.redact import redacted
 from pipeline.results import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ BATCH = 1000  # metrics that MLflow takes in one request
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
 SQLITE = "sqlite:///"
 LAST_SYNC_SECONDS = 60
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # else minutes a request
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
 
 
@@ -58,7 +60,8 @@ def lock() -> FileLock:
 
 def client() -> MlflowClient:
     """A client for :func:`tracking_uri`. A lock keeps processes from creating the database at the same time."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for key, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
+        os.environ.setdefault(key, value)
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -67,19 +70,23 @@ def client() -> MlflowClient:
         return MlflowClient(tracking_uri())
 
 
-def sync_cell(study_name: str, cell: str) -> None:
-    """Bring a cell's run up to date with its files; a tracker that fails costs a warning, no more."""
+def sync_cell(study_name: str, cell: str) -> bool:
+    """Bring a cell's run up to date with its files: whether it is. A tracker that fails costs a warning, no more."""
     with only_warns(cell):
         _sync_cell(study_name, cell)
+        return True
+    return False
 
 
-def sync_report(study_name: str, folder: Path) -> None:
+def sync_report(study_name: str, folder: Path = paths.REPORT) -> bool:
     """The report's own run, and flags on the cells' runs; a tracker that fails costs a warning, no more.
 
     The run holds page and figures as artifacts, the speed-ups as metrics and the headline as its description. A cell's
     tag ``pareto.decode_heavy`` says whether it is on the front of loss and tokens/s in that setting; ``_memory`` and
     ``_all`` after the setting stand for the fronts of loss and bytes a sample, and of all three.
     """
+    if not (folder / "report.json").exists():
+        return True
     with only_warns("report"):
         report = read_json(folder / "report.json")
         mlflow = client()
@@ -92,6 +99,8 @@ def sync_report(study_name: str, folder: Path) -> None:
         log_changed(mlflow, run, _flat(report["speedup"], "speedup."))
         mlflow.set_terminated(run.info.run_id)
         _flag_fronts(mlflow, experiment, report["pareto"])
+        return True
+    return False
 
 
 @contextmanager
@@ -120,7 +129,7 @@ def _flag_fronts(mlflow: MlflowClient, experiment: str, fronts: dict[str, list[s
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return redacted(lines[0]) if lines else type(error).__name__
 
 
 def _warn_behind(what: str, reason: str) -> None:
@@ -168,10 +177,17 @@ def following(study_name: str, cell: str, module: str = "pipeline.tracking") -> 
             process.wait(LAST_SYNC_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
             _warn_behind(cell, f"no answer in {LAST_SYNC_SECONDS} seconds")
 
 
-def follow(sync: Callable[[], None], seconds: float = 10.0) -> None:
+def catch_up(study_name: str, cell: str) -> None:
+    """Bring a cell's run, or the ``report``'s, up to date once; a tracker that hangs is left after a minute."""
+    with following(study_name, cell):
+        pass
+
+
+def follow(sync: Callable[[], object], seconds: float = 10.0) -> None:
     """Call ``sync`` while standard input is open, then once more: the other end of the pipe is the training process."""
     os.nice(10)
     watch = selectors.DefaultSelector()
@@ -185,7 +201,7 @@ def serve_ui(port: int) -> None:
     """Replace this process by MLflow's UI on 127.0.0.1, over the database that the stages write."""
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
-        raise UserError(f"MLFLOW_TRACKING_URI: {uri!r} is a server already; open it in a browser")
+        raise UserError(f"MLFLOW_TRACKING_URI: {redacted(uri)!r} is a server already; open it in a browser")
     client().search_experiments(max_results=1)
     print(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C stops it)", flush=True)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -199,12 +215,22 @@ def _find_or_create(mlflow: MlflowClient, study_name: str, record: dict[str, Any
     with lock():
         experiment = experiment_id(mlflow, study_name)
         runs = mlflow.search_runs([experiment], f"tags.cell = '{cell['name']}'")
-        for run in runs:
-            if run.data.tags.get("fingerprint") == fingerprint:
-                return run
-        for run in runs:
-            mlflow.set_tag(run.info.run_id, "superseded", "true")
-        return _create(mlflow, experiment, record)
+        run = only_run(mlflow, [run for run in runs if run.data.tags.get("fingerprint") == fingerprint])
+        if run is None:
+            for old in runs:
+                mlflow.set_tag(old.info.run_id, "superseded", "true")
+            tags = {key: str(value) for key, value in cell.items() if value is not None and key != "name"}
+            tags |= {"cell": cell["name"], "kind": "cell"}
+            run = mlflow.create_run(experiment, run_name=cell["name"], tags=tags)
+        return _described(mlflow, run, record)
+
+
+def only_run(mlflow: MlflowClient, same: list[Run]) -> Run | None:
+    """The oldest of runs that stand for the same; the others, made when a server that hung woke up, are deleted."""
+    by_age = sorted(same, key=lambda run: (run.info.start_time, run.info.run_id))
+    for run in by_age[1:]:
+        mlflow.delete_run(run.info.run_id)
+    return by_age[0] if by_age else None
 
 
 def experiment_id(mlflow: MlflowClient, study_name: str) -> str:
@@ -216,20 +242,21 @@ def experiment_id(mlflow: MlflowClient, study_name: str) -> str:
     return str(mlflow.create_experiment(study_name, artifact_location=location, tags=MODEL_TRAINING))
 
 
-def _create(mlflow: MlflowClient, experiment: str, record: dict[str, Any]) -> Run:
+def _described(mlflow: MlflowClient, run: Run, record: dict[str, Any]) -> Run:
+    """The run with its parameters and ``config.yaml``, also where the process that created it got no further."""
     from mlflow.entities import Param
 
     cell = record["cell"]
-    tags = {key: str(value) for key, value in cell.items() if value is not None and key != "name"}
-    tags |= {"cell": cell["name"], "kind": "cell"}
-    run = mlflow.create_run(experiment, run_name=cell["name"], tags=tags)
     params = _flat({key: value for key, value in record.items() if key != "fingerprint"})
     identity = ("family", "size", "block_length", "variant", "seed")
     params |= {key: cell[key] for key in identity if cell[key] is not None}
-    entries = [Param(key, str(value)) for key, value in params.items() if not key.startswith("cell.")]
-    for start in range(0, len(entries), 100):
-        mlflow.log_batch(run.info.run_id, params=entries[start : start + 100])
+    known = run.data.params
+    missing = [Param(k, str(v)) for k, v in params.items() if not k.startswith("cell.") and k not in known]
+    if not missing:
+        return run
     mlflow.log_dict(run.info.run_id, record, "config.yaml")
+    for start in range(0, len(missing), 100):
+        mlflow.log_batch(run.info.run_id, params=missing[start : start + 100])
     return mlflow.get_run(run.info.run_id)
 
 
@@ -331,4 +358,5 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    follow(partial(sync_cell, sys.argv[1], sys.argv[2]))
+    study, what = sys.argv[1:]
+    follow(partial(sync_report, study) if what == "report" else partial(sync_cell, study, what))

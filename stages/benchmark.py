@@ -14,7 +14,7 @@ def main() -> None:
     from pipeline.benchmark.cell import benchmark
 
     write_result(paths.result("benchmark", name), benchmark(study, cell))
-    tracking.sync_cell(study.name, name)
+    tracking.catch_up(study.name, name)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ def main() -> None:
     name = cell_argument("evaluate", "Evaluate a trained cell on the held-out documents and zero-shot tasks.")
     study = load_study()
     write_result(paths.result("evaluate", name), evaluate(study, find_cell(study, name)))
-    tracking.sync_cell(study.name, name)
+    tracking.catch_up(study.name, name)
 
 
 if __name__ == "__main__":

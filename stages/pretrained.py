@@ -16,7 +16,7 @@ def main() -> None:
     from pipeline.interop.pretrained import bring_in
 
     write_result(paths.result("pretrain", name), bring_in(name, study.pretrained[name]))
-    tracking.sync_cell(study.name, name)
+    tracking.catch_up(study.name, name)
 
 
 if __name__ == "__main__":

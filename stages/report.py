@@ -13,7 +13,7 @@ from pipeline.study import load_study
 def main() -> None:
     study = load_study()
     print(write_report(study, REPORT).headline)
-    tracking.sync_report(study.name, REPORT)
+    tracking.catch_up(study.name, "report")
 
 
 if __name__ == "__main__":

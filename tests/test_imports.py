@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 COMMON = {"errors", "files", "paths", "records", "results", "search_results", "study", "environment", "command"}
+COMMON |= {"out_of_memory", "redact"}
 ALLOWED = {
     "study": {"models"},
     "data": set(),

@@ -19,6 +19,7 @@ from pipeline.generation import Session
 from pipeline.models import LanguageModel, build, costs
 from pipeline.models.checkpoint import load
 from pipeline.models.vanilla import VanillaTransformer
+from pipeline.out_of_memory import out_of_memory_says
 from pipeline.results import (
     Baseline,
     BatchMeasurement,
@@ -126,13 +127,11 @@ class Runner:
         )
 
     def _measure(self, name: str, setting: Setting, batch: int) -> BatchMeasurement:
-        try:
+        with out_of_memory_says(
+            f"at batch {batch} in setting {name}; take a smaller benchmark.batch_sizes, "
+            "or leave it empty to search for the largest that fits"
+        ):
             measurement = measure(self.model, setting, batch, self.repeats)
-        except torch.OutOfMemoryError:
-            raise UserError(
-                f"benchmark.batch_sizes: {batch} does not fit the device in setting {name}; "
-                "leave batch_sizes empty to search for the largest that fits"
-            ) from None
         self.report(
             f"{name} ({setting.prompt} + {setting.new_tokens} tokens), batch {batch}: "
             f"{measurement.tokens_per_second:,.0f} tokens/s, spread {measurement.spread:.1%}"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.files import cannot_write, refused
 
 
 @contextmanager
@@ -28,8 +29,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             raise
         _remove(path)
         partial.rename(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from None
+    except UserError:
+        raise
+    except Exception as error:
+        refusal = error if isinstance(error, OSError) else refused(error)
+        if refusal is None:
+            raise
+        raise cannot_write(path, refusal) from None
 
 
 def _remove(folder: Path) -> None:

@@ -30,6 +30,7 @@ from pipeline.evaluation.perplexity import (
     unigram_loss,
 )
 from pipeline.evaluation.scoring import Scorer
+from pipeline.out_of_memory import out_of_memory_says
 from pipeline.results import EvaluateResult, NeedleScore, PositionLosses, Sample, TaskScore, identity_of
 
 if TYPE_CHECKING:
@@ -73,7 +74,11 @@ class HeldOut:
 def evaluate(study: Study, cell: Cell) -> EvaluateResult:
     """Loss, zero-shot tasks and samples of a trained cell. Raises :class:`UserError`, naming the cell."""
     try:
-        return _evaluate(study, cell)
+        with out_of_memory_says(
+            "in evaluation; try evaluate.precision: bf16, shorter evaluate.long_context, smaller evaluate.samples, "
+            "or hardware.accelerator: cpu"
+        ):
+            return _evaluate(study, cell)
     except UserError as error:
         raise UserError(f"cell {cell.name}: {error}") from None
 

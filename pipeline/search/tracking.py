@@ -20,12 +20,15 @@ COUNTS = ("wanted", "infeasible", "failed")
 COSTS = ("total_parameters", "non_embedding_parameters", "training_flops", "seconds")
 
 
-def sync_search(study_name: str) -> None:
-    """Bring the search's runs up to date with its files; a tracker that fails costs a warning, no more."""
+def sync_search(study_name: str) -> bool:
+    """Bring the search's runs up to date with its files: whether they are. A tracker that fails costs a warning."""
     result = read_search()
     if result is not None and result.study == study_name:
         with tracking.only_warns("search"), FileLock(LOCK):
             _sync(tracking.client(), result)
+            return True
+        return False
+    return True
 
 
 def _sync(mlflow: MlflowClient, result: SearchResult) -> None:
@@ -33,9 +36,10 @@ def _sync(mlflow: MlflowClient, result: SearchResult) -> None:
         experiment = tracking.experiment_id(mlflow, result.study)
     parent = _parent(mlflow, experiment, result)
     nested = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    runs = {run.data.tags["trial"]: run for run in mlflow.search_runs([experiment], nested, max_results=50_000)}
+    runs = mlflow.search_runs([experiment], nested, max_results=50_000)
     for trial in result.trials:
-        run = runs.get(str(trial.number)) or _child(mlflow, experiment, parent, trial)
+        same = [run for run in runs if run.data.tags["trial"] == str(trial.number)]
+        run = tracking.only_run(mlflow, same) or _child(mlflow, experiment, parent, trial)
         _sync_trial(mlflow, run, trial, result)
     if parent.data.metrics.get("finished") != len(result.trials):
         for path in FILES:
@@ -49,11 +53,11 @@ def _sync(mlflow: MlflowClient, result: SearchResult) -> None:
 def _parent(mlflow: MlflowClient, experiment: str, result: SearchResult) -> Run:
     """The run of this search; those of searches that params.yaml had before are marked as superseded."""
     runs = mlflow.search_runs([experiment], "tags.kind = 'search'")
-    for run in runs:
-        if run.data.tags.get("identity") == result.identity:
-            return run
-    for run in runs:
-        mlflow.set_tag(run.info.run_id, "superseded", "true")
+    run = tracking.only_run(mlflow, [run for run in runs if run.data.tags.get("identity") == result.identity])
+    if run is not None:
+        return run
+    for old in runs:
+        mlflow.set_tag(old.info.run_id, "superseded", "true")
     run = mlflow.create_run(experiment, run_name="search", tags={"kind": "search", "identity": result.identity})
     mlflow.log_param(run.info.run_id, "objectives", ", ".join(result.objectives))
     for key in ("setting", "throughput", "size"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.redact import redacted
 from pipeline.study.cells import pretraining, training_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Search, Study
@@ -22,6 +23,9 @@ def check_search(study: Study) -> None:
     choice("search.throughput", search.throughput, THROUGHPUTS)
     all_positive("search", search, ("trials", "tokens"))
     all_positive("search.constraints", search.constraints, vars(search.constraints))
+    shown = redacted(search.storage or "")
+    right = "params.yaml and dvc.lock are for all to read; leave user and password to the driver (~/.pgpass, ~/.my.cnf)"
+    require("***" not in shown, "search.storage", shown, right)
     require(search.seed >= 0, "search.seed", search.seed, "a seed is 0 or more")
     _check_objectives(study, search)
     _check_space(study, search)

@@ -84,7 +84,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(study, root, name, limit):
     folder = {"corpus": "corpus", "tokenize": "tokens"}[name]
     assert process.returncode == 1
     assert err.startswith(f"error: data/{folder}: cannot be written (")
-    assert err.endswith("File too large); is the disk full?\n")
+    assert err.endswith("cannot be written (File too large); run it again once that is put right\n")
     assert err.count("\n") == 1
     assert folder not in [path.name for path in (study / "data").iterdir()]
     assert f".{folder}.partial" not in [path.name for path in (study / "data").iterdir()]

@@ -32,9 +32,9 @@ class ResumeIO(TorchCheckpointIO):
 
     def wait(self) -> None:
         """Until the last state is on disk; raises what its writing raised."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def teardown(self) -> None:
         self.wait()

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from pipeline.out_of_memory import is_out_of_memory
 from pipeline.training.fitting import out_of_memory
 from pipeline.training.hardware import accelerator, devices, precision, processes
 from pipeline.training.job import Job, Outcome
@@ -38,7 +38,7 @@ def fit(job: Job) -> Outcome:
     resuming = read_state(job.resume_path, job.fingerprint) is not None
     with _quiet(), stop.restored():
         trainer = _trainer(job, device, [recorder, resume])
-        _fit(trainer, module, PretrainingData(job), job.resume_path if resuming else None)
+        _fit(trainer, module, job, job.resume_path if resuming else None)
     if resume.stopped_at is not None:
         raise Stopped(
             f"{job.cell.name} stopped at step {resume.stopped_at} of {job.schedule.steps}; run it again to go on"
@@ -58,11 +58,13 @@ def fit(job: Job) -> Outcome:
     )
 
 
-def _fit(trainer: Trainer, module: PretrainingModule, data: PretrainingData, state: Path | None) -> None:
+def _fit(trainer: Trainer, module: PretrainingModule, job: Job, state: Path | None) -> None:
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=state, weights_only=True)
-    except torch.OutOfMemoryError:
-        raise out_of_memory(module.micro_batch or 1) from None
+        trainer.fit(module, datamodule=PretrainingData(job), ckpt_path=state, weights_only=True)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(module.micro_batch or job.pretrain.batch_size) from None
 
 
 def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:

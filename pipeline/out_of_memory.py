@@ -1,0 +1,27 @@
+"""Memory that runs out, on the device or on this machine, as one line that names the keys that help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import UserError
+
+
+@contextmanager
+def out_of_memory_says(advice: str) -> Iterator[None]:
+    """Raise :class:`UserError`, ``out of memory`` and ``advice``, where the block runs out of memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"out of memory {advice}") from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch has an exception for a GPU's memory (a RuntimeError), and for the host's a RuntimeError like any other."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
