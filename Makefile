@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+test soak: export OMP_NUM_THREADS := 1
 
 .PHONY: help repro search study test soak check audit licences format ui lock clean
 .DEFAULT_GOAL := help

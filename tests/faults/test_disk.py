@@ -16,6 +16,8 @@ from pipeline.errors import UserError
 from pipeline.files import replacing, write_json
 from tests.faults.stages import BLOCK, VANILLA, hashes, leftovers, refused, run, whole_results
 
+pytestmark = pytest.mark.slow
+
 Mounting = Callable[..., Path]
 
 

@@ -13,6 +13,8 @@ from tests.faults.stages import ROOT, SHORT, VANILLA, leftovers, run, whole_resu
 LIMITED = """
 import resource, runpy, sys
 import torch, pipeline.training.lightning.trainer, pipeline.benchmark.cell, pipeline.evaluation.cell
+
+pytestmark = pytest.mark.slow
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), -1))
 sys.argv = sys.argv[2:]
