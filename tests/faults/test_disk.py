@@ -98,7 +98,6 @@ def test_training_on_a_disk_that_fills_up(mounting: Mounting) -> None:
     assert hashes(disk / VANILLA).keys() == found.keys()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["evaluate", "benchmark"])
 def test_results_on_a_full_disk(mounting: Mounting, stage: str) -> None:
     run("stages.pretrain", BLOCK)
@@ -114,7 +113,6 @@ def test_results_on_a_full_disk(mounting: Mounting, stage: str) -> None:
     assert f"results/{stage}/{BLOCK}.json" in whole_results()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 256])
 @pytest.mark.parametrize("stage", ["corpus", "tokenize"])
 def test_data_on_a_full_disk(mounting: Mounting, study: Path, stage: str, size: int) -> None:
@@ -136,7 +134,6 @@ def test_data_on_a_full_disk(mounting: Mounting, study: Path, stage: str, size: 
     assert hashes(disk / name).keys() == hashes(source / name).keys()
 
 
-@pytest.mark.slow
 def test_the_report_on_a_full_disk(mounting: Mounting) -> None:
     for stage in ("pretrain", "evaluate", "benchmark"):
         for cell in (VANILLA, BLOCK):

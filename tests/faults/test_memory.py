@@ -13,14 +13,13 @@ from tests.faults.stages import ROOT, SHORT, VANILLA, leftovers, run, whole_resu
 LIMITED = """
 import resource, runpy, sys
 import torch, pipeline.training.lightning.trainer, pipeline.benchmark.cell, pipeline.evaluation.cell
-
-pytestmark = pytest.mark.slow
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), -1))
 sys.argv = sys.argv[2:]
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
 MIB = 2**20
+pytestmark = pytest.mark.slow
 MEMORY = {"pretrain": 1500 * MIB, "benchmark": 1500 * MIB, "evaluate": 5 * MIB}
 LARGE = {
     "pretrain": ("batch_size: 8", "batch_size: 40000"),
@@ -40,9 +39,7 @@ def limited(stage: str, extra: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize(
-    "stage", [pytest.param("pretrain"), *(pytest.param(s, marks=pytest.mark.slow) for s in ("benchmark", "evaluate"))]
-)
+@pytest.mark.parametrize("stage", ["pretrain", "benchmark", "evaluate"])
 def test_a_stage_that_runs_out_of_memory(study: Path, stage: str) -> None:
     """One line that names the keys that help; no result; with the key put right, the stage ends well."""
     if stage != "pretrain":
