@@ -1,0 +1,78 @@
+"""Two of everything at the same time. Two searches on one storage: tests/search/test_sharing.py."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import tracking
+from tests.faults.stages import BLOCK, ROOT, SHORT, VANILLA, leftovers, start, whole_results
+
+
+@pytest.fixture
+def repository(study: Path) -> Path:
+    """The study with a DVC pipeline, in a Git repository."""
+    (study / "data").unlink()
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, study / name)
+    for name in ("stages", "pipeline"):
+        shutil.copytree(ROOT / name, study / name, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (study / "text").resolve()
+    (study / "text").unlink()
+    shutil.copytree(text, study / "text")
+    grid = "  uptrained: {source: [], block_length: [], variant: []}\n  seed: [0]\npretrained: {}\npretrain:\n"
+    Path("params.yaml").write_text(SHORT.replace("pretrain:\n", grid))
+    for command in (
+        ["git", "init", "-q"],
+        [sys.executable, "-m", "dvc", "init", "-q"],
+        ["git", "add", "-A"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "study"],
+    ):
+        subprocess.run(command, check=True, cwd=study)
+    return study
+
+
+@pytest.mark.slow
+def test_two_repros_at_once(repository: Path) -> None:
+    """One does the work; the other waits, or says in a line that DVC is busy, and does it again later."""
+    both = [start("dvc", "repro", PYTHONPATH=str(repository))]
+    time.sleep(1)
+    both.append(start("dvc", "repro", PYTHONPATH=str(repository)))
+    ended = [(*process.communicate(timeout=500), process.returncode) for process in both]
+    codes = [code for *_, code in ended]
+    assert 0 in codes, ended
+    again = start("dvc", "repro", PYTHONPATH=str(repository))
+    out, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert "Running stage 'pretrain" not in out
+    assert len(whole_results()) == 6
+    assert leftovers(repository / "results") == []
+    one_run_a_cell()
+
+
+@pytest.mark.slow
+def test_four_cells_that_start_together_on_a_fresh_database(repository: Path) -> None:
+    text = Path("params.yaml").read_text().replace("seed: [0]", "seed: [0, 1]")
+    Path("params.yaml").write_text(text)
+    for stage in ("stages.corpus", "stages.tokenize"):
+        assert start(stage).wait(120) == 0
+    cells = [VANILLA, BLOCK, "vanilla-s-1", "block-s-4-base-1"]
+    processes = [start("stages.pretrain", cell) for cell in cells]
+    ended = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, ended
+    assert not any("warning" in errors for errors in ended), ended
+    one_run_a_cell(cells)
+
+
+def one_run_a_cell(cells: list[str] | None = None) -> None:
+    client = tracking.client()
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'cell'")
+    assert sorted(run.data.tags["cell"] for run in runs) == sorted(cells or [VANILLA, BLOCK])
+    assert all(run.info.status == "FINISHED" for run in runs)
