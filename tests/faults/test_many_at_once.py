@@ -22,11 +22,12 @@ def repository(study: Path) -> Path:
         shutil.copy(ROOT / name, study / name)
     for name in ("stages", "pipeline"):
         shutil.copytree(ROOT / name, study / name, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (study / "text").resolve()
+    texts = (study / "text").resolve()
     (study / "text").unlink()
-    shutil.copytree(text, study / "text")
+    shutil.copytree(texts, study / "text")
     grid = "  uptrained: {source: [], block_length: [], variant: []}\n  seed: [0]\npretrained: {}\npretrain:\n"
-    Path("params.yaml").write_text(SHORT.replace("pretrain:\n", grid))
+    text = SHORT.replace("pretrain:\n", grid).replace("checkpoint_every: 4}", "checkpoint_every: 4, label: auto}")
+    Path("params.yaml").write_text(text)
     for command in (
         ["git", "init", "-q"],
         [sys.executable, "-m", "dvc", "init", "-q"],

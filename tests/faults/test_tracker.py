@@ -64,6 +64,7 @@ def test_a_server_that_answers_500(study: Path) -> None:
     only_run(tracking.tracking_uri(), VANILLA)
 
 
+@pytest.mark.slow
 def test_training_ends_without_an_answer_from_a_server_that_hangs(study: Path) -> None:
     """Not one request is answered, and not one step waits for that."""
     with trackers.silent() as port:
@@ -82,6 +83,7 @@ def test_a_tracker_that_hangs_for_good_is_left(study: Path, monkeypatch: pytest.
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.slow
 def test_a_locked_database(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_checkpoint("a", steps=4)
     write_pretrain_result("a")
