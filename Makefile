@@ -27,8 +27,9 @@ study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block
 test: $(VENV)/.test   ## build the environment, run the tests
 	python -m pytest -n logical -m "not slow and not gpu"
 
-soak: $(VENV)/.test   ## the long tests: thousands of damaged inputs, kills, faults, workers (an hour or more)
+soak: $(VENV)/.test   ## the long tests, then the study with faults at random for MINUTES=30 (two hours or more)
 	python -m pytest -n logical -m "slow and not gpu"
+	python -m tests.faults.soak $(or $(MINUTES),30)
 
 audit: $(VENV)/.dev   ## known vulnerabilities of what requirements.lock pins; needs the network
 	@python -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit || \

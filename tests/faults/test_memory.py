@@ -16,7 +16,10 @@ import torch, pipeline.training.lightning.trainer, pipeline.benchmark.cell, pipe
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), -1))
 sys.argv = sys.argv[2:]
-runpy.run_module(sys.argv[0], run_name="__main__")
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__")
+finally:  # what libraries do at their exit is not of the stage
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 """
 MIB = 2**20
 pytestmark = pytest.mark.slow
