@@ -23,7 +23,7 @@ finally:  # what libraries do at their exit is not of the stage
 """
 MIB = 2**20
 pytestmark = pytest.mark.slow
-MEMORY = {"pretrain": 1500 * MIB, "benchmark": 1500 * MIB, "evaluate": 5 * MIB}
+MEMORY = {"pretrain": 1500 * MIB, "benchmark": 1500 * MIB, "evaluate": 8 * MIB}
 LARGE = {
     "pretrain": ("batch_size: 8", "batch_size: 40000"),
     "benchmark": ("batch_sizes: [2]", "batch_sizes: [400000]"),
