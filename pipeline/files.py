@@ -60,15 +60,19 @@ def _temporary(path: Path) -> tuple[int, Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(glob.escape(prefix) + "?" * 8):
             _remove_unless_locked(left)
-        handle, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        while True:
+            handle, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)
+            with suppress(OSError):  # not every file system has locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if Path(name).exists():  # another writer may have taken it for a killed one's before it was locked
+                return handle, Path(name)
+            os.close(handle)
     except OSError as error:
         raise cannot_write(path, error) from None
-    return handle, Path(name)
 
 
 def _remove_unless_locked(path: Path) -> None:
-    with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as opened:
+    with suppress(OSError), path.open("rb") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()
 

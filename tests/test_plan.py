@@ -48,6 +48,15 @@ def test_plan_command_prints_every_cell_as_json(root: Path, tmp_path: Path) -> N
         assert entry["tokens"] >= entry["steps"] > 0
 
 
+def test_a_reader_that_is_gone_meets_no_traceback(root: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pipeline", "plan"]
+    ended = subprocess.run(command, cwd=root, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_a_mistake_is_one_line_and_status_1(root: Path, tmp_path: Path) -> None:
     text = (root / "params.yaml").read_text(encoding="utf-8").replace("seed: [0]", "seeds: [0]")
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
