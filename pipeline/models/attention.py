@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.models.config import StackConfig
+from pipeline.models.short_attention import LONGEST, short_attention
 
 Rotary = tuple[Tensor, Tensor]
-SHORT = 16
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float |
     """
     if mask.bias is not None:
         attended = _attend_with_bias(query, key, value, mask.bias, scale)
-    elif query.is_cuda and key.shape[2] <= SHORT and torch.compiler.is_compiling():
-        attended = attend_short(query, key, value, mask, scale)
+    elif query.is_cuda and query.shape[2] == key.shape[2] <= LONGEST:
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        attended = short_attention(query, key, value, mask.allowed, mask.causal, scale)
     else:
         group = query.shape[1] // key.shape[1]
         if group > 1 and mask.allowed is not None:  # no fused kernel takes a mask and grouped queries
@@ -84,23 +84,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float |
         )
     attended = attended.transpose(1, 2).flatten(2)
     return attended if mask.queries is None else attended * mask.queries
-
-
-def attend_short(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float | None = None) -> Tensor:
-    """Attention [B, heads, T, head width] over a few keys, as sums of products that a compiler fuses into one kernel.
-
-    The usual kernels give a sequence of five positions a tile of 128.
-    """
-    batch, _, length, width = query.shape
-    grouped = query.reshape(batch, key.shape[1], -1, length, 1, width).float()
-    scores = (grouped * key[:, :, None, None].float()).sum(-1) * (width**-0.5 if scale is None else scale)
-    allowed = mask.allowed
-    if mask.causal:
-        allowed = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()[None, None]
-    if allowed is not None:
-        scores = scores.masked_fill(~allowed[:, :, None], -math.inf)
-    attended = (scores.softmax(-1)[..., None] * value[:, :, None, None].float()).sum(-2)
-    return attended.reshape(query.shape).to(query.dtype)
 
 
 def _attend_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:

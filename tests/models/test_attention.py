@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.models import build
-from pipeline.models.attention import Mask, attend, attend_short, causal_mask
+from pipeline.models.attention import Mask, causal_mask
+from pipeline.models.short_attention import short_attention
 from tests.models.test_models import lively, ragged, random_tokens
 from tests.models.variants import VARIANTS
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+SEQUENCES = 23
+
 
 def heads(count: int, length: int, seed: int) -> Tensor:
+    """As a projection leaves them: [M, heads, T, E] that is a part of [M, T, more heads, E]."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(3, count, length, 8, generator=generator, requires_grad=True)
+    packed = torch.randn(SEQUENCES, length, count + 1, 24, generator=generator).to(DEVICE)
+    return packed.transpose(1, 2)[:, 1:].requires_grad_()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not CUDA and not INTERPRETED, reason="needs a CUDA device")
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("length", [3, 5, 9, 32])
 @pytest.mark.parametrize("kind", ["all", "causal", "window", "padded"])
-def test_short_attention_equals_the_fused_one(kind: str, kv_heads: int) -> None:
-    query, key, value = heads(4, 5, 0), heads(kv_heads, 5, 1), heads(kv_heads, 5, 2)
+def test_short_attention_equals_the_usual_one(kind: str, length: int, kv_heads: int) -> None:
+    """On a machine without a GPU: TRITON_INTERPRET=1, with Triton installed."""
+    inputs = heads(4, length, 0), heads(kv_heads, length, 1), heads(kv_heads, length, 2)
     masks = {
         "all": Mask(),
-        "causal": causal_mask(5, None, None, query.device),
-        "window": causal_mask(5, None, 2, query.device),
-        "padded": causal_mask(5, ragged(3, 5), None, query.device),
+        "causal": causal_mask(length, None, None, DEVICE),
+        "window": causal_mask(length, None, 2, DEVICE),
+        "padded": causal_mask(length, ragged(SEQUENCES, length).to(DEVICE), None, DEVICE),
     }
-    expected = attend(query, key, value, masks[kind])
-    found = attend_short(query, key, value, masks[kind]).transpose(1, 2).flatten(2)
-    if kind == "padded":
-        found = found * masks[kind].queries
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    aim = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3))
-    inputs = (query, key, value)
+    mask = masks[kind]
+    query, key, value = (x.double().cpu() for x in inputs)
+    allowed = None if mask.allowed is None else mask.allowed.cpu()
+    group = 4 // kv_heads
+    expected = F.scaled_dot_product_attention(
+        query, key.repeat_interleave(group, 1), value.repeat_interleave(group, 1), allowed, is_causal=mask.causal
+    )
+    found = short_attention(*inputs, mask.allowed, mask.causal, inputs[0].shape[-1] ** -0.5)
+    torch.testing.assert_close(found.double().cpu(), expected, rtol=1e-5, atol=1e-5)
+    aim = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     wanted = torch.autograd.grad((expected * aim).sum(), inputs)
-    for have, want in zip(torch.autograd.grad((found * aim).sum(), inputs), wanted, strict=True):
-        torch.testing.assert_close(have, want, rtol=1e-5, atol=1e-5)
+    have = torch.autograd.grad((found * aim.float().to(DEVICE)).sum(), inputs)
+    torch.testing.assert_close(have, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["vanilla_window", "lookup_prefix", "lookup_prefix_5_unequal", "cls_cross_attention"])
