@@ -217,6 +217,7 @@ class Baseline:
     batch: int
     tokens_per_second: float
     spread: float
+    repeats: int
 
 
 @dataclass(frozen=True)
