@@ -15,20 +15,20 @@ from pipeline.study.schema import Setting
 PROBES = (8, 64)
 """The first two batch sizes whose peak memory is taken; larger ones are extrapolated from what was seen last."""
 
-USABLE = 0.95
-"""The part of the device's free memory that a run may take; fragments and the driver need the rest."""
-
 ATTEMPTS = 8
 CLOSE = 1.05
 CPU_LIMIT = 256
 CPU_GAIN = 1.1
 
 
-def largest_batch(model: LanguageModel, setting: Setting) -> int:
-    """The largest batch that fits the CUDA device, within a twentieth. Raises where not even one sample fits."""
+def largest_batch(model: LanguageModel, setting: Setting, fraction: float) -> int:
+    """The largest batch that fits that fraction of the CUDA device's free memory, within a twentieth.
+
+    Raises ``torch.OutOfMemoryError`` where not even one sample fits the device.
+    """
     device = next(model.parameters()).device
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    return search(lambda batch: probe(model, setting, batch), int(free * USABLE))
+    return search(lambda batch: probe(model, setting, batch), int(free * fraction))
 
 
 def search(peak: Callable[[int], int], limit: int) -> int:

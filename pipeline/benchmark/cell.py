@@ -120,7 +120,7 @@ class Runner:
         if self.wanted.batch_sizes:
             return sorted({1, *self.wanted.batch_sizes})
         if next(self.model.parameters()).is_cuda:
-            return sorted({1, largest_batch(self.model, setting)})
+            return sorted({1, largest_batch(self.model, setting, self.wanted.memory_fraction)})
         return doubling(
             lambda batch: measure(self.model, setting, batch, Repeats(0, 1)).tokens_per_second,
             lambda batch: Session(self.model, 1, setting.prompt, setting.new_tokens).bytes * batch,

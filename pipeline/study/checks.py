@@ -282,5 +282,7 @@ def _check_benchmark(study: Study) -> None:
         all_positive(f"benchmark.settings.{name}", setting, ("prompt", "new_tokens"))
     for size in benchmark.batch_sizes:
         positive("benchmark.batch_sizes", size)
+    fraction = benchmark.memory_fraction
+    require(0 < fraction <= 0.95, "benchmark.memory_fraction", fraction, "it is above 0 and at most 0.95")
     positive("benchmark.repeats", benchmark.repeats)
     require(benchmark.warmup >= 0, "benchmark.warmup", benchmark.warmup, "it is 0 or more")

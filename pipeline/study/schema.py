@@ -191,6 +191,7 @@ class Setting:
 class Benchmark:
     settings: dict[str, Setting] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
+    memory_fraction: float = 0.95
     warmup: int = 1
     repeats: int = 3
     precision: str = "auto"
