@@ -15,6 +15,7 @@ from pipeline.benchmark.timing import Repeats, random_prompts, synchronize
 from pipeline.errors import UserError
 from pipeline.interop.huggingface import to_huggingface
 from pipeline.models import LanguageModel
+from pipeline.models.config import ModelConfig, VanillaConfig
 from pipeline.results import Baseline
 from pipeline.study.schema import Setting
 
@@ -22,14 +23,19 @@ CACHES = {"cpu": ["dynamic"], "cuda": ["dynamic", "static"]}
 """transformers' caches to time; its static cache comes with compilation, which takes minutes on a CPU."""
 
 WARM_UP_TOKENS = 4
-PATIENCE = 60.0
+PATIENCE = 20.0
 """Seconds after which a run is not repeated: a run takes up to fifteen times ours."""
+
+
+def expressible(config: ModelConfig) -> bool:
+    """Whether transformers has the model: its GPT-NeoX knows neither grouped queries nor windows."""
+    return isinstance(config, VanillaConfig) and config.stack.kv_heads == config.stack.heads and not config.stack.window
 
 
 def transformers_baselines(model: LanguageModel, setting: Setting, batch: int, repeats: Repeats) -> list[Baseline]:
     """Time transformers at ``batch``, or the largest of its halves that fits.
 
-    Raises :class:`UserError` where transformers is missing, or cannot express the model.
+    Raises :class:`UserError` where transformers is missing, or the model is not :func:`expressible`.
     """
     if find_spec("transformers") is None:
         raise UserError("benchmark.baselines: transformers is not installed; pip install 'blockscale[baselines]'")

@@ -18,7 +18,6 @@ from pipeline.errors import UserError
 from pipeline.generation import Session
 from pipeline.models import LanguageModel, build, costs
 from pipeline.models.checkpoint import load
-from pipeline.models.vanilla import VanillaTransformer
 from pipeline.out_of_memory import out_of_memory_says
 from pipeline.results import (
     Baseline,
@@ -109,10 +108,12 @@ class Runner:
         )
 
     def _baselines(self, setting: Setting, batch: int) -> list[Baseline]:
-        if not self.wanted.baselines or not isinstance(self.model, VanillaTransformer):
+        if not self.wanted.baselines:
             return []
-        from pipeline.benchmark.baselines import transformers_baselines
+        from pipeline.benchmark.baselines import expressible, transformers_baselines
 
+        if not expressible(self.model.config):
+            return []
         return transformers_baselines(self.model, setting, batch, self.repeats)
 
     def _batches(self, setting: Setting) -> list[int]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -134,4 +135,12 @@ def test_transformers_generates_the_same_tokens_and_is_timed() -> None:
     assert torch.equal(Session(model, 3, 9, 7).run(prompts), theirs[:, 9:])
     (baseline,) = transformers_baselines(model, setting, 2, Repeats(0, 2))
     assert baseline.tokens_per_second > 0
-    assert baseline.batch == 2
+    assert (baseline.batch, baseline.repeats) == (2, 2)
+
+
+@pytest.mark.parametrize("size", [{"kv_heads": 1}, {"window": 8}])
+def test_what_transformers_cannot_express_has_no_baseline(study: Study, size: dict[str, int]) -> None:
+    study.benchmark.baselines = True
+    study.sizes["s"] = dataclasses.replace(study.sizes["s"], **size)
+    result = benchmark(study, find_cell(study, VANILLA), random_weights=True, report=quiet)
+    assert [setting.baselines for setting in result.settings.values()] == [[]] * len(result.settings)
