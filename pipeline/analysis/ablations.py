@@ -144,7 +144,7 @@ def _rest(study: Study, point: Point, axis: Axis) -> tuple[object, ...]:
 
 
 def _vanilla_of(points: list[Point], block: Point) -> dict[str, Point]:
-    same = [point for point in points if point.family == VANILLA and point.size == block.size]
+    same = [point for point in points if point.kind == VANILLA and point.size == block.size]
     return {VANILLA: same[0]} if same else {}
 
 

@@ -28,7 +28,6 @@ class TextTable:
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    remark: str = ""
 
 
 def render(study: Study, findings: Findings, drawings: list[Drawing], figures: Path) -> str:
@@ -55,7 +54,7 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         documents=first.documents,
         targets=f"{first.target_tokens:,}",
         unigram=f"{first.unigram_loss:.3f}",
-        equal_quality=[_equal_quality(each) for each in findings.quality],
+        equal_quality=[_equal_quality(setting, findings.quality) for setting in findings.settings if findings.quality],
         equal_cost=_equal_cost(findings.costs),
         orderings=[ordering.summary(comparisons) for comparisons in findings.orderings.values()],
         figures=[_figure(drawing, figures) for drawing in drawings],
@@ -70,26 +69,34 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
     )
 
 
-def _equal_quality(quality: Quality) -> TextTable:
-    matched = quality.matched
-    head = ("At the loss of", "Loss", f"{matched.first} / {matched.second} tokens/s", "95 % interval")
-    rows = [(e.anchor, f"{e.at:.3f}", f"{e.value:.3g}", _interval(e, "{:.3g}")) for e in matched.estimates]
-    return TextTable(
-        f"{quality.family.capitalize()} transformers, {readable(quality.setting)} generation",
-        head,
-        rows,
-        _remark(quality),
+def _equal_quality(setting: str, quality: list[Quality]) -> tuple[TextTable, TextTable]:
+    """Each family against each vanilla one: at the lowest loss that both reach, and at every loss."""
+    title = f"{readable(setting).capitalize()} generation"
+    mine = [each for each in quality if each.setting == setting]
+    lowest = [
+        (
+            each.matched.first,
+            each.matched.second,
+            *(_times(each.matched.best) if each.matched.best else ("-", "-", "-")),
+            f"{each.limits.best.value:.3g}" if each.limits.best else "-",
+            each.matched.remark,
+        )
+        for each in mine
+    ]
+    every = [
+        (each.matched.first, each.matched.second, estimate.anchor, *_times(estimate))
+        for each in mine
+        for estimate in each.matched.estimates
+    ]
+    numbers = ("Loss", "Times as fast", "95 % interval")
+    return (
+        TextTable(title, ("Family", "Against", *numbers, "At the roofline", "Remark"), lowest),
+        TextTable(f"{title}, at every loss", ("Family", "Against", "At the loss of", *numbers), every),
     )
 
 
-def _remark(quality: Quality) -> str:
-    """Why something is missing, and what the ratio would be with every model at the device's limits."""
-    remark = f"{quality.matched.remark.capitalize()}." if quality.matched.remark else ""
-    best = quality.limits.best
-    if best is None:
-        return remark
-    limit = f"Were every model at its roofline, the ratio at the lowest loss that both reach would be {best.value:.3g}."
-    return f"{remark} {limit}".strip()
+def _times(estimate: Estimate) -> tuple[str, str, str]:
+    return f"{estimate.at:.3f}", f"{estimate.value:.3g}", _interval(estimate, "{:.3g}")
 
 
 def _equal_cost(costs: list[Matched]) -> TextTable:
@@ -201,7 +208,7 @@ def _data(findings: Findings) -> dict[str, Any]:
     """What the interactive plot shows: each configuration's mean over seeds."""
     metrics = all_metrics(findings.rows)
     setting = findings.settings[0] if findings.settings else ""
-    styles = style.series_styles(findings.points)
+    styles = style.series_styles(findings.compared)
     return {
         "x": setting_metric(setting, "tokens_per_second").key if setting else "non_embedding_parameters",
         "y": LOSS.key,
@@ -213,7 +220,7 @@ def _data(findings: Findings) -> dict[str, Any]:
                 "light": look.colour,
                 "dark": style.on_dark(look.colour),
                 "marker": look.marker,
-                "family": next(point.family for point in findings.points if point.series == name),
+                "family": next(point.family for point in findings.compared if point.series == name),
             }
             for name, look in styles.items()
         },
@@ -225,6 +232,6 @@ def _data(findings: Findings) -> dict[str, Any]:
                 "size": point.size,
                 "values": {metric.key: metric.of(point) for metric in metrics},
             }
-            for point in findings.points
+            for point in findings.compared
         ],
     }

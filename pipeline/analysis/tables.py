@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.analysis.metrics import (
     GENERATION,
@@ -24,6 +25,9 @@ from pipeline.analysis.metrics import (
 from pipeline.analysis.pareto import Front
 from pipeline.analysis.style import short
 from pipeline.analysis.table import Row, read_curve
+
+if TYPE_CHECKING:
+    from pipeline.analysis.findings import Quality
 
 IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed")
 
@@ -88,6 +92,27 @@ def pareto_csv(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
             values = [setting_metric(setting, field).value(row) for field in fields]
             records.append([*identity(row), setting, finite(row.evaluate.loss), *values, row.name in best])
     return _csv([*IDENTITY, "setting", "loss", *fields, "pareto"], records)
+
+
+def speedup_csv(quality: Sequence[Quality]) -> str:
+    """Every speed-up at equal loss, and that of the rooflines where both families have one at that loss."""
+    header = ["setting", "family", "against", "at_the_loss_of", "loss", "ratio", "low", "high", "roofline_ratio"]
+    records = [
+        [
+            each.setting,
+            each.matched.first,
+            each.matched.second,
+            estimate.anchor,
+            estimate.at,
+            estimate.value,
+            estimate.low,
+            estimate.high,
+            next((limit.value for limit in each.limits.estimates if limit.anchor == estimate.anchor), None),
+        ]
+        for each in quality
+        for estimate in each.matched.estimates
+    ]
+    return _csv(header, records)
 
 
 def results_markdown(rows: Sequence[Row], hardware: str) -> str:

@@ -98,6 +98,14 @@ def test_an_empty_list_of_batches_is_searched(study: Study) -> None:
     assert len(batches) > 1
 
 
+def test_grouped_queries_are_measured_without_the_baseline_that_cannot_have_them(study: Study) -> None:
+    study.sizes["s"].heads, study.sizes["s"].kv_heads = 4, 2
+    study.benchmark.baselines = True
+    result = benchmark(study, find_cell(study, VANILLA), random_weights=True, report=quiet)
+    assert [setting.baselines for setting in result.settings.values()] == [[], []]
+    assert result.settings["even"].tokens_per_second > 0
+
+
 def test_the_command_measures_every_cell_before_any_is_trained(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
