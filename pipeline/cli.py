@@ -128,7 +128,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
     findings = find(load_rows(load_study(arguments.params)))
     print(terminal_table(findings.rows, findings.fronts))
-    print(f"\n{findings.headline}")
+    print("", findings.headline, *findings.further, sep="\n")
     for note in findings.notes:
         print(f"note: {note}")
     print(f"\n{REPORT.resolve() / 'index.html'}   figures and table; opens in any browser")

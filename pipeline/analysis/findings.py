@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.analysis import ordering, pareto, speedup
 from pipeline.analysis.families import contenders, generate_points, references, slug
-from pipeline.analysis.headline import headline
+from pipeline.analysis.headline import answers
 from pipeline.analysis.metrics import LOSS, TRAINING_FLOPS, Metric, limit_metric, readable, setting_metric, settings_of
 from pipeline.analysis.ordering import Comparison
 from pipeline.analysis.pareto import Front
@@ -50,6 +50,7 @@ class Findings:
     scaling: Scaling
     notes: list[str]
     headline: str
+    further: list[str]
 
 
 def find(rows: list[Row]) -> Findings:
@@ -60,6 +61,7 @@ def find(rows: list[Row]) -> Findings:
     fronts = _fronts(kept, settings)
     quality = _at_equal_quality(compared, settings)
     rates = [setting_metric(setting, "tokens_per_second") for setting in settings]
+    headline, *further = answers(kept, quality, hardware([row for point in kept for row in point.rows]))
     return Findings(
         rows=rows,
         points=kept,
@@ -72,7 +74,8 @@ def find(rows: list[Row]) -> Findings:
         orderings=_orderings(kept, rates),
         scaling=scale(kept),
         notes=_notes(rows, fronts),
-        headline=headline(kept, quality, hardware([row for point in kept for row in point.rows])),
+        headline=headline,
+        further=further,
     )
 
 

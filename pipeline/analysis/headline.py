@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from pipeline.analysis.findings import Quality
 
 
-def headline(points: list[Point], quality: Sequence[Quality], hardware: str) -> str:
+def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> list[str]:
     """A sentence for each vanilla family that the first family of block transformers is compared with."""
     if not points:
-        return "No model of the study was trained without diverging."
+        return ["No model of the study was trained without diverging."]
     if not quality:
-        return f"The study has only {' and '.join(by_family(points))} models that trained."
+        return [f"The study has only {' and '.join(by_family(points))} models that trained."]
     by_reference: dict[str, list[Quality]] = {}
     for each in quality:
         if each.matched.first == quality[0].matched.first:
             by_reference.setdefault(each.matched.second, []).append(each)
     first, *others = by_reference.values()
-    return " ".join([_answer(first, hardware), *map(_further, others)])
+    return [_answer(first, hardware), *map(_further, others)]
 
 
 def _answer(compared: list[Quality], hardware: str) -> str:

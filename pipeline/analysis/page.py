@@ -49,6 +49,7 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         js=Markup((FOLDER / "report.js").read_text(encoding="utf-8")),
         study=study.name,
         headline=findings.headline,
+        further=findings.further,
         notes=findings.notes,
         cells=len(findings.rows),
         documents=first.documents,
@@ -69,34 +70,51 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
     )
 
 
-def _equal_quality(setting: str, quality: list[Quality]) -> tuple[TextTable, TextTable]:
-    """Each family against each vanilla one: at the lowest loss that both reach, and at every loss."""
+def _equal_quality(setting: str, quality: list[Quality]) -> dict[str, Any]:
+    """Each family against each vanilla one: at the lowest loss that both reach a table each, and at every loss."""
     title = f"{readable(setting).capitalize()} generation"
     mine = [each for each in quality if each.setting == setting]
-    lowest = [
-        (
-            each.matched.first,
-            each.matched.second,
-            *(_times(each.matched.best) if each.matched.best else ("-", "-", "-")),
-            f"{each.limits.best.value:.3g}" if each.limits.best else "-",
-            each.matched.remark,
-        )
-        for each in mine
-    ]
+    references = dict.fromkeys(each.matched.second for each in mine)
+    numbers = ("Times as fast", "95 % interval", "Loss")
     every = [
         (each.matched.first, each.matched.second, estimate.anchor, *_times(estimate))
         for each in mine
         for estimate in each.matched.estimates
     ]
-    numbers = ("Loss", "Times as fast", "95 % interval")
-    return (
-        TextTable(title, ("Family", "Against", *numbers, "At the roofline", "Remark"), lowest),
-        TextTable(f"{title}, at every loss", ("Family", "Against", "At the loss of", *numbers), every),
-    )
+    return {
+        "title": title,
+        "lowest": [_lowest([each for each in mine if each.matched.second == name], numbers) for name in references],
+        "every": TextTable(f"{title}, at every loss", ("Family", "Against", "At the loss of", *numbers), every),
+    }
+
+
+def _lowest(compared: list[Quality], numbers: Sequence[str]) -> TextTable:
+    rows = [
+        (
+            each.matched.first,
+            *(_times(each.matched.best) if each.matched.best else ("-", "-", "-")),
+            _greatest(each.matched),
+            f"{each.limits.best.value:.3g}" if each.limits.best else "-",
+            each.matched.remark,
+        )
+        for each in compared
+    ]
+    head = ("Family", *numbers, "Most, and its loss", "At the roofline", "Remark")
+    width = len(head) if any(row[-1] for row in rows) else -1
+    title = f"{readable(compared[0].setting).capitalize()} generation, against {compared[0].matched.second}"
+    return TextTable(title, head[:width], [row[:width] for row in rows])
+
+
+def _greatest(matched: Matched) -> str:
+    """The greatest ratio at any loss that both reach."""
+    if not matched.estimates:
+        return "-"
+    most = max(matched.estimates, key=lambda estimate: estimate.value)
+    return f"{most.value:.3g} at {most.at:.3f}"
 
 
 def _times(estimate: Estimate) -> tuple[str, str, str]:
-    return f"{estimate.at:.3f}", f"{estimate.value:.3g}", _interval(estimate, "{:.3g}")
+    return f"{estimate.value:.3g}", _interval(estimate, "{:.3g}"), f"{estimate.at:.3f}"
 
 
 def _equal_cost(costs: list[Matched]) -> TextTable:

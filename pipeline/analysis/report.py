@@ -48,6 +48,7 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
     return {
         "study": study.name,
         "headline": findings.headline,
+        "further": findings.further,
         "cells": len(findings.rows),
         "speedup": _speedups(findings.quality),
         "hypervolume": findings.hypervolumes,

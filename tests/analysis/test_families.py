@@ -144,6 +144,7 @@ def test_summary_figures_page_and_file_tell_every_comparison(
     assert lines >= {f"{name} front" for name in (*VANILLA, "block")}
     page = render(grouped, findings, [], tmp_path)
     assert "Against vanilla transformers with grouped-query attention (" in page
+    assert all(f"Decode generation, against {name}</caption>" in page for name in VANILLA)
     records = list(csv.DictReader(io.StringIO(speedup_csv(findings.quality))))
     assert len(records) == sum(len(each.matched.estimates) for each in findings.quality)
     best = next(each.matched.best for each in findings.quality if each.matched.second == VANILLA[1])

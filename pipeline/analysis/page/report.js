@@ -92,7 +92,8 @@ function draw() {
   for (const [family, members] of families) {
     const line = members.filter((p) => !beaten.has(p)).sort((a, b) => a.values[x.key] - b.values[x.key]);
     const d = line.map((p) => `${across.at(p.values[x.key])},${up.at(p.values[y.key])}`).join("L");
-    if (line.length) element("path", { class: "front", d: `M${d}`, "stroke-dasharray": family.startsWith("vanilla") ? "none" : "6 4" }, svg);
+    const look = data.series[family], own = look ? { class: "front own", style: `--light: ${look.light}; --dark: ${look.dark}` } : { class: "front" };
+    if (line.length) element("path", { ...own, d: `M${d}`, "stroke-dasharray": family.startsWith("vanilla") ? "none" : "6 4" }, svg);
   }
   for (const point of points) mark(svg, point, across.at(point.values[x.key]), up.at(point.values[y.key]), beaten.has(point));
 }
