@@ -29,7 +29,7 @@ from pipeline.analysis.table import Row, read_curve
 if TYPE_CHECKING:
     from pipeline.analysis.findings import Quality
 
-IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed")
+IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed", "attention")
 
 SUMMARY = ("tokens_per_second", "roofline_fraction", "bytes_per_sample")
 
@@ -37,7 +37,8 @@ SUMMARY = ("tokens_per_second", "roofline_fraction", "bytes_per_sample")
 def identity(row: Row) -> list[str]:
     """The row's :data:`IDENTITY` columns; what a vanilla cell lacks is empty."""
     cell = row.cell
-    values = (cell.name, cell.family, cell.size, cell.block_length, cell.variant, cell.source, cell.seed)
+    places = (cell.family, cell.size, cell.block_length, cell.variant, cell.source, cell.seed)
+    values = (cell.name, *places, row.attention)
     return ["" if value is None else str(value) for value in values]
 
 

@@ -120,12 +120,12 @@ def test_pointing_toggling_and_sorting_answer(hostile: Path) -> None:
     script = """
     const press = (index) => document.querySelectorAll(".sortable thead button")[index].click();
     const rows = () => [...document.querySelectorAll(".sortable tbody tr")];
-    const losses = () => rows().map((row) => Number(row.cells[7].dataset.value));
+    const losses = () => rows().map((row) => Number(row.cells[8].dataset.value));
     document.querySelector('[data-point="vanilla-m"]').dispatchEvent(new Event("focus"));
     const detail = document.getElementById("detail").textContent;
     document.querySelector('input[name="vanilla"]').click();
     const left = [...document.querySelectorAll("#plot .mark")].map((mark) => mark.dataset.point);
-    press(7); const rising = losses(); press(7); const falling = losses();
+    press(8); const rising = losses(); press(8); const falling = losses();
     answer = { detail, left, rising, falling, hash: location.hash }
     """
     answer = browse(hostile / "index.html", script)
