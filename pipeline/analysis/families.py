@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pipeline.analysis.table import Point, Row
 
 KINDS = ("vanilla", "block", "uptrained", "pretrained")
-ATTENTIONS = ("", "grouped-query", "multi-query")
+GROUPED = "grouped-query"
+ATTENTIONS = ("", GROUPED)
 GENERATE = "transformers generate"
 ORDER = [
     f"{kind}, {what}" if what else kind
@@ -28,14 +29,12 @@ Members = dict[str, list["Point"]]
 
 
 def attention(study: Study, cell: Cell) -> str:
-    """How a cell shares its keys and values among heads; nothing where each head has its own."""
+    """``grouped-query`` where heads share keys and values, be it all of them (multi-query), and else nothing."""
     if cell.family == "pretrained":
         return ""
     config = model_config(study, cell, vocabulary=1)
     stacks = [config.stack] if isinstance(config, VanillaConfig) else [config.block_decoder, config.token_decoder.stack]
-    if all(stack.kv_heads == stack.heads for stack in stacks):
-        return ""
-    return "multi-query" if all(stack.kv_heads == 1 for stack in stacks) else "grouped-query"
+    return GROUPED if any(stack.kv_heads < stack.heads for stack in stacks) else ""
 
 
 def kind(cell: Cell) -> str:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.analysis.families import GENERATE
+from pipeline.analysis.families import GENERATE, GROUPED
 from pipeline.analysis.table import Point, series_of
 
 # Paul Tol's "bright" scheme and Okabe and Ito's orange: distinct under the common colour vision deficiencies, and each
 # with a contrast of 3:1 or more to white.
 VANILLA = "#222222"
 SLATE = "#4b5d8a"
-BROWN = "#7b4a2f"
 PRETRAINED = "#5f6368"
 COLOURS = ("#0072b2", "#b5540a", "#00845e", "#aa3377", "#7a5195", "#8a6d00", "#00838f", "#c1121f")
 DARK = {
     "#222222": "#e6e6e6",
     "#4b5d8a": "#a9b8e8",
-    "#7b4a2f": "#d9a78a",
     "#5f6368": "#a5abb3",
     "#0072b2": "#56b4e9",
     "#b5540a": "#f0913f",
@@ -70,8 +68,7 @@ class SeriesStyle:
 
 WHOLE = {  # models that are not made of blocks
     "vanilla": SeriesStyle(VANILLA, "o"),
-    "vanilla, grouped-query": SeriesStyle(SLATE, "p"),
-    "vanilla, multi-query": SeriesStyle(BROWN, "h"),
+    f"vanilla, {GROUPED}": SeriesStyle(SLATE, "p"),
     f"vanilla, {GENERATE}": SeriesStyle(PRETRAINED, "d"),
 }
 

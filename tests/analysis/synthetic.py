@@ -237,7 +237,8 @@ def _baselines(study: Study, cell: Cell, peak: float) -> list[Baseline]:
     """The faster one last; none for what GPT-NeoX cannot express."""
     if cell.family != "vanilla" or size_of(study, cell).kv_heads:
         return []
-    return [Baseline("transformers, dynamic cache", 16, 0.1 * peak, 0.05), Baseline("static", 16, 0.3 * peak, 0.05)]
+    rates = {"transformers, dynamic cache": 0.1 * peak, "transformers, static cache": 0.3 * peak}
+    return [Baseline(name, 16, rate, 0.05, 3) for name, rate in rates.items()]
 
 
 def _measurement(new_tokens: int, batch: int, rate: float) -> BatchMeasurement:

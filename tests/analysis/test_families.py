@@ -117,9 +117,6 @@ def test_attention_is_told_by_the_resolved_heads(grouped: Study) -> None:
     mixed = dataclasses.replace(grouped, variants={"base": dataclasses.replace(variant, token_decoder=one)})
     block = next(cell for cell in cells(mixed) if cell.family == "block")
     assert attention(mixed, block) == "grouped-query"
-    stack = dataclasses.replace(variant.block_decoder, kv_heads=1)
-    single = {"base": dataclasses.replace(variant, token_decoder=one, block_decoder=stack)}
-    assert attention(dataclasses.replace(mixed, variants=single), block) == "multi-query"
 
 
 def test_labels_become_names_that_mlflow_and_file_systems_take() -> None:
