@@ -21,8 +21,8 @@ repro: $(VENV)/.run   ## build the environment, run the study, end with its resu
 search: $(VENV)/.run  ## look for good block transformers, as the section search of params.yaml says
 	@dvc repro search/dvc.yaml
 
-study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block_length); without NAME, list them
-	@python -m pipeline study $(NAME)
+study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block_length; SEARCH=1: its search too); without NAME, list them
+	@python -m pipeline study $(NAME) $(if $(SEARCH),--search)
 
 test: $(VENV)/.test   ## build the environment, run the tests
 	python -m pytest -n logical -m "not slow and not gpu"

@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     study = commands.add_parser("study", help="run one of studies/ in a folder of its own, or list them")
     study.add_argument("name", nargs="?", help="its file's name without .yaml; left out: list the studies")
+    study.add_argument("--search", action="store_true", help="run the allocation search of its section search too")
     study.set_defaults(run=_study)
     return parser
 
@@ -127,7 +128,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
     findings = find(load_rows(load_study(arguments.params)))
     print(terminal_table(findings.rows, findings.fronts))
-    print(f"\n{findings.headline}")
+    print("", findings.headline, *findings.further, sep="\n")
     for note in findings.notes:
         print(f"note: {note}")
     print(f"\n{REPORT.resolve() / 'index.html'}   figures and table; opens in any browser")
@@ -137,7 +138,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _study(arguments: argparse.Namespace) -> None:
     if arguments.name:
-        studies.run(arguments.name)
+        studies.run(arguments.name, arguments.search)
         return
     described = studies.describe()
     for name, question in described:

@@ -16,19 +16,30 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.files import write_text
-from pipeline.paths import LOCK, MLFLOW, PARAMS, RUNS, STUDIES
+from pipeline.paths import LOCK, MLFLOW, PARAMS, RUNS, SEARCH, STUDIES
 from pipeline.study import Study, load_study
 
 LINKS = ("dvc.yaml", ".dvcignore", "pipeline", "stages", str(LOCK), str(MLFLOW))
+SEARCH_STAGE = SEARCH / "dvc.yaml"
 MADE = ("data", "checkpoints", "results", "report", "search")  # by the stages: each study has its own
 
 
-def run(name: str) -> None:
-    """Run a study to its table of results, or go on with it. Raises :class:`UserError`, and SystemExit of a stage."""
+def run(name: str, search: bool = False) -> None:
+    """Run a study to its table of results, or go on with it; its allocation search first, where asked for.
+
+    Raises :class:`UserError`, and SystemExit of a stage.
+    """
+    searches = load_study(_find(name)).search is not None
+    if search and not searches:
+        raise UserError(f"{_find(name)}: it has no section search; docs/search.md shows one")
     folder = prepare(name)
     print(f"study {name} in {folder}", flush=True)
+    if search:
+        _command(folder, "dvc", "repro", str(SEARCH_STAGE))
     _command(folder, "dvc", "repro")
     _command(folder, "pipeline", "show")
+    if searches and not search:
+        print(f"its section search was not run; python -m pipeline study {name} --search does")
 
 
 def describe() -> list[tuple[str, str]]:
@@ -44,8 +55,8 @@ def prepare(name: str) -> Path:
         raise UserError(f"{file}: name: {study.name!r} is wrong; it must be {name!r}, as the file")
     folder = RUNS / name
     targets = {link: Path(link) for link in LINKS} | {str(PARAMS): file}
+    targets |= {str(SEARCH_STAGE): SEARCH_STAGE} if study.search else {}
     targets |= {first: Path(first) for given in _given(study) for first in _reachable(file, given)}
-    folder.mkdir(parents=True, exist_ok=True)
     for link, target in targets.items():
         _link(folder / link, target)
     _own_repository(folder)
@@ -86,6 +97,7 @@ def _reachable(file: Path, given: str) -> list[str]:
 
 def _link(link: Path, target: Path) -> None:
     relative = Path(os.path.relpath(target, link.parent))
+    link.parent.mkdir(parents=True, exist_ok=True)
     if link.is_symlink() and link.readlink() == relative:
         return
     if link.is_symlink():
@@ -106,10 +118,10 @@ def _own_repository(folder: Path) -> None:
     write_text(config, f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    dir = {asked.stdout.strip()}\n")
 
 
-def _command(folder: Path, module: str, argument: str) -> None:
-    """Run `python -m MODULE ARGUMENT` there. It gets Ctrl-C too and ends in its own time, so that nothing is lost."""
+def _command(folder: Path, module: str, *arguments: str) -> None:
+    """Run `python -m MODULE ARGUMENTS` there. It gets Ctrl-C too and ends in its own time, so that nothing is lost."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    process = subprocess.Popen([sys.executable, "-m", module, argument], cwd=folder, env=os.environ | {"PATH": path})
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=folder, env=os.environ | {"PATH": path})
     interrupted = False
     while process.poll() is None:
         try:

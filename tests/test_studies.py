@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -40,6 +41,11 @@ benchmark:
   repeats: 1
 hardware: {checkpoint_every: 4, label: auto}
 """
+SEARCH = """\
+search:
+  {trials: 2, objectives: [tokens_per_second], throughput: roofline, setting: decode_heavy, size: s, variant: base,
+   space: {block_length: [2, 4]}}
+"""
 
 
 @pytest.fixture
@@ -47,7 +53,7 @@ def repository(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """A repository with this one's code, a main study with results, and a tiny study that reads files of its own."""
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(root / name, tmp_path / name)
-    for name in ("pipeline", "stages"):
+    for name in ("pipeline", "stages", "search"):
         (tmp_path / name).symlink_to(root / name)
     files = {"params.yaml": TINY.replace("name: tiny", "name: main"), "studies/tiny.yaml": TINY}
     files |= {"results/pretrain/vanilla-s-0.json": "{}", "data/corpus/train.jsonl": "main"}
@@ -127,6 +133,28 @@ def test_a_file_in_the_way_is_kept(repository: Path) -> None:
     with pytest.raises(UserError, match=r"runs/tiny/params\.yaml: in the way of a link to studies/tiny\.yaml"):
         prepare("tiny")
     assert (repository / "runs/tiny/params.yaml").read_text() == "mine"
+
+
+def test_a_search_is_refused_where_the_study_has_none(repository: Path) -> None:
+    ended = study("tiny", "--search")
+    assert ended.returncode == 1
+    assert ended.stderr == "error: studies/tiny.yaml: it has no section search; docs/search.md shows one\n"
+    assert not (repository / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_study_runs_its_search_where_asked_for_and_else_says_how(repository: Path) -> None:
+    (repository / "studies/tiny.yaml").write_text(TINY + SEARCH)
+    ended = study("tiny")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.endswith("its section search was not run; python -m pipeline study tiny --search does\n")
+    assert not (repository / "runs/tiny/search/results.json").exists()
+    ended = study("tiny", "--search")
+    assert ended.returncode == 0, ended.stderr
+    assert "section search was not run" not in ended.stdout
+    assert "Running stage 'report'" in ended.stdout.partition("Running stage 'search/dvc.yaml:search'")[2]
+    assert len(json.loads((repository / "runs/tiny/search/results.json").read_text())["trials"]) == 2
+    assert "Search history" in (repository / "runs/tiny/report/index.html").read_text()
 
 
 @pytest.mark.slow

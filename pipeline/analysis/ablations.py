@@ -46,6 +46,18 @@ def _prefix(cell: Cell, variant: Variant) -> str | None:
     return str(variant.token_decoder.prefix_length) if variant.token_decoder.kind == "prefix" else None
 
 
+def _start(cell: Cell, variant: Variant) -> str | None:
+    return variant.init.method if cell.source and variant.init else "random weights"
+
+
+def _architecture(cell: Cell, variant: Variant) -> str | None:
+    """MEGABYTE's token decoder adds to the context and is narrower than the block decoder (paper, table 4)."""
+    token, block = variant.token_decoder, variant.block_decoder
+    if token.kind == "summation" and token.width and token.width != block.width:
+        return "MEGABYTE"
+    return "Block Transformer" if token.kind == "prefix" and token.width == block.width else None
+
+
 VANILLA = "vanilla"
 AXES = (
     Axis(  # paper, figure 4a
@@ -75,6 +87,12 @@ AXES = (
         lambda cell, variant: "with" if variant.padding else "without",
         ("padding",),
         speed=False,
+    ),
+    Axis(  # figures 5a, 21; to duplicate the source's layers is to have more of them
+        "uptraining", "Start of training", _start, ("init", "block_decoder.layers", "token_decoder.layers"), speed=False
+    ),
+    Axis(  # figures 5b, 22
+        "architecture", "Architecture", _architecture, ("allocation", "block_decoder", "token_decoder")
     ),
 )
 
@@ -140,11 +158,12 @@ def _rest(study: Study, point: Point, axis: Axis) -> tuple[object, ...]:
         *outer, last = key.split(".")
         (variant[outer[0]] if outer else variant).pop(last)
     length = None if axis.key == "block_length" else cell.block_length
-    return (point.family, cell.size, cell.source, length, repr(variant))
+    start = None if axis.key == "uptraining" else cell.source
+    return (point.rows[0].attention, cell.size, start, length, repr(variant))
 
 
 def _vanilla_of(points: list[Point], block: Point) -> dict[str, Point]:
-    same = [point for point in points if point.family == VANILLA and point.size == block.size]
+    same = [point for point in points if point.kind == VANILLA and point.size == block.size]
     return {VANILLA: same[0]} if same else {}
 
 

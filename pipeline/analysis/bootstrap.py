@@ -15,33 +15,57 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """``x`` and ``y`` of each point, by seed; where x is the loss, ``nats`` [seeds, documents] of each point."""
+class Column:
+    """One number of each point, by seed. Of losses by document also ``nats`` [seeds, documents], and their targets."""
 
-    points: tuple[Point, ...]
-    x: list[Floats]
-    y: list[Floats]
+    seeds: list[Floats]
     nats: list[Floats] | None = None
     targets: Floats | None = None
+
+    @classmethod
+    def of(cls, points: Sequence[Point], metric: Metric) -> Column:
+        seeds = [np.array([metric.read(row) for row in point.rows], float) for point in points]
+        rows = [row for point in points for row in point.rows]
+        if metric.key != LOSS.key or not rows or not all(row.evaluate.nats_by_document for row in rows):
+            return cls(seeds)
+        nats = [np.array([row.evaluate.nats_by_document for row in point.rows]) for point in points]
+        return cls(seeds, nats, np.array(rows[0].evaluate.targets_by_document, float))
+
+    def mean(self) -> Floats:
+        return np.array([seeds.mean() for seeds in self.seeds])
+
+    def draw(self, drawn: list[NDArray[np.int64]]) -> Floats:
+        """Means [replicates, points] over the seeds ``drawn`` [replicates, seeds] of each point."""
+        if self.nats is None or self.targets is None:
+            means = [seeds[index].mean(axis=1) for seeds, index in zip(self.seeds, drawn, strict=True)]
+            return np.stack(means, axis=1)
+        times = _document_times(len(drawn[0]), len(self.targets))
+        sums = ((nats @ times.T).T for nats in self.nats)
+        means = [np.take_along_axis(s, index, axis=1).mean(axis=1) for s, index in zip(sums, drawn, strict=True)]
+        return np.stack(means, axis=1) / (times @ self.targets)[:, None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Two numbers of each point."""
+
+    points: tuple[Point, ...]
+    x: Column
+    y: Column
 
     @classmethod
     def of(cls, points: Sequence[Point], x: Metric, y: Metric) -> Sample:
         """The points that have both numbers."""
         complete = tuple(point for point in points if x.of(point) is not None and y.of(point) is not None)
-        columns = [[np.array([metric.read(row) for row in p.rows], float) for p in complete] for metric in (x, y)]
-        rows = [row for point in complete for row in point.rows]
-        if x.key != LOSS.key or not rows or not all(row.evaluate.nats_by_document for row in rows):
-            return cls(complete, columns[0], columns[1])
-        nats = [np.array([row.evaluate.nats_by_document for row in point.rows]) for point in complete]
-        return cls(complete, columns[0], columns[1], nats, np.array(rows[0].evaluate.targets_by_document, float))
+        return cls(complete, Column.of(complete, x), Column.of(complete, y))
 
     @property
     def resamples(self) -> bool:
         """Whether there is anything to draw from."""
-        return self.nats is not None or all(len(seeds) > 1 for seeds in self.x)
+        return any(each.nats is not None for each in (self.x, self.y)) or all(len(each) > 1 for each in self.x.seeds)
 
     def mean(self) -> tuple[Floats, Floats]:
-        return np.array([seeds.mean() for seeds in self.x]), np.array([seeds.mean() for seeds in self.y])
+        return self.x.mean(), self.y.mean()
 
     def draw(self, replicates: int, seed: int) -> tuple[Floats, Floats]:
         """x and y [replicates, points] of the bootstrap: for each point its seeds drawn anew, and documents for all.
@@ -49,16 +73,8 @@ class Sample:
         The documents drawn are the same for every sample, since every point is scored on the same ones.
         """
         generator = np.random.default_rng([1, seed])
-        drawn = [generator.integers(len(values), size=(replicates, len(values))) for values in self.x]
-        y = [values[index].mean(axis=1) for values, index in zip(self.y, drawn, strict=True)]
-        if self.nats is None or self.targets is None:
-            x = [values[index].mean(axis=1) for values, index in zip(self.x, drawn, strict=True)]
-        else:
-            times = _document_times(replicates, len(self.targets))
-            sums = ((nats @ times.T).T for nats in self.nats)
-            means = (np.take_along_axis(s, index, axis=1).mean(axis=1) for s, index in zip(sums, drawn, strict=True))
-            x = [mean / (times @ self.targets) for mean in means]
-        return np.stack(x, axis=1), np.stack(y, axis=1)
+        drawn = [generator.integers(len(seeds), size=(replicates, len(seeds))) for seeds in self.x.seeds]
+        return self.x.draw(drawn), self.y.draw(drawn)
 
 
 def _document_times(replicates: int, documents: int) -> Floats:

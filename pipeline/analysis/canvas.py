@@ -57,7 +57,7 @@ def panels(count: int, width: float = 4.3, height: float = 3.6, share_y: bool = 
     """A figure of that many panels, at most :data:`COLUMNS` in a row."""
     from matplotlib.figure import Figure
 
-    columns = min(count, COLUMNS)
+    columns = 2 if count == 4 else min(count, COLUMNS)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(max(width * columns, 6.4), height * rows + 0.5), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).ravel())

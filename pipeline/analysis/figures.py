@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.analysis.ablations import ablation_figures
 from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, save
+from pipeline.analysis.families import contenders, slug
 from pipeline.analysis.findings import Findings, Quality
 from pipeline.analysis.fronts import front_figures, located
 from pipeline.analysis.loss_figures import loss_figures
@@ -14,7 +15,7 @@ from pipeline.analysis.metrics import LOSS, PARAMETERS, readable
 from pipeline.analysis.scaling import IsoFlop, Scaling, SeriesLaw
 from pipeline.analysis.speed_figures import speed_figures
 from pipeline.analysis.speedup import Matched
-from pipeline.analysis.style import COLOURS, RC, VANILLA, series_styles, short
+from pipeline.analysis.style import MARKERS, RC, VANILLA, SeriesStyle, series_styles, short
 from pipeline.analysis.table import Point
 from pipeline.study import Study
 
@@ -28,42 +29,59 @@ def draw_all(study: Study, findings: Findings, folder: Path) -> list[Drawing]:
     """Draw every figure that the results hold data for."""
     from matplotlib import rc_context
 
-    points = findings.points
-    if not points:
-        return []
     with rc_context(RC):
-        scaling = (*_laws(points, findings.scaling), *_optima(points, findings.scaling))
-        fronts = (*front_figures(points), *_ratios(findings.quality), *ablation_figures(study, points))
-        drawn = (*fronts, *scaling, *loss_figures(points), *speed_figures(points))
-        return [save(figure, drawing, folder) for figure, drawing in drawn]
+        return [save(figure, drawing, folder) for figure, drawing in figures(study, findings)]
 
 
-def _ratios(quality: list[Quality]) -> Figures:
-    """The speed-up over vanilla at every loss that both reach, a panel a setting."""
-    compared = [each for each in quality if each.matched.estimates]
-    settings = list(dict.fromkeys(each.setting for each in compared))
-    if not settings:
-        return
-    figure, axes = panels(len(settings))
-    for each, setting in zip(axes, settings, strict=True):
-        for family in (item for item in compared if item.setting == setting):
-            _draw_ratio(each, family.matched, COLOURS[("block", "uptrained").index(family.family)])
-        each.axhline(1, color=VANILLA, linewidth=1, linestyle=":", label="as fast as vanilla")
-        each.set_title(f"{readable(setting)} generation")
-        each.set_xlabel(LOSS.label)
-        log_axis(each, "y")
-    axes[0].set_ylabel("Tokens/s relative to vanilla's")
-    legend(figure, *axes)
-    told = "Ratios of tokens a second along both families' fronts, with 95 % intervals where there are any."
-    yield figure, Drawing("speedup", "Speed at equal loss", told)
+def figures(study: Study, findings: Findings) -> Figures:
+    """Every figure, in the page's order."""
+    points = findings.points
+    if points:
+        yield from front_figures(points)
+        yield from _ratios(points, findings.quality)
+        yield from ablation_figures(study, points)
+        yield from _laws(points, findings.scaling)
+        yield from _optima(points, findings.scaling)
+        yield from loss_figures(points)
+        yield from speed_figures(points)
 
 
-def _draw_ratio(axes: Axes, matched: Matched, colour: str) -> None:
-    at = [estimate.at for estimate in matched.estimates]
-    axes.plot(at, [estimate.value for estimate in matched.estimates], "o-", color=colour, label=matched.first)
+def _ratios(points: list[Point], quality: list[Quality]) -> Figures:
+    """The speed-up over each vanilla family at every loss that both reach, a panel a setting."""
+    drawn = [each for each in quality if each.matched.estimates]
+    styles = _contender_styles(points)
+    for reference in dict.fromkeys(each.matched.second for each in drawn):
+        compared = [each for each in drawn if each.matched.second == reference]
+        settings = list(dict.fromkeys(each.setting for each in compared))
+        figure, axes = panels(len(settings))
+        for panel, setting in zip(axes, settings, strict=True):
+            for matched in (each.matched for each in compared if each.setting == setting):
+                _draw_ratio(panel, matched, styles[matched.first])
+            panel.axhline(1, color=VANILLA, linewidth=1, linestyle=":", label=f"as fast as {reference}")
+            panel.set_title(f"{readable(setting)} generation")
+            panel.set_xlabel(LOSS.label)
+            log_axis(panel, "y")
+        axes[0].set_ylabel(f"Tokens/s relative to {reference}")
+        legend(figure, *axes)
+        told = "Ratios of tokens a second along both families' fronts, with 95 % intervals where there are any."
+        yield figure, Drawing(f"speedup_{slug(reference)}", f"Speed at equal loss, against {reference}", told)
+
+
+def _contender_styles(points: list[Point]) -> dict[str, SeriesStyle]:
+    """One block length as its series, a family over all of them dark."""
+    styles = series_styles(points)
+    found = contenders(points)
+    families = [name for name, members in found.items() if members[0].family == name]
+    whole = {name: SeriesStyle(VANILLA, MARKERS[turn]) for turn, name in enumerate(families)}
+    return {name: styles[members[0].series] for name, members in found.items()} | whole
+
+
+def _draw_ratio(axes: Axes, matched: Matched, style: SeriesStyle) -> None:
+    width = 2.4 if style.colour == VANILLA else 1.2
+    line(axes, [(each.at, each.value) for each in matched.estimates], style, matched.first, linewidth=width)
     known = [each for each in matched.estimates if each.low is not None and each.high is not None]
     low, high = [each.low or 0.0 for each in known], [each.high or 0.0 for each in known]
-    axes.fill_between([each.at for each in known], low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between([each.at for each in known], low, high, color=style.colour, alpha=0.15, linewidth=0)
 
 
 def _laws(points: list[Point], scaling: Scaling) -> Figures:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, unzip
+from pipeline.analysis.families import by_family, generate_points
 from pipeline.analysis.metrics import LOSS, Metric, batch_metric, readable, setting_metric, settings_of, task_metrics
 from pipeline.analysis.pareto import Front, front
 from pipeline.analysis.style import GREY, series_styles
-from pipeline.analysis.table import FAMILIES, Point
+from pipeline.analysis.table import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,9 +21,10 @@ MOST_PANELS = 6
 
 def front_figures(points: list[Point]) -> Figures:
     """All figures of this module that the points hold data for."""
+    compared = [*points, *generate_points(points)]
     for setting in settings_of([row for point in points for row in point.rows]):
-        yield from _fronts(points, setting)
-        yield from _scores(points, setting)
+        yield from _fronts(compared, setting)
+        yield from _scores(compared, setting)
         yield from _fixed_batches(points, setting)
 
 
@@ -43,19 +45,24 @@ def _fronts(points: list[Point], setting: str) -> Figures:
 
 
 def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric, names: bool = True) -> None:
-    """Points by series, each family's front as a line, points that their own family dominates greyed."""
+    """Points by series, with each family's front and each series' as lines; points that their family beats are grey."""
     styles = series_styles(points)
     for family, split in _families(points, x, y).items():
-        dashes = "-" if family == "vanilla" else "--"
         if len(split.front) > 1:
-            axes.plot(*unzip(sorted(located(point, x, y) for point in split.front)), dashes, color="#666666", zorder=1)
-            axes.plot([], [], dashes, color="#666666", label=f"{family} front")
+            dashes = "-" if family.startswith("vanilla") else "--"
+            colour = styles[family].colour if family in styles else "#666666"
+            pairs = sorted(located(point, x, y) for point in split.front)
+            axes.plot(*unzip(pairs), dashes, color=colour, zorder=1, label=f"{family} front")
         for series, style in styles.items():
             beaten = (located(point, x, y) for point in split.dominated if point.series == series)
             axes.plot(*unzip(beaten), color=GREY, marker=style.marker, markersize=5, linestyle="none", zorder=2)
             kept = [located(point, x, y) for point in split.front if point.series == series]
             if kept:
                 line(axes, kept, style, series, linestyle="none", markersize=7, zorder=3)
+            if series != family:
+                own = front([point for point in (*split.front, *split.dominated) if point.series == series], (x, y))
+                pairs = sorted(located(point, x, y) for point in own.front)
+                axes.plot(*unzip(pairs), color=style.colour, linewidth=0.8, alpha=0.6, zorder=1)
         for point in split.front if names else ():
             axes.annotate(point.size, located(point, x, y), xytext=(6, -11), textcoords="offset points", fontsize=8)
     axes.set_xlabel(x.label)
@@ -66,8 +73,7 @@ def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric, names: boo
 
 
 def _families(points: Sequence[Point], x: Metric, y: Metric) -> dict[str, Front]:
-    present = [family for family in FAMILIES if any(point.family == family for point in points)]
-    return {family: front([point for point in points if point.family == family], (x, y)) for family in present}
+    return {family: front(members, (x, y)) for family, members in by_family(points).items()}
 
 
 def _best(points: Sequence[Point], x: Metric, y: Metric) -> str:

@@ -56,7 +56,7 @@ def _block_positions(points: list[Point]) -> Figures:
     styles = series_styles(points)
     figure, sizes = size_panels(blocks)
     for axes, size, members in sizes:
-        for vanilla in (point for point in points if point.size == size and point.family == "vanilla"):
+        for vanilla in (point for point in points if point.size == size and point.kind == "vanilla"):
             axes.axhline(
                 LOSS.of(vanilla) or math.nan, linewidth=1.2, linestyle=":", color=VANILLA, label="vanilla, mean"
             )

@@ -79,17 +79,17 @@ def summary(comparisons: list[Comparison]) -> str:
 def _ladders(points: list[Point]) -> Iterator[list[Point]]:
     for size in dict.fromkeys(point.size for point in points):
         same = [point for point in points if point.size == size]  # uptrained models had other training
-        vanilla = [point for point in same if point.family == "vanilla"]
-        for variant in dict.fromkeys(point.cell.variant for point in same if point.family == "block"):
-            block = [point for point in same if point.family == "block" and point.cell.variant == variant]
+        vanilla = [point for point in same if point.kind == "vanilla"]
+        for variant in dict.fromkeys(point.cell.variant for point in same if point.kind == "block"):
+            block = [point for point in same if point.kind == "block" and point.cell.variant == variant]
             yield vanilla + sorted(block, key=lambda point: point.cell.block_length or 0)
 
 
 def _best_allocations(points: list[Point]) -> list[Point]:
     """The point of lowest loss at each block length whose points differ in their allocation, by block length."""
     best = []
-    for length in sorted({point.cell.block_length or 0 for point in points if point.family == "block"}):
-        same = [point for point in points if point.family == "block" and point.cell.block_length == length]
+    for length in sorted({point.cell.block_length or 0 for point in points if point.kind == "block"}):
+        same = [point for point in points if point.kind == "block" and point.cell.block_length == length]
         shares = [share for point in same if (share := SHARE.of(point)) is not None]
         scored = [(loss, point.name, point) for point in same if (loss := LOSS.of(point)) is not None]
         if scored and shares and max(shares) - min(shares) > ALLOCATIONS:

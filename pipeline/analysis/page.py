@@ -28,7 +28,6 @@ class TextTable:
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    remark: str = ""
 
 
 def render(study: Study, findings: Findings, drawings: list[Drawing], figures: Path) -> str:
@@ -50,12 +49,13 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         js=Markup((FOLDER / "report.js").read_text(encoding="utf-8")),
         study=study.name,
         headline=findings.headline,
+        further=findings.further,
         notes=findings.notes,
         cells=len(findings.rows),
         documents=first.documents,
         targets=f"{first.target_tokens:,}",
         unigram=f"{first.unigram_loss:.3f}",
-        equal_quality=[_equal_quality(each) for each in findings.quality],
+        equal_quality=[_equal_quality(setting, findings.quality) for setting in findings.settings if findings.quality],
         equal_cost=_equal_cost(findings.costs),
         orderings=[ordering.summary(comparisons) for comparisons in findings.orderings.values()],
         figures=[_figure(drawing, figures) for drawing in drawings],
@@ -70,26 +70,51 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
     )
 
 
-def _equal_quality(quality: Quality) -> TextTable:
-    matched = quality.matched
-    head = ("At the loss of", "Loss", f"{matched.first} / {matched.second} tokens/s", "95 % interval")
-    rows = [(e.anchor, f"{e.at:.3f}", f"{e.value:.3g}", _interval(e, "{:.3g}")) for e in matched.estimates]
-    return TextTable(
-        f"{quality.family.capitalize()} transformers, {readable(quality.setting)} generation",
-        head,
-        rows,
-        _remark(quality),
-    )
+def _equal_quality(setting: str, quality: list[Quality]) -> dict[str, Any]:
+    """Each family against each vanilla one: at the lowest loss that both reach a table each, and at every loss."""
+    title = f"{readable(setting).capitalize()} generation"
+    mine = [each for each in quality if each.setting == setting]
+    references = dict.fromkeys(each.matched.second for each in mine)
+    numbers = ("Times as fast", "95 % interval", "Loss")
+    every = [
+        (each.matched.first, each.matched.second, estimate.anchor, *_times(estimate))
+        for each in mine
+        for estimate in each.matched.estimates
+    ]
+    return {
+        "title": title,
+        "lowest": [_lowest([each for each in mine if each.matched.second == name], numbers) for name in references],
+        "every": TextTable(f"{title}, at every loss", ("Family", "Against", "At the loss of", *numbers), every),
+    }
 
 
-def _remark(quality: Quality) -> str:
-    """Why something is missing, and what the ratio would be with every model at the device's limits."""
-    remark = f"{quality.matched.remark.capitalize()}." if quality.matched.remark else ""
-    best = quality.limits.best
-    if best is None:
-        return remark
-    limit = f"Were every model at its roofline, the ratio at the lowest loss that both reach would be {best.value:.3g}."
-    return f"{remark} {limit}".strip()
+def _lowest(compared: list[Quality], numbers: Sequence[str]) -> TextTable:
+    rows = [
+        (
+            each.matched.first,
+            *(_times(each.matched.best) if each.matched.best else ("-", "-", "-")),
+            _greatest(each.matched),
+            f"{each.limits.best.value:.3g}" if each.limits.best else "-",
+            each.matched.remark,
+        )
+        for each in compared
+    ]
+    head = ("Family", *numbers, "Most, and its loss", "At the roofline", "Remark")
+    width = len(head) if any(row[-1] for row in rows) else -1
+    title = f"{readable(compared[0].setting).capitalize()} generation, against {compared[0].matched.second}"
+    return TextTable(title, head[:width], [row[:width] for row in rows])
+
+
+def _greatest(matched: Matched) -> str:
+    """The greatest ratio at any loss that both reach."""
+    if not matched.estimates:
+        return "-"
+    most = max(matched.estimates, key=lambda estimate: estimate.value)
+    return f"{most.value:.3g} at {most.at:.3f}"
+
+
+def _times(estimate: Estimate) -> tuple[str, str, str]:
+    return f"{estimate.value:.3g}", _interval(estimate, "{:.3g}"), f"{estimate.at:.3f}"
 
 
 def _equal_cost(costs: list[Matched]) -> TextTable:
@@ -201,7 +226,7 @@ def _data(findings: Findings) -> dict[str, Any]:
     """What the interactive plot shows: each configuration's mean over seeds."""
     metrics = all_metrics(findings.rows)
     setting = findings.settings[0] if findings.settings else ""
-    styles = style.series_styles(findings.points)
+    styles = style.series_styles(findings.compared)
     return {
         "x": setting_metric(setting, "tokens_per_second").key if setting else "non_embedding_parameters",
         "y": LOSS.key,
@@ -213,7 +238,7 @@ def _data(findings: Findings) -> dict[str, Any]:
                 "light": look.colour,
                 "dark": style.on_dark(look.colour),
                 "marker": look.marker,
-                "family": next(point.family for point in findings.points if point.series == name),
+                "family": next(point.family for point in findings.compared if point.series == name),
             }
             for name, look in styles.items()
         },
@@ -225,6 +250,6 @@ def _data(findings: Findings) -> dict[str, Any]:
                 "size": point.size,
                 "values": {metric.key: metric.of(point) for metric in metrics},
             }
-            for point in findings.points
+            for point in findings.compared
         ],
     }

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.analysis import tables
+from pipeline.analysis.families import slug
 from pipeline.analysis.figures import draw_all
-from pipeline.analysis.findings import Findings, find, hardware
+from pipeline.analysis.findings import Findings, Quality, find, hardware
 from pipeline.analysis.metrics import LOSS, QUALITY, setting_metric, task_metrics
 from pipeline.analysis.page import render
 from pipeline.analysis.search_figures import draw_search
-from pipeline.analysis.speedup import Matched
 from pipeline.analysis.table import Row, load_rows
 from pipeline.files import write_json, write_text
 from pipeline.study import Study
@@ -21,9 +21,9 @@ from pipeline.study import Study
 def write_report(study: Study, folder: Path) -> Findings:
     """Read every cell's results and write the report. Raises :class:`UserError` where a result is missing.
 
-    ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``pareto.csv`` and ``curves.csv`` to
-    plot and to quote; ``report.json`` with the headline, speed-ups, fronts and order; ``metrics/{cell}.json`` for
-    ``dvc metrics``.
+    ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``speedup.csv``, ``pareto.csv`` and
+    ``curves.csv`` to plot and to quote; ``report.json`` with the headline, speed-ups, fronts and order;
+    ``metrics/{cell}.json`` for ``dvc metrics``.
     """
     rows = load_rows(study)
     findings = find(rows)
@@ -35,6 +35,7 @@ def write_report(study: Study, folder: Path) -> Findings:
     write_text(folder / "results.csv", tables.results_csv(rows))
     write_text(folder / "results.md", tables.results_markdown(rows, hardware(rows)))
     write_text(folder / "curves.csv", tables.curves_csv(rows))
+    write_text(folder / "speedup.csv", tables.speedup_csv(findings.quality))
     write_text(folder / "pareto.csv", tables.pareto_csv(rows, findings.fronts))
     write_json(folder / "report.json", summary(study, findings))
     for row in rows:
@@ -47,12 +48,9 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
     return {
         "study": study.name,
         "headline": findings.headline,
+        "further": findings.further,
         "cells": len(findings.rows),
-        "speedup": {
-            each.setting if each.family == "block" else f"{each.setting}_{each.family}": _best(each.matched)
-            for each in findings.quality
-            if each.matched.best is not None
-        },
+        "speedup": _speedups(findings.quality),
         "hypervolume": findings.hypervolumes,
         "ordering": {
             key: {"compared": len(found), "held": sum(comparison.holds for comparison in found)}
@@ -66,10 +64,16 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
     }
 
 
-def _best(matched: Matched) -> dict[str, float]:
-    assert matched.best is not None
-    values = {"loss": matched.best.at, "ratio": matched.best.value, "low": matched.best.low, "high": matched.best.high}
-    return {key: value for key, value in values.items() if value is not None}
+def _speedups(quality: list[Quality]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """At the lowest loss that both reach, by setting, family of block transformers and family of vanilla ones."""
+    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for each in quality:
+        best = each.matched.best
+        if best is not None:
+            values = {"loss": best.at, "ratio": best.value, "low": best.low, "high": best.high}
+            ratios = found.setdefault(each.setting, {}).setdefault(slug(each.matched.first), {})
+            ratios[slug(each.matched.second)] = {key: value for key, value in values.items() if value is not None}
+    return found
 
 
 def _cell_metrics(findings: Findings, row: Row) -> dict[str, float]:

@@ -46,7 +46,7 @@ def scale(points: list[Point]) -> Scaling:
     Loss is fitted against parameters where all were trained on equal tokens, else against training FLOPs, and against
     tokens for a size that was trained on several amounts.
     """
-    complete = [point for point in points if point.family in ("vanilla", "block") and LOSS.of(point) is not None]
+    complete = [point for point in points if point.kind in ("vanilla", "block") and LOSS.of(point) is not None]
     laws: list[SeriesLaw] = []
     optima: list[IsoFlop] = []
     refused: dict[str, list[str]] = {}

@@ -1,6 +1,7 @@
 """How much faster at equal quality, and at equal cost: curves interpolated where both exist, never beyond.
 
-Equal quality: each family's non-dominated points of quality and throughput, throughput log-linear in loss between them.
+Equal quality: each family's non-dominated points of quality and throughput, throughput log-linear in loss between them,
+or one of its series' (a block length over its sizes), where that is faster in between.
 Equal cost: a series' sizes in order of training FLOPs or bytes a sample, linear in the cost's logarithm between them.
 """
 
@@ -74,24 +75,40 @@ class _Scale:
 
 
 @dataclass(frozen=True)
-class _Curve:
-    """``y`` over strictly increasing ``x``, linear in between and nowhere else; ``points`` are its corners' indices."""
+class _Curves:
+    """A curve for each replicate: linear between the corners, the ``kept`` of ``x``, ``y`` [replicates, points].
+
+    Where one of ``parts`` is higher, the curve is that part.
+    """
 
     x: Floats
     y: Floats
-    points: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+    parts: tuple[_Curves, ...] = ()
 
     def at(self, x: Floats) -> Floats:
-        return np.asarray(np.interp(x, self.x, self.y, left=np.nan, right=np.nan))
+        """y at x [replicates, places], ``nan`` where the curve does not reach."""
+        return np.asarray(np.fmax.reduce([self._between(x), *(part.at(x) for part in self.parts)]))
+
+    def _between(self, x: Floats) -> Floats:
+        mine, kept, x_ = self.x[:, None], self.kept[:, None], x[:, :, None]
+        before = np.where(kept & (mine <= x_), mine, -np.inf)
+        after = np.where(kept & (mine >= x_), mine, np.inf)
+        left, right = before.argmax(axis=2), after.argmin(axis=2)
+        low, high = (np.take_along_axis(self.x, index, axis=1) for index in (left, right))
+        share = np.divide(x - low, high - low, out=np.zeros_like(x), where=high > low)
+        ends = (np.take_along_axis(self.y, index, axis=1) for index in (left, right))
+        reached = np.isfinite(before.max(axis=2)) & np.isfinite(after.min(axis=2))
+        return np.where(reached, (1 - share) * next(ends) + share * next(ends), np.nan)
 
 
 Side = tuple[str, Sequence[Point]]
-Builder = Callable[[Floats, Floats], _Curve]
+Builder = Callable[[Floats, Floats, Sequence[str]], _Curves]
 
 
-def at_equal_quality(first: Side, second: Side, quality: Metric, throughput: Metric) -> Matched:
+def at_equal_quality(first: Side, second: Side, quality: Metric, throughput: Metric, intervals: bool = True) -> Matched:
     """The ratio of two families' throughput, along their fronts, at every quality that both reach."""
-    return _match(first, second, quality, throughput, _front)
+    return _match(first, second, quality, throughput, _front, intervals)
 
 
 def at_equal_cost(first: Side, second: Side, cost: Metric, measured: Metric) -> Matched:
@@ -99,7 +116,9 @@ def at_equal_cost(first: Side, second: Side, cost: Metric, measured: Metric) -> 
     return _match(first, second, cost, measured, _sizes)
 
 
-def _match(first: Side, second: Side, equal: Metric, measured: Metric, build: Builder) -> Matched:
+def _match(
+    first: Side, second: Side, equal: Metric, measured: Metric, build: Builder, intervals: bool = True
+) -> Matched:
     labels = (first[0], second[0])
     samples = [Sample.of(points, equal, measured) for _, points in (first, second)]
     missing = [label for label, sample in zip(labels, samples, strict=True) if not sample.points]
@@ -110,10 +129,10 @@ def _match(first: Side, second: Side, equal: Metric, measured: Metric, build: Bu
     anchors = pair.anchors()
     if not anchors:
         return Matched(equal, measured, *labels, (), _no_overlap(equal, labels, samples))
-    means = [sample.mean() for sample in samples]
-    (low, high), remark = pair.interval(anchors)
-    at = [means[side][0][index] for side, index in anchors]
-    columns = (at, *(scales[1].back(values) for values in (pair.compare(means, anchors), low, high)))
+    means = pair.means()
+    (low, high), remark = pair.interval(anchors) if intervals else (np.full((2, len(anchors)), np.nan), "")
+    at = [means[side][0][0, index] for side, index in anchors]
+    columns = (at, *(scales[1].back(values) for values in (pair.compare(means, anchors)[0], low, high)))
     estimates = [
         Estimate(samples[side].points[index].name, *(float(x) for x in row[:2]), *(_or_none(x) for x in row[2:]))
         for (side, index), row in zip(anchors, zip(*columns, strict=True), strict=True)
@@ -122,33 +141,39 @@ def _match(first: Side, second: Side, equal: Metric, measured: Metric, build: Bu
     return Matched(equal, measured, *labels, tuple(best_first), remark)
 
 
+Values = tuple[Floats, Floats]
+
+
 @dataclass(frozen=True)
 class _Pair:
-    """Both sides' numbers, and how they become two curves that can be subtracted."""
+    """Both sides' numbers [replicates, points], and how they become curves that can be subtracted."""
 
     samples: list[Sample]
     scales: tuple[_Scale, _Scale]
     build: Builder
 
-    def curves(self, values: list[tuple[Floats, Floats]]) -> list[_Curve]:
-        return [self.build(self.scales[0].forward(x), self.scales[1].forward(y)) for x, y in values]
+    def means(self) -> list[Values]:
+        """The one replicate that was measured."""
+        return [(x[None], y[None]) for x, y in (sample.mean() for sample in self.samples)]
 
     def anchors(self) -> list[tuple[int, int]]:
         """(side, index) of each corner of either curve within the range of both."""
-        curves = self.curves([sample.mean() for sample in self.samples])
-        low, high = max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
-        return [
-            (side, int(index))
-            for side, curve in enumerate(curves)
-            for index, x in zip(curve.points, curve.x, strict=True)
-            if low <= x <= high
-        ]
+        curves = self._curves(self.means())
+        corners = [curve.x[curve.kept] for curve in curves]
+        low, high = max(x.min() for x in corners), min(x.max() for x in corners)
+        inside = (np.flatnonzero(curve.kept[0] & (curve.x[0] >= low) & (curve.x[0] <= high)) for curve in curves)
+        return [(side, int(index)) for side, found in enumerate(inside) for index in found]
 
-    def compare(self, values: list[tuple[Floats, Floats]], anchors: list[tuple[int, int]]) -> Floats:
-        """The first curve less the second at each anchor's own x; ``nan`` where one does not reach."""
-        first, second = self.curves(values)
-        at = self.scales[0].forward(np.array([values[side][0][index] for side, index in anchors]))
-        return first.at(at) - second.at(at)
+    def compare(self, values: list[Values], anchors: list[tuple[int, int]]) -> Floats:
+        """The first curve less the second at each anchor's own x [replicates, anchors]; ``nan`` beyond one's reach."""
+        at = self.scales[0].forward(np.stack([values[side][0][:, index] for side, index in anchors], axis=1))
+        first, second = (curve.at(at) for curve in self._curves(values))
+        return np.asarray(first - second)
+
+    def _curves(self, values: list[Values]) -> list[_Curves]:
+        series = ([point.series for point in sample.points] for sample in self.samples)
+        scaled = ((self.scales[0].forward(x), self.scales[1].forward(y)) for x, y in values)
+        return [self.build(x, y, names) for (x, y), names in zip(scaled, series, strict=True)]
 
     def interval(self, anchors: list[tuple[int, int]]) -> tuple[Floats, str]:
         """Bootstrap bounds [2, anchors] of the differences, ``nan`` where there are none, and why not.
@@ -158,8 +183,8 @@ class _Pair:
         bounds = np.full((2, len(anchors)), np.nan)
         if not all(sample.resamples for sample in self.samples):
             return bounds, "no interval: it needs several seeds, or losses by document"
-        (x, y), (u, v) = (sample.draw(REPLICATES, side) for side, sample in enumerate(self.samples))
-        replicates = np.array([self.compare([(x[i], y[i]), (u[i], v[i])], anchors) for i in range(REPLICATES)])
+        drawn = [sample.draw(REPLICATES, side) for side, sample in enumerate(self.samples)]
+        replicates = self.compare(drawn, anchors)
         enough = np.isfinite(replicates).mean(axis=0) >= DEFINED
         if enough.any():
             tail = (100 - CONFIDENCE) / 2
@@ -167,18 +192,27 @@ class _Pair:
         return bounds, "" if enough.all() else "no interval where resampling moves one family's curve out of reach"
 
 
-def _front(cost: Floats, rate: Floats) -> _Curve:
-    """The points that no other one beats: along them the rate rises with the cost."""
-    order = np.lexsort((-rate, cost))
-    best_before = np.concatenate(([-np.inf], np.maximum.accumulate(rate[order])[:-1]))
-    kept = order[rate[order] > best_before]
-    return _Curve(cost[kept], rate[kept], kept)
+def _front(cost: Floats, rate: Floats, series: Sequence[str]) -> _Curves:
+    """The points that no other one beats, or one series' own where that is faster: it may bulge between its sizes."""
+    names = list(dict.fromkeys(series))
+    columns = [[at for at, each in enumerate(series) if each == name] for name in names if len(names) > 1]
+    parts = (_Curves(cost[:, mine], rate[:, mine], _unbeaten(cost[:, mine], rate[:, mine])) for mine in columns)
+    return _Curves(cost, rate, _unbeaten(cost, rate), tuple(parts))
 
 
-def _sizes(x: Floats, y: Floats) -> _Curve:
+def _unbeaten(cost: Floats, rate: Floats) -> NDArray[np.bool_]:
+    """Which points no other one equals or beats in both; the first of equal ones."""
+    as_cheap, as_fast = cost[:, :, None] <= cost[:, None], rate[:, :, None] >= rate[:, None]
+    better = (cost[:, :, None] < cost[:, None]) | (rate[:, :, None] > rate[:, None])
+    earlier = np.tri(cost.shape[1], k=-1, dtype=bool).T
+    return np.asarray(~(as_cheap & as_fast & (better | earlier)).any(axis=1))
+
+
+def _sizes(x: Floats, y: Floats, series: Sequence[str]) -> _Curves:
     """All points; those of equal cost are averaged."""
-    distinct, index, where = np.unique(x, return_index=True, return_inverse=True)
-    return _Curve(distinct, np.bincount(where, y) / np.bincount(where), index)
+    same = x[:, :, None] == x[:, None]
+    first = same.argmax(axis=1) == np.arange(x.shape[1])
+    return _Curves(x, (same * y[:, :, None]).sum(axis=1) / same.sum(axis=1), first)
 
 
 def _or_none(value: float) -> float | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.analysis.families import GENERATE, GROUPED
 from pipeline.analysis.table import Point, series_of
 
 # Paul Tol's "bright" scheme and Okabe and Ito's orange: distinct under the common colour vision deficiencies, and each
 # with a contrast of 3:1 or more to white.
 VANILLA = "#222222"
+SLATE = "#4b5d8a"
 PRETRAINED = "#5f6368"
 COLOURS = ("#0072b2", "#b5540a", "#00845e", "#aa3377", "#7a5195", "#8a6d00", "#00838f", "#c1121f")
 DARK = {
     "#222222": "#e6e6e6",
+    "#4b5d8a": "#a9b8e8",
     "#5f6368": "#a5abb3",
     "#0072b2": "#56b4e9",
     "#b5540a": "#f0913f",
@@ -63,6 +66,13 @@ class SeriesStyle:
     marker: str
 
 
+WHOLE = {  # models that are not made of blocks
+    "vanilla": SeriesStyle(VANILLA, "o"),
+    f"vanilla, {GROUPED}": SeriesStyle(SLATE, "p"),
+    f"vanilla, {GENERATE}": SeriesStyle(PRETRAINED, "d"),
+}
+
+
 def series_styles(points: list[Point]) -> dict[str, SeriesStyle]:
     """A style for each series, in their order: a colour and a marker of its own, as long as there are enough.
 
@@ -75,7 +85,7 @@ def series_styles(points: list[Point]) -> dict[str, SeriesStyle]:
     styles = {}
     for name, cell in cells.items():
         if name not in blocks:
-            styles[name] = SeriesStyle(VANILLA, "o") if cell.family == "vanilla" else SeriesStyle(PRETRAINED, "*")
+            styles[name] = WHOLE.get(name, SeriesStyle(PRETRAINED, "*"))
             continue
         turn = list(blocks).index(name)
         few = len(blocks) <= len(COLOURS)

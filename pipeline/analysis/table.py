@@ -6,22 +6,22 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from pipeline.analysis.families import ORDER, attention, family, kind
 from pipeline.errors import UserError
 from pipeline.paths import checkpoint, result
 from pipeline.results import BenchmarkResult, EvaluateResult, PretrainResult, read_result
 from pipeline.study import Cell, Study, cells
 
-FAMILIES = ("vanilla", "block", "uptrained", "pretrained")
-
 
 @dataclass(frozen=True)
 class Row:
-    """A cell and what each stage recorded about it."""
+    """A cell and what each stage recorded about it. ``attention`` says how its heads share keys and values, if so."""
 
     cell: Cell
     pretrain: PretrainResult
     evaluate: EvaluateResult
     benchmark: BenchmarkResult
+    attention: str = ""
 
     @property
     def name(self) -> str:
@@ -32,7 +32,7 @@ class Row:
 class Point:
     """A configuration: cells that differ in their seed only. Every comparison is between points.
 
-    ``family`` is ``vanilla``, ``block``, ``uptrained`` or ``pretrained`` (elsewhere, so on other text and compute).
+    ``family`` is what shares a front, as :mod:`pipeline.analysis.families` has it: ``kind``, or kind and attention.
     ``series`` is what a curve of the figures joins: one family, block length and variant, over its sizes.
     """
 
@@ -46,6 +46,10 @@ class Point:
     def cell(self) -> Cell:
         return self.rows[0].cell
 
+    @property
+    def kind(self) -> str:
+        return kind(self.cell)
+
 
 def load_rows(study: Study) -> list[Row]:
     """Every cell's row, in the grid's order.
@@ -53,7 +57,7 @@ def load_rows(study: Study) -> list[Row]:
     Raises :class:`UserError` for a missing result, for one that was measured on other weights than the cell's, and
     for cells that were scored on different documents or tokens, whose losses do not compare.
     """
-    rows = [_load_row(cell) for cell in cells(study)]
+    rows = [_load_row(study, cell) for cell in cells(study)]
     _check_same_targets(rows)
     return rows
 
@@ -63,18 +67,19 @@ def points(rows: list[Row]) -> list[Point]:
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
         groups.setdefault(dataclasses.replace(row.cell, seed=0), []).append(row)
-    variants = {(_family(cell), cell.variant) for cell in groups}
-    several = {family for family in FAMILIES if sum(family == other for other, _ in variants) > 1}
+    families = {cell: family(cell, group[0].attention) for cell, group in groups.items()}
+    variants = {(name, cell.variant) for cell, name in families.items()}
+    several = {name for name in ORDER if sum(name == other for other, _ in variants) > 1}
     return [
-        Point(_point_name(cell), _family(cell), _series(cell, _family(cell) in several), cell.size, tuple(group))
-        for cell, group in groups.items()
+        Point(_point_name(cell), name, _series(cell, name, name in several), cell.size, tuple(groups[cell]))
+        for cell, name in families.items()
     ]
 
 
 def series_of(points: list[Point]) -> list[str]:
     """The series' labels by family, then by block length, then as the study has them."""
     rank = {
-        point.series: (FAMILIES.index(point.family), point.cell.block_length or 0, number)
+        point.series: (ORDER.index(point.family), point.cell.block_length or 0, number)
         for number, point in reversed(list(enumerate(points)))
     }
     return sorted(rank, key=lambda series: rank[series])
@@ -99,7 +104,7 @@ def read_curve(cell: str) -> dict[str, list[float]] | None:
         raise UserError(f"{path}: not a training curve ({error}); delete it and run stage pretrain again") from None
 
 
-def _load_row(cell: Cell) -> Row:
+def _load_row(study: Study, cell: Cell) -> Row:
     pretrain = read_result(result("pretrain", cell.name), PretrainResult, "pretrain")
     evaluate = read_result(result("evaluate", cell.name), EvaluateResult, "evaluate")
     benchmark = read_result(result("benchmark", cell.name), BenchmarkResult, "benchmark")
@@ -109,7 +114,7 @@ def _load_row(cell: Cell) -> Row:
                 f"{result(stage, cell.name)}: measured on weights {record.cell.fingerprint!r}, but the cell's are "
                 f"{pretrain.cell.fingerprint!r}; run `dvc repro` (stage {stage}) again"
             )
-    return Row(cell, pretrain, evaluate, benchmark)
+    return Row(cell, pretrain, evaluate, benchmark, attention(study, cell))
 
 
 def _check_same_targets(rows: list[Row]) -> None:
@@ -123,17 +128,13 @@ def _check_same_targets(rows: list[Row]) -> None:
                 )
 
 
-def _family(cell: Cell) -> str:
-    return "uptrained" if cell.source else cell.family
-
-
 def _point_name(cell: Cell) -> str:
     """The cell's name without its seed."""
     return cell.name if cell.family == "pretrained" else cell.name.rpartition("-")[0]
 
 
-def _series(cell: Cell, name_variant: bool) -> str:
+def _series(cell: Cell, name: str, name_variant: bool) -> str:
     if cell.block_length is None:
-        return cell.family
+        return name
     variant = f" {cell.variant}" if name_variant else ""
-    return f"{_family(cell)} L={cell.block_length}{variant}"
+    return f"{name} L={cell.block_length}{variant}"

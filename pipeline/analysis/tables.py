@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.analysis.metrics import (
     GENERATION,
@@ -25,7 +26,10 @@ from pipeline.analysis.pareto import Front
 from pipeline.analysis.style import short
 from pipeline.analysis.table import Row, read_curve
 
-IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed")
+if TYPE_CHECKING:
+    from pipeline.analysis.findings import Quality
+
+IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed", "attention")
 
 SUMMARY = ("tokens_per_second", "roofline_fraction", "bytes_per_sample")
 
@@ -33,7 +37,8 @@ SUMMARY = ("tokens_per_second", "roofline_fraction", "bytes_per_sample")
 def identity(row: Row) -> list[str]:
     """The row's :data:`IDENTITY` columns; what a vanilla cell lacks is empty."""
     cell = row.cell
-    values = (cell.name, cell.family, cell.size, cell.block_length, cell.variant, cell.source, cell.seed)
+    places = (cell.family, cell.size, cell.block_length, cell.variant, cell.source, cell.seed)
+    values = (cell.name, *places, row.attention)
     return ["" if value is None else str(value) for value in values]
 
 
@@ -88,6 +93,27 @@ def pareto_csv(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
             values = [setting_metric(setting, field).value(row) for field in fields]
             records.append([*identity(row), setting, finite(row.evaluate.loss), *values, row.name in best])
     return _csv([*IDENTITY, "setting", "loss", *fields, "pareto"], records)
+
+
+def speedup_csv(quality: Sequence[Quality]) -> str:
+    """Every speed-up at equal loss, and that of the rooflines where both families have one at that loss."""
+    header = ["setting", "family", "against", "at_the_loss_of", "loss", "ratio", "low", "high", "roofline_ratio"]
+    records = [
+        [
+            each.setting,
+            each.matched.first,
+            each.matched.second,
+            estimate.anchor,
+            estimate.at,
+            estimate.value,
+            estimate.low,
+            estimate.high,
+            next((limit.value for limit in each.limits.estimates if limit.anchor == estimate.anchor), None),
+        ]
+        for each in quality
+        for estimate in each.matched.estimates
+    ]
+    return _csv(header, records)
 
 
 def results_markdown(rows: Sequence[Row], hardware: str) -> str:

@@ -43,10 +43,12 @@ def study_file(
     seeds: list[int] | None = None,
     needle: int = 0,
     others: bool = False,
+    grouped: bool = False,
 ) -> Study:
     """Write params.yaml for a grid of ``sizes`` (layers, width) and load it.
 
-    ``others`` adds a model trained elsewhere, and one uptrained from the first vanilla cell.
+    ``grouped`` adds to the vanilla sizes the same ones with two key and value heads, ``others`` a model trained
+    elsewhere and one uptrained from the first vanilla cell.
     """
     study: dict[str, Any] = {
         "name": "synthetic",
@@ -66,6 +68,10 @@ def study_file(
             "batch_sizes": [1, 16],
         },
     }
+    if grouped:
+        twins = {f"{name}_gqa": size | {"kv_heads": 2} for name, size in study["sizes"].items()}
+        study["sizes"] |= twins
+        study["grid"]["vanilla"]["size"] += list(twins)
     if others:
         study["pretrained"] = {"pythia": {"path": "pythia", "format": "huggingface"}}
         study["variants"]["up"] = {"init": {"method": "partition"}, "embedder": {"kind": "projection"}}
@@ -97,7 +103,8 @@ def loss(study: Study, cell: Cell) -> float:
     length = cell.block_length
     penalty = 0.0 if length is None else 0.05 + 0.09 * math.log2(length)
     variant = 0.0 if cell.variant is None else 0.02 * list(study.variants).index(cell.variant)
-    return 2.9 + 90 * body(study, cell) ** -0.31 + penalty + variant + 0.02 * noise(cell.name)
+    shared = 0.03 if size_of(study, cell).kv_heads else 0.0
+    return 2.9 + 90 * body(study, cell) ** -0.31 + penalty + shared + variant + 0.02 * noise(cell.name)
 
 
 def noise(text: str) -> float:
@@ -202,6 +209,7 @@ def _setting(study: Study, cell: Cell, name: str) -> SettingResult:
     length = cell.block_length or 1
     width = size_of(study, cell).width
     cache = 8 * size_of(study, cell).layers * width * (setting.prompt + setting.new_tokens)
+    cache *= 0.5 if size_of(study, cell).kv_heads else 1
     sample = cache / (1 if cell.block_length is None else 2 * length)
     work = 2 * body(study, cell) * (1 + setting.prompt / setting.new_tokens) + sample * 4
     peak = 4e10 / work * (1 if cell.block_length is None else 1.5 * length) * (1 + 0.05 * noise(cell.name + name))
@@ -221,8 +229,16 @@ def _setting(study: Study, cell: Cell, name: str) -> SettingResult:
         measurements=measurements,
         roofline=Roofline(1.6 * peak, 1.9 * peak, "memory", 0.3),
         roofline_fraction=best.tokens_per_second / (1.6 * peak),
-        baselines=[Baseline("transformers", 16, 0.3 * peak, 0.05)] if cell.family == "vanilla" else [],
+        baselines=_baselines(study, cell, peak),
     )
+
+
+def _baselines(study: Study, cell: Cell, peak: float) -> list[Baseline]:
+    """The faster one last; none for what GPT-NeoX cannot express."""
+    if cell.family != "vanilla" or size_of(study, cell).kv_heads:
+        return []
+    rates = {"transformers, dynamic cache": 0.1 * peak, "transformers, static cache": 0.3 * peak}
+    return [Baseline(name, 16, rate, 0.05, 3) for name, rate in rates.items()]
 
 
 def _measurement(new_tokens: int, batch: int, rate: float) -> BatchMeasurement:

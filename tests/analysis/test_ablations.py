@@ -13,7 +13,14 @@ from pipeline.analysis.figures import draw_all
 from pipeline.analysis.findings import find
 from pipeline.analysis.table import Point, load_rows, points
 from pipeline.study import Study
-from pipeline.study.schema import EmbedderVariant, TokenDecoderVariant, Variant
+from pipeline.study.schema import (
+    EmbedderVariant,
+    StackOverride,
+    TokenDecoderVariant,
+    UptrainedGrid,
+    Uptraining,
+    Variant,
+)
 
 VARIANTS = {
     "base": Variant(),
@@ -23,16 +30,32 @@ VARIANTS = {
     "sum": Variant(token_decoder=TokenDecoderVariant(kind="summation")),
     "prefix4": Variant(token_decoder=TokenDecoderVariant(prefix_length=4)),
     "unpadded": Variant(padding=False),
+    "megabyte": Variant(allocation=[3, 1], token_decoder=TokenDecoderVariant(kind="summation", width=64)),
     "other": Variant(allocation=[2, 1], embedder=EmbedderVariant(kind="roberta")),
+}
+
+
+UPTRAINED = {
+    "partition": Variant(init=Uptraining("partition")),
+    "duplicate": Variant(
+        init=Uptraining("duplicate"),
+        block_decoder=StackOverride(layers=6),
+        token_decoder=TokenDecoderVariant(layers=6),
+    ),
 }
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """One size, block lengths 2 and 4, and variants that each differ from the base in one thing; one in two."""
+    """One size, block lengths 2 and 4, and variants that each differ from the base in one thing; one in two.
+
+    Two more are uptrained at block length 4.
+    """
     monkeypatch.chdir(tmp_path)
     made = study_file(tmp_path, {"s": (6, 128)}, [2, 4], variants=list(VARIANTS))
-    made = dataclasses.replace(made, variants=VARIANTS)
+    uptrained = UptrainedGrid(source=["vanilla-s-0"], block_length=[4], variant=list(UPTRAINED))
+    grid = dataclasses.replace(made.grid, uptrained=uptrained)
+    made = dataclasses.replace(made, variants=VARIANTS | UPTRAINED, grid=grid)
     write_results(made)
     return made
 
@@ -50,6 +73,8 @@ def test_a_sweep_holds_what_differs_in_its_axis_alone(study: Study) -> None:
     assert places(study, "token_decoder") == {label: ["prefix", "summation"] for label in both}
     assert places(study, "prefix_length") == {label: ["2", "4"] for label in both}
     assert places(study, "padding") == {label: ["with", "without"] for label in both}
+    assert places(study, "uptraining") == {"size s, L=4": ["random weights", "partition", "duplicate"]}
+    assert places(study, "architecture") == {label: ["Block Transformer", "MEGABYTE"] for label in both}
     lengths = places(study, "block_length")
     assert lengths["size s, block base"] == ["vanilla", "2", "4"]
     assert len(lengths) == len(VARIANTS)
@@ -69,6 +94,7 @@ def test_every_axis_that_varies_has_a_figure_that_names_its_best(study: Study, t
 
 def test_an_axis_on_which_nothing_differs_has_none(study: Study) -> None:
     grid = dataclasses.replace(study.grid, block=dataclasses.replace(study.grid.block, variant=["base"]))
+    grid.uptrained = UptrainedGrid()
     alone = dataclasses.replace(study, grid=grid)
     assert [axis.key for axis in AXES if places(alone, axis.key)] == ["block_length"]
 

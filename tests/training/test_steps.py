@@ -150,7 +150,7 @@ def test_compiling_changes_only_rounding(tiny: Study, name: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CELLS)
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 3e-3)])
 def test_on_a_gpu_only_rounding_changes(
     tiny: Study, monkeypatch: pytest.MonkeyPatch, name: str, precision: str, tolerance: float
 ) -> None:

@@ -8,6 +8,7 @@ const settingOf = (key) => data.settings.find((setting) => key.startsWith(`${set
 const shapes = {
   o: "M5,0A5,5,0,1,1,-5,0A5,5,0,1,1,5,0Z", s: "M-4.5,-4.5H4.5V4.5H-4.5Z", "^": "M0,-5.5L5.2,4H-5.2Z", v: "M0,5.5L5.2,-4H-5.2Z",
   D: "M0,-6L6,0L0,6L-6,0Z", P: "M-2,-5.5H2V-2H5.5V2H2V5.5H-2V2H-5.5V-2H-2Z", "<": "M-5.5,0L4,-5.2V5.2Z", ">": "M5.5,0L-4,-5.2V5.2Z",
+  p: "M0,-5.5L5.2,-1.7L3.2,4.4H-3.2L-5.2,-1.7Z", d: "M0,-6L3.6,0L0,6L-3.6,0Z",
   "*": "M0,-7L1.7,-2.3L6.7,-2.2L2.7,0.9L4.1,5.7L0,2.8L-4.1,5.7L-2.7,0.9L-6.7,-2.2L-1.7,-2.3Z",
   X: "M-5.5,-3L-3,-5.5L0,-2.5L3,-5.5L5.5,-3L2.5,0L5.5,3L3,5.5L0,2.5L-3,5.5L-5.5,3L-2.5,0Z",
 };
@@ -91,7 +92,8 @@ function draw() {
   for (const [family, members] of families) {
     const line = members.filter((p) => !beaten.has(p)).sort((a, b) => a.values[x.key] - b.values[x.key]);
     const d = line.map((p) => `${across.at(p.values[x.key])},${up.at(p.values[y.key])}`).join("L");
-    if (line.length) element("path", { class: "front", d: `M${d}`, "stroke-dasharray": family === "vanilla" ? "none" : "6 4" }, svg);
+    const look = data.series[family], own = look ? { class: "front own", style: `--light: ${look.light}; --dark: ${look.dark}` } : { class: "front" };
+    if (line.length) element("path", { ...own, d: `M${d}`, "stroke-dasharray": family.startsWith("vanilla") ? "none" : "6 4" }, svg);
   }
   for (const point of points) mark(svg, point, across.at(point.values[x.key]), up.at(point.values[y.key]), beaten.has(point));
 }
@@ -193,7 +195,7 @@ function reflect() {
 
 function remember() {
   const hash = new URLSearchParams({ x: state.x, y: state.y });
-  if (state.hidden.size) hash.set("hide", [...state.hidden].join(","));
+  if (state.hidden.size) hash.set("hide", [...state.hidden].join(";"));
   if (!state.beaten) hash.set("front", "1");
   history.replaceState(null, "", `#${hash}`);
   reflect();
@@ -203,7 +205,7 @@ function recall() {
   const hash = new URLSearchParams(location.hash.slice(1));
   if (location.hash && !hash.has("x")) return reflect();
   for (const axis of ["x", "y"]) if (metric(hash.get(axis))) state[axis] = hash.get(axis);
-  state.hidden = new Set((hash.get("hide") || "").split(",").filter((name) => data.series[name]));
+  state.hidden = new Set((hash.get("hide") || "").split(";").filter((name) => data.series[name]));
   state.beaten = !hash.has("front");
   reflect();
 }

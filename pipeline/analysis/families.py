@@ -1,0 +1,116 @@
+"""Families: which points share a front, and whose fronts are compared at equal loss. The one place that says so."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pipeline.models.config import VanillaConfig
+from pipeline.results import SettingResult
+from pipeline.study import Cell, Study, model_config
+
+if TYPE_CHECKING:
+    from pipeline.analysis.table import Point, Row
+
+KINDS = ("vanilla", "block", "uptrained", "pretrained")
+GROUPED = "grouped-query"
+ATTENTIONS = ("", GROUPED)
+GENERATE = "transformers generate"
+ORDER = [
+    f"{kind}, {what}" if what else kind
+    for kind in KINDS
+    for what in ((*ATTENTIONS, GENERATE) if kind == "vanilla" else ATTENTIONS)
+]
+
+Members = dict[str, list["Point"]]
+
+
+def attention(study: Study, cell: Cell) -> str:
+    """``grouped-query`` where heads share keys and values, be it all of them (multi-query), and else nothing."""
+    if cell.family == "pretrained":
+        return ""
+    config = model_config(study, cell, vocabulary=1)
+    stacks = [config.stack] if isinstance(config, VanillaConfig) else [config.block_decoder, config.token_decoder.stack]
+    return GROUPED if any(stack.kv_heads < stack.heads for stack in stacks) else ""
+
+
+def kind(cell: Cell) -> str:
+    """``vanilla``, ``block``, ``uptrained`` or ``pretrained`` (elsewhere, so on other text and compute)."""
+    return "uptrained" if cell.source else cell.family
+
+
+def family(cell: Cell, shared: str) -> str:
+    """The family's label, such as ``vanilla, grouped-query``."""
+    return f"{kind(cell)}, {shared}" if shared else kind(cell)
+
+
+def slug(label: str) -> str:
+    """A label as a name that MLflow and file systems take."""
+    return re.sub(r"[, ]+", "_", label.replace("=", ""))
+
+
+def by_family(points: Iterable[Point]) -> Members:
+    """The points of each family, in the families' order."""
+    found: Members = {}
+    for point in sorted(points, key=lambda point: ORDER.index(point.family)):
+        found.setdefault(point.family, []).append(point)
+    return found
+
+
+def contenders(points: Iterable[Point]) -> Members:
+    """What is compared with vanilla: families of block transformers, over their block lengths and length by length."""
+    found: Members = {}
+    for name, members in by_family(points).items():
+        if members[0].kind in ("block", "uptrained"):
+            found[name] = members
+            lengths = sorted({point.cell.block_length or 0 for point in members})
+            for length in lengths if len(lengths) > 1 else []:
+                found[f"{name} L={length}"] = [point for point in members if point.cell.block_length == length]
+    return found
+
+
+def references(points: Iterable[Point]) -> Members:
+    """What they are compared with: each family of vanilla transformers, and transformers' ``generate``."""
+    return {name: members for name, members in by_family(points).items() if members[0].kind == "vanilla"}
+
+
+def generate_points(points: Iterable[Point]) -> list[Point]:
+    """The vanilla points at the speed of transformers' ``generate``, where it was measured in any setting.
+
+    What was measured of our engine alone, such as memory, is not a number in them.
+    """
+    made = []
+    for point in points:
+        rows = tuple(_at_their_speed(row) for row in point.rows)
+        if all(row.benchmark.settings for row in rows):
+            label = f"{point.kind}, {GENERATE}"
+            made.append(
+                dataclasses.replace(point, name=f"{point.name} by {GENERATE}", family=label, series=label, rows=rows)
+            )
+    return made
+
+
+def _at_their_speed(row: Row) -> Row:
+    settings = {name: _theirs(ours) for name, ours in row.benchmark.settings.items() if ours.baselines}
+    return dataclasses.replace(row, benchmark=dataclasses.replace(row.benchmark, settings=settings))
+
+
+def _theirs(ours: SettingResult) -> SettingResult:
+    """The setting as its fastest baseline (of transformers' caches) measured it."""
+    best = max(ours.baselines, key=lambda baseline: baseline.tokens_per_second)
+    return SettingResult(
+        prompt=ours.prompt,
+        new_tokens=ours.new_tokens,
+        batch=best.batch,
+        tokens_per_second=best.tokens_per_second,
+        decode_tokens_per_second=math.nan,
+        spread=best.spread,
+        time_to_first_token=math.nan,
+        latency_per_token=math.nan,
+        bytes_per_sample=math.nan,
+        kv_bytes_per_sample=math.nan,
+        measurements=[],
+    )

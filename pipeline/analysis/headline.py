@@ -1,0 +1,86 @@
+"""The study's answer in words: how much faster block transformers generate at equal loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.analysis.families import GENERATE, by_family
+from pipeline.analysis.metrics import readable
+from pipeline.analysis.speedup import Estimate
+from pipeline.analysis.table import Point
+
+if TYPE_CHECKING:
+    from pipeline.analysis.findings import Quality
+
+
+def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> list[str]:
+    """A sentence for each vanilla family that the first family of block transformers is compared with."""
+    if not points:
+        return ["No model of the study was trained without diverging."]
+    if not quality:
+        return [f"The study has only {' and '.join(by_family(points))} models that trained."]
+    by_reference: dict[str, list[Quality]] = {}
+    for each in quality:
+        if each.matched.first == quality[0].matched.first:
+            by_reference.setdefault(each.matched.second, []).append(each)
+    first, *others = by_reference.values()
+    return [_answer(first, hardware), *map(_further, others)]
+
+
+def _answer(compared: list[Quality], hardware: str) -> str:
+    loss, gains = _gains(compared)
+    if not gains:
+        return f"No speed-up at equal quality can be stated: {_reasons(compared)}."
+    gains[0] = gains[0].replace(" times", f" times as fast as {_words(compared[0].matched.second)}", 1)
+    subject = _words(compared[0].matched.first)
+    answer = f"{subject} generate {_listed(gains)}, on {hardware}."
+    return f"At the lowest loss that both families reach{loss}, {answer}{_missing(compared)}"
+
+
+def _further(compared: list[Quality]) -> str:
+    loss, gains = _gains(compared)
+    against = f"Against {_words(compared[0].matched.second)}"
+    if not gains:
+        return f"{against}: no speed-up at equal quality can be stated; {_reasons(compared)}."
+    return f"{against}{loss}: {_listed(gains)}.{_missing(compared)}"
+
+
+def _gains(compared: list[Quality]) -> tuple[str, list[str]]:
+    """The loss, where all settings have the same, and the ratio in each setting that has one."""
+    found = [(each.setting, each.matched.best) for each in compared if each.matched.best]
+    one_loss = len({best.at for _, best in found}) == 1
+    loss = f" ({found[0][1].at:.3f} nats a token)" if one_loss else ""
+    return loss, [_gain(setting, best, at_its_own_loss=not one_loss) for setting, best in found]
+
+
+def _missing(compared: list[Quality]) -> str:
+    return "".join(
+        f" None can be stated for {readable(each.setting)}: {each.matched.remark}."
+        for each in compared
+        if not each.matched.best
+    )
+
+
+def _reasons(compared: list[Quality]) -> str:
+    return "; ".join(dict.fromkeys(each.matched.remark for each in compared))
+
+
+def _gain(setting: str, best: Estimate, at_its_own_loss: bool) -> str:
+    loss = [f"loss {best.at:.3f}"] if at_its_own_loss else []
+    known = best.low is not None and best.high is not None
+    interval = [f"95 % interval {best.low:.3g} to {best.high:.3g}"] if known else []
+    details = f" ({', '.join(loss + interval)})" if loss or interval else ""
+    return f"{best.value:.3g} times in the {readable(setting)} setting{details}"
+
+
+def _words(family: str) -> str:
+    kind, _, what = family.partition(", ")
+    name = f"{kind} block transformers" if kind == "uptrained" else f"{kind} transformers"
+    if what == GENERATE:
+        return f"{name} run by transformers' generate"
+    return f"{name} with {what} attention" if what else name
+
+
+def _listed(texts: list[str]) -> str:
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
