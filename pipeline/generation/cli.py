@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default 0: greedy")
     parser.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest tokens")
     parser.add_argument("--top-p", type=float, metavar="P", help="sample from the fewest tokens that hold this mass")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling; default 0")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="prompts at a time; default 64")
     parser.add_argument("--device", help="cpu or cuda; default: cuda where there is one")
 
