@@ -102,6 +102,11 @@ class EmbedderConfig:
         if (self.kind == "cls") != (self.cls_tokens > 0):
             raise ValueError(f"embedder kind {self.kind!r} does not go with cls_tokens {self.cls_tokens}")
 
+    @property
+    def projects(self) -> bool:
+        """Whether a matrix maps the vectors of a block's tokens to the block decoder's width."""
+        return self.kind != "lookup"
+
 
 @dataclass(frozen=True)
 class TokenDecoderConfig:

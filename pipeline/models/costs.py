@@ -207,7 +207,7 @@ def _t5_parameters(stack: StackConfig) -> int:
 
 def _embedder_parameters(config: BlockConfig) -> int:
     """Encoder and projection, without the vocabulary's table."""
-    if config.embedder.kind == "lookup":
+    if not config.embedder.projects:
         return 0
     projection = (_embedder_outputs(config) + 1) * config.block_decoder.width
     stack = config.embedder.stack
@@ -223,7 +223,7 @@ def _embedder_outputs(config: BlockConfig) -> int:
 
 def _embedder_flops(config: BlockConfig) -> float:
     """A block's."""
-    if config.embedder.kind == "lookup":
+    if not config.embedder.projects:
         return 0
     projection = 2 * _embedder_outputs(config) * config.block_decoder.width
     stack = config.embedder.stack

@@ -5,6 +5,8 @@ All of them map tokens [B, N, L] and their validity [B, N, L] (``None``: all val
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -81,7 +83,7 @@ class EncoderEmbedder(Embedder):
 
 def build_embedder(config: BlockConfig) -> Embedder:
     """The embedder that ``config.embedder.kind`` names."""
-    kinds: dict[str, type[LookupEmbedder | ProjectionEmbedder | EncoderEmbedder]] = {
+    kinds: dict[str, Callable[[BlockConfig], Embedder]] = {
         "lookup": LookupEmbedder,
         "projection": ProjectionEmbedder,
         "roberta": EncoderEmbedder,
