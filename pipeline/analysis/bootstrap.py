@@ -41,6 +41,7 @@ class Sample:
         return self.nats is not None or all(len(seeds) > 1 for seeds in self.x)
 
     def mean(self) -> tuple[Floats, Floats]:
+        """x and y of each point [points], the mean over its seeds."""
         return np.array([seeds.mean() for seeds in self.x]), np.array([seeds.mean() for seeds in self.y])
 
     def draw(self, replicates: int, seed: int) -> tuple[Floats, Floats]:

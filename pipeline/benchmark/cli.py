@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("cell", nargs="*", help="cells, as `python -m pipeline plan` lists them; all where left out")
     parser.add_argument("--random-weights", action="store_true", help="measure the cells' architectures, untrained")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the records as JSON, after every cell")

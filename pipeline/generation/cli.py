@@ -23,6 +23,7 @@ UNFINISHED = "\ufffd"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("cell", help="a trained cell, as `python -m pipeline plan` lists them")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", action="append", metavar="TEXT", help="may be given several times")
@@ -67,6 +68,7 @@ class Printer:
         self._print(whole=False)
 
     def end(self) -> None:
+        """Print what is left, and end the line."""
         self._print(whole=True)
         print()
 

@@ -47,6 +47,7 @@ class StackConfig:
 
     @property
     def head_width(self) -> int:
+        """Width of a head, of queries as of keys."""
         return self.width // self.heads
 
     @property

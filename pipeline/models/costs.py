@@ -38,6 +38,7 @@ def parameters(config: ModelConfig) -> dict[str, int]:
 
 
 def total_parameters(config: ModelConfig) -> int:
+    """All parameters, tables of the vocabulary included."""
     return sum(parameters(config).values())
 
 
@@ -104,6 +105,7 @@ def training_memory(config: ModelConfig) -> int:
 
 
 def weight_bytes(config: ModelConfig, element: int = 2) -> int:
+    """Bytes of all parameters, ``element`` bytes each."""
     return total_parameters(config) * element
 
 

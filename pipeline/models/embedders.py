@@ -31,6 +31,7 @@ class LookupEmbedder(Embedder):
         self.projection = None
 
     def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[B, N, L] -> [B, N, D]."""
         rows: Tensor = self.embedding(blocks)
         return rows.flatten(2)
 
@@ -47,6 +48,7 @@ class ProjectionEmbedder(Embedder):
         self.projection = nn.Linear(config.block_length * width, config.block_decoder.width)
 
     def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[B, N, L] -> [B, N, D]."""
         projected: Tensor = self.projection(self.embedding(blocks).flatten(2))
         return projected
 
@@ -69,6 +71,7 @@ class EncoderEmbedder(Embedder):
         self.projection = nn.Linear(outputs * embedder.stack.width, config.block_decoder.width)
 
     def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[B, N, L] -> [B, N, D]; padding is no key of the encoder."""
         tokens = blocks.flatten(0, 1)
         keys = None if valid is None else valid.flatten(0, 1)
         if self.cls_tokens:
