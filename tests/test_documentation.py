@@ -113,7 +113,9 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     (folder / "studies").mkdir()
     for name in ("block_length", "block_length_paper", "uptrain"):
-        (folder / f"studies/{name}.yaml").write_text(STUDY.replace("name: tiny", f"name: {name}"))
+        one_cell = STUDY.replace("vanilla: {size: [m]}", "vanilla: {size: []}").replace("size: [m, l]", "size: [m]")
+        one_cell = one_cell.replace("pythia_160m: {path: elsewhere}", "{}")
+        (folder / f"studies/{name}.yaml").write_text(one_cell.replace("name: tiny", f"name: {name}"))
     (folder / "params.yaml").write_text(STUDY)
     (folder / "prompts.txt").write_text("the state\nof the union\n")
     (folder / "text").mkdir()
