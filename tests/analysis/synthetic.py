@@ -221,7 +221,7 @@ def _setting(study: Study, cell: Cell, name: str) -> SettingResult:
         measurements=measurements,
         roofline=Roofline(1.6 * peak, 1.9 * peak, "memory", 0.3),
         roofline_fraction=best.tokens_per_second / (1.6 * peak),
-        baselines=[Baseline("transformers", 16, 0.3 * peak, 0.05)] if cell.family == "vanilla" else [],
+        baselines=[Baseline("transformers", 16, 0.3 * peak, 0.05, 3)] if cell.family == "vanilla" else [],
     )
 
 
