@@ -31,7 +31,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     (study,) = snippets("yaml", root / PAGE)
     values, change = yaml.safe_load((root / "tests/params.yaml").read_text()), yaml.safe_load(study.text)
     values["variants"] = change["variants"]
-    values["pretrain"] |= {"tokens": 8192, "warmup_steps": 2, "validation_tokens": 1024}
+    values["pretrain"] |= {"tokens": 8192, "batch_size": 2, "warmup_steps": 2, "validation_tokens": 1024}
     values["evaluate"] |= {"tasks": [], "max_documents": 2}
     values["benchmark"] |= {"settings": {"short": {"prompt": 8, "new_tokens": 8}}, "batch_sizes": [2]}
     values["grid"]["vanilla"]["size"] = []
