@@ -15,9 +15,14 @@ import random
 import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -25,7 +30,7 @@ import pytest
 import yaml
 
 from pipeline import cli
-from pipeline.study import load_study
+from pipeline.study import cells, load_study
 from pipeline.study.schema import Study
 from tests.conftest import ROOT
 from tests.documents import DOCUMENTS, Command, commands, headings, links, plain, snippets, spans
@@ -33,17 +38,20 @@ from tests.training.conftest import WORDS
 
 CELL = "block-m-4-base-0"
 NOT_RUN = {
-    r"make (ui|test|soak|check)|python -m pipeline ui": "a server that does not end; these tests themselves",
-    r"(python -m )?pytest|python -m tests": "these tests themselves",
+    r"make ui|python -m pipeline ui": "does not end; test_the_ui_answers starts it",
+    r"make (test|soak|check)|(python -m )?pytest|python -m tests": "these tests themselves",
     r"torchrun|srun": "several GPUs, and SLURM",
     r"python -m pipeline evaluate prefetch \w": "fetches from the hub; test_prefetch.py runs it on files",
     r"dvc queue": "starts workers that outlive it",
     r"dvc gc": "asks before it deletes",
     r"dvc exp run --queue": "needs `dvc queue`",
-    r"source |cd ": "changes the shell",
+    r"source ": "changes the shell",
 }
-RUNS_STAGES = r"dvc (repro|commit|exp (run|apply|branch))|make|python -m (pipeline (search|study|tracking)|stages)"
-FAMILY_OF_OPTIONS = r"^(env -u \w+ |\w+=\S+ )"
+MEASURED = "docs/results/"
+"""Pages whose commands take a GPU for hours: they are parsed."""
+RUNS_STAGES = r"cd |dvc (repro|commit|exp (run|apply|branch))|make|python -m (pipeline (search|study|tracking)|stages)"
+VARIABLES = r"^(env -u \w+ |\w+=\S+ )"
+STUDIES = [path.stem for path in sorted((ROOT / "studies").glob("*.yaml"))]
 STUDY = """
 name: tiny
 corpus: {source: files, files: ["text/*.txt"], validation_fraction: 0.1, test_fraction: 0.1}
@@ -80,9 +88,9 @@ hardware: {accelerator: cpu, checkpoint_every: 4, label: auto}
 
 def kind(command: Command) -> str:
     """``not run``, ``slow`` or ``fast``."""
-    if any(re.match(pattern, command.text) for pattern in NOT_RUN):
+    if command.document.startswith(MEASURED) or any(re.match(pattern, command.text) for pattern in NOT_RUN):
         return "not run"
-    return "slow" if re.match(RUNS_STAGES, re.sub(FAMILY_OF_OPTIONS, "", command.text)) else "fast"
+    return "slow" if re.match(RUNS_STAGES, re.sub(VARIABLES, "", command.text)) else "fast"
 
 
 def examples() -> list[Command]:
@@ -112,7 +120,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pipeline", "stages", "tests"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "studies").mkdir()
-    for name in ("block_length", "block_length_paper", "uptrain"):
+    for name in STUDIES:
         one_cell = STUDY.replace("vanilla: {size: [m]}", "vanilla: {size: []}").replace("size: [m, l]", "size: [m]")
         one_cell = one_cell.replace("pythia_160m: {path: elsewhere}", "{}")
         (folder / f"studies/{name}.yaml").write_text(one_cell.replace("name: tiny", f"name: {name}"))
@@ -184,11 +192,37 @@ def test_commands_that_run_stages_run(empty: Path) -> None:
     assert (empty / "runs/block_length/report/index.html").is_file()
 
 
+@pytest.mark.slow
+def test_the_ui_answers(empty: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "pipeline", "ui", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=empty, env=environment(), start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(port):
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(30)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            return b"MLflow" in answer.read()
+    except OSError:
+        return False
+
+
 def test_every_command_is_one_that_its_program_takes(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(empty)
     problems = {}
     for command in ALL:
-        program, *arguments = shlex.split(re.sub(FAMILY_OF_OPTIONS, "", command.text))
+        program, *arguments = shlex.split(re.sub(VARIABLES, "", command.text))
         try:
             PARSERS[program](arguments)
         except (AssertionError, SystemExit, argparse.ArgumentError, KeyError) as error:
@@ -221,17 +255,28 @@ def _pytest(arguments: list[str]) -> None:
 
 def _dvc(arguments: list[str]) -> None:
     from dvc.cli import parse_args
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     parsed = parse_args(arguments)
     if arguments[0] in ("repro", "commit"):
-        with Repo() as repo:
-            for target in parsed.targets:
-                try:
-                    assert repo.stage.collect(target)
-                except DvcException as error:
-                    raise AssertionError(str(error)) from None
+        assert [target for target in parsed.targets if not _is_target(target)] == []
+
+
+def _is_target(target: str) -> bool:
+    """Whether DVC finds it in the tiny study, or it is a stage of a cell of studies/."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    stage, _, cell = target.partition("@")
+    with Repo() as repo:
+        try:
+            return bool(repo.stage.collect(target))
+        except DvcException:
+            return stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"] and cell in _cells_of_studies()
+
+
+@cache
+def _cells_of_studies() -> set[str]:
+    return {cell.name for name in STUDIES for cell in cells(load_study(ROOT / f"studies/{name}.yaml"))}
 
 
 def _make(arguments: list[str]) -> None:
