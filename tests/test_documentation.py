@@ -118,7 +118,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
     for name in ("pipeline", "stages", "tests"):
-        (folder / name).symlink_to(ROOT / name)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "studies").mkdir()
     for name in STUDIES:
         one_cell = STUDY.replace("vanilla: {size: [m]}", "vanilla: {size: []}").replace("size: [m, l]", "size: [m]")
@@ -149,8 +149,8 @@ def environment() -> dict[str, str]:
     """That of a user who has activated the virtual environment and told Git a name."""
     git = {f"GIT_{who}_{what}": "reader" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return kept | git | {"PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+    kept = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "PYTHONPATH")}
+    return kept | git | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
 
 
 def in_one_process(lines: list[str], folder: Path) -> list[list[Any]]:
@@ -164,7 +164,11 @@ def in_one_process(lines: list[str], folder: Path) -> list[list[Any]]:
 
 def unique(wanted: str) -> list[Command]:
     """The first of each command of that kind."""
-    return list({command.text: command for command in reversed(ALL) if kind(command) == wanted}.values())[::-1]
+    first: dict[str, Command] = {}
+    for command in ALL:
+        if kind(command) == wanted:
+            first.setdefault(command.text, command)
+    return list(first.values())
 
 
 FINISH = ["python -m tests.finish_study", "dvc commit --force dvc.yaml", "git add -A", "git commit -qm Results"]
