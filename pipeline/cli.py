@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import studies, tracking
@@ -19,13 +21,31 @@ from pipeline.search import cli as search_cli
 from pipeline.search.tracking import sync_search
 from pipeline.study import cells, check_dvc_keys, find_cell, load_study
 
-DESCRIPTION = """\
-Scaling studies of vanilla and Block Transformers. The study is params.yaml; `dvc repro` runs it.
+PROGRAM = "python -m pipeline"
+INTRODUCTION = """\
+Scaling studies of vanilla and Block Transformers. params.yaml is the study, every key with its comment; docs/README.md
+is the guide. Run from the repository root.
 """
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its line in the map, examples of its use, and the function that runs it."""
+
+    name: str
+    help: str
+    examples: tuple[str, ...]
+    run: Callable[[argparse.Namespace], None]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
 
 
 @command
 def main() -> None:
+    """Run the command of the command line."""
     arguments = _parser().parse_args()
     try:
         arguments.run(arguments)
@@ -35,61 +55,60 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description=DESCRIPTION)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    check = commands.add_parser("check", help="check params.yaml and run nothing")
-    check.set_defaults(run=_check)
-
-    plan = commands.add_parser("plan", help="every cell and what it will cost, before anything runs")
-    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    plan.set_defaults(run=_plan)
-
-    verify = commands.add_parser(
-        "verify", help="check that results, checkpoints and report are what the pipeline wrote"
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [-h] COMMAND ...",
+        description=f"{INTRODUCTION}\n{_map()}",
+        epilog=f"`{PROGRAM} COMMAND --help` shows a command's options and an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verify.set_defaults(run=_verify)
-
-    show = commands.add_parser("show", help="the table of results, and where to look next")
-    show.set_defaults(run=_show)
-
-    ui = commands.add_parser("ui", help="start the MLflow UI on 127.0.0.1")
-    ui.add_argument("--port", type=int, default=5000)
-    ui.set_defaults(run=_ui)
-
-    evaluate = commands.add_parser("evaluate", help="fetch zero-shot tasks' documents for machines without a network")
-    evaluate.add_argument("action", choices=["prefetch"])
-    prefetch.add_arguments(evaluate)
-    evaluate.set_defaults(run=prefetch.run)
-
-    generate = commands.add_parser("generate", help="continue prompts with a trained cell")
-    generate_cli.add_arguments(generate)
-    generate.set_defaults(run=generate_cli.run)
-
-    benchmark = commands.add_parser("benchmark", help="measure one cell's generation, trained or not")
-    benchmark_cli.add_arguments(benchmark)
-    benchmark.set_defaults(run=benchmark_cli.run)
-
-    search = commands.add_parser("search", help="look for good block transformers with Optuna, as params.yaml says")
-    search_cli.add_arguments(search)
-    search.set_defaults(run=search_cli.run)
-
-    _add_tracking(commands)
-    for subparser in commands.choices.values():
-        subparser.add_argument("--params", default=PARAMS, metavar="FILE", help=f"the study; default {PARAMS}")
-
-    study = commands.add_parser("study", help="run one of studies/ in a folder of its own, or list them")
-    study.add_argument("name", nargs="?", help="its file's name without .yaml; left out: list the studies")
-    study.add_argument("--search", action="store_true", help="run the allocation search of its section search too")
-    study.set_defaults(run=_study)
+    # The map lists them, in groups, which argparse cannot.
+    commands = parser.add_subparsers(prog=PROGRAM, metavar="COMMAND", required=True, help=argparse.SUPPRESS)
+    for each in (each for group in GROUPS.values() for each in group if isinstance(each, Command)):
+        added = commands.add_parser(
+            each.name,
+            description=f"{each.help[0].upper()}{each.help[1:]}.",
+            epilog="\n  ".join(["examples:", *each.examples]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        each.add_arguments(added)
+        if each.run is not _study:
+            added.add_argument("--params", default=PARAMS, metavar="FILE", help=f"the study; default {PARAMS}")
+        added.set_defaults(run=each.run)
     return parser
 
 
-def _add_tracking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    sync = commands.add_parser("tracking", help="bring MLflow up to date with the files on disk")
-    sync.add_argument("action", choices=["sync"], help="may be run any number of times")
-    sync.add_argument("cell", nargs="?", help="one cell; all of the study's where left out")
-    sync.set_defaults(run=_tracking)
+def _map() -> str:
+    """Every command in the order of use, a line each; those of make and DVC among them."""
+    lines: list[str] = []
+    for title, group in GROUPS.items():
+        lines.append(f"{title}:")
+        named = ((each.name, each.help) if isinstance(each, Command) else each for each in group)
+        lines += [f"  {name:<22}{what}" for name, what in named]
+    return "\n".join(lines)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="its file's name without .yaml; left out: list the studies")
+    parser.add_argument("--search", action="store_true", help="run the allocation search of its section search too")
+
+
+def _add_ui(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=5000, help="default 5000")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["prefetch"])
+    prefetch.add_arguments(parser)
+
+
+def _add_tracking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["sync"], help="may be run any number of times")
+    parser.add_argument("cell", nargs="?", help="one cell; all of the study's where left out")
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -157,3 +176,76 @@ def _tracking(arguments: argparse.Namespace) -> None:
 
 def _ui(arguments: argparse.Namespace) -> None:
     tracking.serve_ui(arguments.port)
+
+
+GROUPS: dict[str, list[Command | tuple[str, str]]] = {
+    "before a run": [
+        Command("check", "check params.yaml and run nothing", (f"{PROGRAM} check",), _check),
+        Command(
+            "plan",
+            "every cell and what it will cost, before anything runs",
+            (f"{PROGRAM} plan", f"{PROGRAM} plan --json --params studies/block_length.yaml"),
+            _plan,
+            _add_plan,
+        ),
+        Command(
+            "benchmark",
+            "measure cells' generation, trained or not",
+            (f"{PROGRAM} benchmark --random-weights", f"{PROGRAM} benchmark block-m-4-base-0 --output speed.json"),
+            benchmark_cli.run,
+            benchmark_cli.add_arguments,
+        ),
+        Command(
+            "evaluate",
+            "fetch zero-shot tasks' documents for machines without a network",
+            (f"{PROGRAM} evaluate prefetch lambada_openai piqa --folder tasks",),
+            prefetch.run,
+            _add_evaluate,
+        ),
+    ],
+    "run": [
+        ("make repro", "the whole study, from nothing to the report; again to go on"),
+        ("dvc repro", "what is out of date; dvc repro pretrain-block@CELL trains one cell"),
+        Command(
+            "study",
+            "run one of studies/ in a folder of its own, or list them",
+            (f"{PROGRAM} study", f"{PROGRAM} study block_length"),
+            _study,
+            _add_study,
+        ),
+        Command(
+            "search",
+            "look for good block transformers with Optuna, as params.yaml says",
+            (f"{PROGRAM} search", f"{PROGRAM} search --show"),
+            search_cli.run,
+            search_cli.add_arguments,
+        ),
+    ],
+    "look at the results": [
+        Command("show", "the table of results, and where to look next", (f"{PROGRAM} show",), _show),
+        Command(
+            "generate",
+            "continue prompts with a trained cell",
+            (
+                f'{PROGRAM} generate block-m-4-base-0 --prompt "The state of the union"',
+                f"{PROGRAM} generate vanilla-m-0 --file prompts.txt --temperature 0.8 --top-p 0.95",
+            ),
+            generate_cli.run,
+            generate_cli.add_arguments,
+        ),
+        Command(
+            "verify",
+            "check that results, checkpoints and report are what the pipeline wrote",
+            (f"{PROGRAM} verify",),
+            _verify,
+        ),
+        Command("ui", "start the MLflow UI on 127.0.0.1", (f"{PROGRAM} ui --port 5001",), _ui, _add_ui),
+        Command(
+            "tracking",
+            "bring MLflow up to date with the files on disk",
+            (f"{PROGRAM} tracking sync", f"{PROGRAM} tracking sync vanilla-m-0"),
+            _tracking,
+            _add_tracking,
+        ),
+    ],
+}

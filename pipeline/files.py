@@ -99,11 +99,13 @@ def _asked_again(error: BaseException, temporary: Path) -> OSError | None:
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON, whole or not at all. Infinity and not-a-number are refused."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -59,6 +59,7 @@ def print_plan(planned: list[CellPlan], file: TextIO) -> None:
 
 
 def print_json(planned: list[CellPlan], file: TextIO) -> None:
+    """The plan as a JSON list, an object a cell."""
     json.dump([dataclasses.asdict(entry) for entry in planned], file, indent=2)
     print(file=file)
 

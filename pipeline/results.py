@@ -192,6 +192,7 @@ class DeviceRates:
 
     @property
     def bandwidth(self) -> float:
+        """Bytes a second, by the faster of copy and sum."""
         return max(self.copy_bandwidth, self.read_bandwidth)
 
 
@@ -279,6 +280,7 @@ def identity_of(checkpoint: dict[str, Any], folder: Path) -> CellIdentity:
 
 
 def write_result(path: Path, result: AnyResult) -> None:
+    """Write a record as JSON, whole or not at all."""
     write_json(path, dataclasses.asdict(result))
 
 

@@ -40,6 +40,7 @@ class TrialResult:
     environment: Environment
 
     def objective(self, name: str) -> float:
+        """The value of an objective, which the trial must have."""
         value = {"loss": self.loss, "tokens_per_second": self.tokens_per_second}[name]
         assert value is not None
         return value
@@ -69,10 +70,12 @@ class SearchResult:
 
     @property
     def complete(self) -> list[TrialResult]:
+        """The trials that ran to their end."""
         return [trial for trial in self.trials if trial.state == "complete"]
 
 
 def write_search(result: SearchResult, path: Path = RESULTS) -> None:
+    """Write the record as JSON, whole or not at all."""
     write_json(path, dataclasses.asdict(result))
 
 

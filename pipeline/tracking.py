@@ -234,6 +234,7 @@ def only_run(mlflow: MlflowClient, same: list[Run]) -> Run | None:
 
 
 def experiment_id(mlflow: MlflowClient, study_name: str) -> str:
+    """The study's experiment, made where it is absent."""
     experiment = mlflow.get_experiment_by_name(study_name)
     if experiment is not None:
         return str(experiment.experiment_id)
@@ -287,6 +288,7 @@ def _set_tags(mlflow: MlflowClient, run: Run, tags: dict[str, str]) -> None:
 
 
 def log_changed(mlflow: MlflowClient, run: Run, metrics: dict[str, float]) -> None:
+    """Log the metrics that the run does not hold with these values."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)

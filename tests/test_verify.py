@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import subprocess
@@ -13,16 +12,11 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline import paths
-from pipeline.analysis import write_report
-from pipeline.data import write_corpus, write_tokens
-from pipeline.environment import provenance
 from pipeline.files import read_json, write_json
-from pipeline.models import build, checkpoint, initialise
-from pipeline.results import PretrainResult, read_result, write_result
-from pipeline.study import cells, load_study
-from pipeline.training.job import Job
-from pipeline.verify import STAGES, verify
-from tests.analysis.synthetic import write_results
+from pipeline.results import PretrainResult, read_result
+from pipeline.study import load_study
+from pipeline.verify import verify
+from tests.finish_study import finish
 
 CELL = "block-s-4-base-0"
 
@@ -49,32 +43,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
         (folder / f"text/{number}.txt").write_text(f"document {number} " * 50, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        _fill()
+        finish()
+        Repo.init(no_scm=True).close()
+        with Repo() as repo:
+            repo.commit(force=True)
     return folder
-
-
-def _fill() -> None:
-    study = load_study()
-    write_corpus(study.corpus, paths.CORPUS)
-    write_tokens(study.tokenize, paths.CORPUS, paths.TOKENS, processes=1)
-    write_json(Path("data/inputs.json"), [])
-    write_json(Path("data/search.json"), None)
-    write_results(study)
-    for cell in cells(study):
-        job = Job.of(study, cell)
-        model = build(job.config)
-        initialise(model, 0)
-        shutil.copy(paths.TOKENS / "tokenizer.json", job.folder)
-        checkpoint.save(job.folder, model, job.record)
-        for stage, kind in STAGES.items():
-            path = paths.result(stage, cell.name)
-            result = read_result(path, kind, stage)
-            made = {"cell": job.identity, "provenance": provenance(job.folder)}
-            write_result(path, dataclasses.replace(result, **made))
-    write_report(study, paths.REPORT)
-    Repo.init(no_scm=True).close()
-    with Repo() as repo:
-        repo.commit(force=True)
 
 
 @pytest.fixture

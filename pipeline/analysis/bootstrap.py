@@ -65,6 +65,7 @@ class Sample:
         return any(each.nats is not None for each in (self.x, self.y)) or all(len(each) > 1 for each in self.x.seeds)
 
     def mean(self) -> tuple[Floats, Floats]:
+        """x and y of each point [points], the mean over its seeds."""
         return self.x.mean(), self.y.mean()
 
     def draw(self, replicates: int, seed: int) -> tuple[Floats, Floats]:

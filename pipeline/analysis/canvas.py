@@ -127,5 +127,6 @@ def legend(figure: Figure, *axes: Axes) -> None:
 
 
 def unzip(pairs: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """The first and the second parts of pairs, as two lists."""
     listed = list(pairs)
     return [x for x, _ in listed], [y for _, y in listed]

@@ -76,6 +76,7 @@ class Parabola:
     centre: float
 
     def at(self, x: ArrayLike) -> Floats:
+        """The fitted value at each ``x``, in the units of the data."""
         return _quadratic(self.coefficients, np.log(np.asarray(x) / self.centre))
 
 

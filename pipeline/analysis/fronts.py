@@ -119,6 +119,7 @@ def _batches(point: Point, setting: str) -> set[int]:
 
 
 def located(point: Point, x: Metric, y: Metric) -> tuple[float, float]:
+    """A point's place in a plot of two metrics that it must have."""
     across, up = x.of(point), y.of(point)
     assert across is not None
     assert up is not None

@@ -36,6 +36,7 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
+        """Whether the second value is the greater one."""
         return self.after > self.before
 
     def __str__(self) -> str:

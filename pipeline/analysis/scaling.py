@@ -35,6 +35,8 @@ class IsoFlop:
 
 @dataclass(frozen=True)
 class Scaling:
+    """The fits that a study's points allow; ``refusals`` says in words what the others lack."""
+
     laws: tuple[SeriesLaw, ...]
     optima: tuple[IsoFlop, ...]
     refusals: tuple[str, ...]

@@ -26,12 +26,14 @@ def draw_search(study_name: str, folder: Path) -> list[Drawing]:
 
 
 def label(objective: str, result: SearchResult) -> str:
+    """An objective as an axis's label, with its unit."""
     if objective == "loss":
         return "Validation loss (nats a token)"
     return f"{readable(result.setting)} tokens/s ({result.throughput})".capitalize()
 
 
 def words(key: str) -> str:
+    """A key of the search's space or an objective, as words."""
     return "tokens/s" if key == "tokens_per_second" else key.replace("_", " ")
 
 

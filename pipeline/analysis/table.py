@@ -25,6 +25,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """The cell's name."""
         return self.cell.name
 
 
@@ -44,6 +45,7 @@ class Point:
 
     @property
     def cell(self) -> Cell:
+        """The cell of its first seed, for what all seeds share."""
         return self.rows[0].cell
 
     @property

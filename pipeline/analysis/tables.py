@@ -165,6 +165,7 @@ def format_value(metric: Metric, row: Row) -> str:
 
 
 def format_number(metric: Metric, value: float | None) -> str:
+    """Three digits with a unit's prefix for what spans magnitudes, else four; ``-`` for none."""
     value = finite(value)
     return f"{value:.4g}" if value is not None and not metric.logarithmic else short(value)
 

@@ -66,6 +66,7 @@ def rates_of(study: Study) -> DeviceRates:
 
 
 def environment_of(study: Study) -> Environment:
+    """What a benchmark of the study runs on, in which precision."""
     return describe(device_name(_device(study)), torch.get_num_threads(), _precision(study))
 
 
@@ -85,6 +86,7 @@ class Runner:
         self.repeats = Repeats(self.wanted.warmup, self.wanted.repeats)
 
     def setting(self, name: str, setting: Setting) -> SettingResult:
+        """Every batch size of one setting measured; the fastest one's figures lead."""
         measurements = [self._measure(name, setting, batch) for batch in self._batches(setting)]
         best = max(measurements, key=lambda measurement: measurement.tokens_per_second)
         single = measurements[0]

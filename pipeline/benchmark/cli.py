@@ -12,9 +12,11 @@ from pipeline.study import cells, find_cell, load_study
 
 if TYPE_CHECKING:
     from pipeline.results import BenchmarkResult
+    from pipeline.study import Cell, Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("cell", nargs="*", help="cells, as `python -m pipeline plan` lists them; all where left out")
     parser.add_argument("--random-weights", action="store_true", help="measure the cells' architectures, untrained")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the records as JSON, after every cell")
@@ -23,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Measure in the study's settings; the study's own results are left alone."""
     study = load_study(arguments.params)
-    wanted = [find_cell(study, name) for name in arguments.cell] or cells(study)
+    wanted = [find_cell(study, name) for name in arguments.cell] or _all_cells(study, arguments.random_weights)
     from pipeline.benchmark.cell import benchmark
 
     records = []
@@ -33,6 +35,11 @@ def run(arguments: argparse.Namespace) -> None:
         records.append(dataclasses.asdict(result))
         if arguments.output:
             write_json(arguments.output, records)
+
+
+def _all_cells(study: Study, random_weights: bool) -> list[Cell]:
+    """The study's cells; without weights, those whose shape the study tells."""
+    return [cell for cell in cells(study) if not (random_weights and cell.family == "pretrained")]
 
 
 def _tell(result: BenchmarkResult) -> None:

@@ -51,6 +51,7 @@ def probe(model: LanguageModel, setting: Setting, batch: int) -> int:
 
 
 def random_prompts(model: LanguageModel, batch: int, length: int) -> Tensor:
+    """Tokens [batch, length] on the model's device, the same at every call."""
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(model.config.vocabulary, (batch, length), generator=generator)
     return tokens.to(next(model.parameters()).device)
@@ -64,6 +65,7 @@ def peak_memory(model: LanguageModel, session: Session) -> int:
 
 
 def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -75,6 +75,7 @@ class HeldOut:
         self.seed = seed
 
     def split(self, index: int) -> str:
+        """``train``, ``validation`` or ``test``, for the document of that number."""
         stretch = floor(index * self.fraction)
         if index != _drawn(stretch, self.fraction, self.seed):
             return "train"

@@ -68,6 +68,7 @@ class IndexedFile:
 
     @property
     def documents(self) -> int:
+        """Number of documents."""
         index = self.document_index
         return len(self.sequence_lengths) if index is None else len(index) - 1
 

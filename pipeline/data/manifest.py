@@ -54,6 +54,7 @@ class Manifest:
         return self.hash_of(*self.splits)
 
     def hash_of(self, *splits: str) -> str:
+        """A hash of every token of these splits, and of the tokenizer."""
         digest = hashlib.sha256(f"{self.tokenizer_hash} {self.end_of_text}".encode())
         for split in splits:
             for shard in self.splits[split].shards:
@@ -61,6 +62,7 @@ class Manifest:
         return digest.hexdigest()
 
     def write(self, folder: Path) -> None:
+        """Write ``manifest.json``, whole or not at all."""
         write_json(folder / "manifest.json", {"hash": self.hash, **dataclasses.asdict(self)})
 
     @staticmethod

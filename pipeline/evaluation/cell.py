@@ -50,13 +50,16 @@ class HeldOut:
 
     @classmethod
     def open(cls, max_documents: int | None) -> HeldOut:
+        """The test split, or its first ``max_documents``. Raises :class:`UserError` where there is none."""
         corpus = TokenCorpus.open(paths.TOKENS, SPLIT)
         return cls(corpus, len(corpus) if max_documents is None else min(max_documents, len(corpus)))
 
     def tokens(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Each document's tokens [T], without end of text."""
         return (self.corpus.document(index) for index in range(self.count))
 
     def texts(self) -> Iterator[str]:
+        """Each document's text."""
         return islice(read_documents(paths.CORPUS, SPLIT), self.count)
 
     def sizes(self) -> tuple[int, int]:

@@ -34,14 +34,17 @@ class Losses:
 
     @property
     def nats(self) -> float:
+        """Summed loss of all targets."""
         return float(self.nats_by_document.sum())
 
     @property
     def targets(self) -> int:
+        """Number of all targets."""
         return int(self.targets_by_document.sum())
 
     @property
     def loss(self) -> float:
+        """Mean loss, nats a target."""
         return self.nats / self.targets
 
 

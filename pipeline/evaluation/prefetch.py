@@ -14,6 +14,7 @@ from pipeline.study import load_study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="lm-eval's tasks or groups; default evaluate.tasks")
     parser.add_argument("--folder", type=Path, help="where to write TASK.SPLIT.jsonl; default evaluate.task_data")
 

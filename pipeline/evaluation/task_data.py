@@ -17,6 +17,7 @@ PREFETCH = "python -m pipeline evaluate prefetch"
 
 
 def path_of(folder: Path, task: str, split: str) -> Path:
+    """Where a task's documents of one split lie."""
     return folder / f"{task}.{split}.jsonl"
 
 

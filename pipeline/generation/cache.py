@@ -19,10 +19,12 @@ class Clock:
         self.device = torch.zeros((), dtype=torch.int64, device=device)
 
     def set(self, position: int) -> None:
+        """Go to a position."""
         self.host = position
         self.device.fill_(position)
 
     def advance(self) -> None:
+        """Go one position on."""
         self.host += 1
         self.device.add_(1)
 
@@ -47,13 +49,16 @@ class Cache:
 
     @property
     def capacity(self) -> int:
+        """Positions that there is room for."""
         return self.keys.shape[3]
 
     @property
     def bytes(self) -> int:
+        """Size of keys and values."""
         return self.keys.nbytes + self.values.nbytes
 
     def set_starts(self, offsets: list[int]) -> None:
+        """Say how many positions of left padding each row has, [B]."""
         self.offsets = offsets
         self.starts.copy_(torch.tensor(offsets, dtype=torch.int32))
         self._masks = (-1, None)
@@ -86,4 +91,5 @@ class LocalCache:
 
     @property
     def bytes(self) -> int:
+        """Size of keys and values."""
         return self.keys.nbytes + self.values.nbytes

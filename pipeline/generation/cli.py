@@ -23,6 +23,7 @@ UNFINISHED = "\ufffd"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("cell", help="a trained cell, as `python -m pipeline plan` lists them")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", action="append", metavar="TEXT", help="may be given several times")
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default 0: greedy")
     parser.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest tokens")
     parser.add_argument("--top-p", type=float, metavar="P", help="sample from the fewest tokens that hold this mass")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling; default 0")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="prompts at a time; default 64")
     parser.add_argument("--device", help="cpu or cuda; default: cuda where there is one")
 
@@ -67,6 +68,7 @@ class Printer:
         self._print(whole=False)
 
     def end(self) -> None:
+        """Print what is left, and end the line."""
         self._print(whole=True)
         print()
 

@@ -52,6 +52,7 @@ class FoldedStack:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the weights and of what flows between the layers."""
         return self.norm_weight.dtype
 
 

@@ -70,6 +70,7 @@ def head_argmax_kernel(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     GROUP: tl.constexpr, PROGRAMS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
+    """Of each tile of BN vocabulary columns the greatest logit and its token, into ``values, indices`` [tiles, M]."""
     tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(V, BN)
     for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
         m, n = _tile(index, tiles_m, tiles_n, GROUP)
@@ -87,6 +88,7 @@ def head_argmax_kernel(
 
 @triton.jit
 def pick_kernel(values, indices, tokens, stride_tokens, M, TILES, BT: tl.constexpr, BM: tl.constexpr):
+    """The token of the greatest of the tiles' logits, the smaller token where they tie, into ``tokens`` [M]."""
     rows = tl.program_id(0) * BM + tl.arange(0, BM)
     tiles = tl.arange(0, BT)
     mask = (rows < M)[None, :] & (tiles < TILES)[:, None]
@@ -100,6 +102,7 @@ def pick_kernel(values, indices, tokens, stride_tokens, M, TILES, BT: tl.constex
 
 @triton.jit
 def norm_kernel(x, stride_x, shift, weight, bias, y, D, eps, AFFINE: tl.constexpr, BD: tl.constexpr):
+    """``x + shift`` [M, D] normalised row by row, then scaled and biased if AFFINE; a program a row."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BD)
     mask = at < D
@@ -126,6 +129,7 @@ def local_attention_kernel(
     POSITION: tl.constexpr, STORE: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr,
     ROTARY: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
+    """Attention of one position of a token decoder to those up to it, its key and value stored first if STORE."""
     head = tl.program_id(1)
     kv = head // G
     rows = (tl.program_id(0) * BM + tl.arange(0, BM)).to(tl.int64)
@@ -247,6 +251,7 @@ def combine_kernel(
     u, stride_u, parts, peaks, weights,
     KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, E: tl.constexpr, SPLITS: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
+    """The parts of split decode attention, each with its peak and weight, into the attention of a row and head."""
     row = (tl.program_id(0) // (KV * G)).to(tl.int64)
     head = tl.program_id(0) % (KV * G)
     splits = tl.arange(0, BS)

@@ -72,6 +72,7 @@ class Handoff:
         self.put(first)
 
     def put(self, tokens: Tensor) -> None:
+        """Take the tokens [B, S] of the next step."""
         if not self.lagging:
             self.go_on = self.watch(tokens)
             return

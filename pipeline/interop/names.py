@@ -34,6 +34,7 @@ class Entry:
 
 
 def same(ours: str, theirs: str) -> Entry:
+    """One parameter under two names."""
     return Entry(ours, (theirs,), lambda tensors: tensors[0], lambda tensor: [tensor])
 
 

@@ -28,12 +28,14 @@ def save(folder: Path | str, model: LanguageModel, extra: dict[str, Any]) -> Non
 
 
 def save_weights(folder: Path | str, model: LanguageModel) -> None:
+    """Write ``model.safetensors``, whole or not at all."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
     with replacing(Path(folder) / WEIGHTS) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
 
 
 def save_config(folder: Path | str, model: LanguageModel, extra: dict[str, Any]) -> None:
+    """Write ``config.json``: the model's configuration, and ``extra`` beside it."""
     write_json(Path(folder) / CONFIG, {"model": to_dict(model.config), **extra})
 
 

@@ -47,6 +47,7 @@ class StackConfig:
 
     @property
     def head_width(self) -> int:
+        """Width of a head, of queries as of keys."""
         return self.width // self.heads
 
     @property
@@ -101,6 +102,11 @@ class EmbedderConfig:
             raise ValueError(f"the embedder's width {self.width} is not its encoder's, {self.stack.width}")
         if (self.kind == "cls") != (self.cls_tokens > 0):
             raise ValueError(f"embedder kind {self.kind!r} does not go with cls_tokens {self.cls_tokens}")
+
+    @property
+    def projects(self) -> bool:
+        """Whether a matrix maps the vectors of a block's tokens to the block decoder's width."""
+        return self.kind != "lookup"
 
 
 @dataclass(frozen=True)

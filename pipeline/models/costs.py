@@ -38,6 +38,7 @@ def parameters(config: ModelConfig) -> dict[str, int]:
 
 
 def total_parameters(config: ModelConfig) -> int:
+    """All parameters, tables of the vocabulary included."""
     return sum(parameters(config).values())
 
 
@@ -104,6 +105,7 @@ def training_memory(config: ModelConfig) -> int:
 
 
 def weight_bytes(config: ModelConfig, element: int = 2) -> int:
+    """Bytes of all parameters, ``element`` bytes each."""
     return total_parameters(config) * element
 
 
@@ -207,7 +209,7 @@ def _t5_parameters(stack: StackConfig) -> int:
 
 def _embedder_parameters(config: BlockConfig) -> int:
     """Encoder and projection, without the vocabulary's table."""
-    if config.embedder.kind == "lookup":
+    if not config.embedder.projects:
         return 0
     projection = (_embedder_outputs(config) + 1) * config.block_decoder.width
     stack = config.embedder.stack
@@ -223,7 +225,7 @@ def _embedder_outputs(config: BlockConfig) -> int:
 
 def _embedder_flops(config: BlockConfig) -> float:
     """A block's."""
-    if config.embedder.kind == "lookup":
+    if not config.embedder.projects:
         return 0
     projection = 2 * _embedder_outputs(config) * config.block_decoder.width
     stack = config.embedder.stack

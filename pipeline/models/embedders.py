@@ -5,6 +5,8 @@ All of them map tokens [B, N, L] and their validity [B, N, L] (``None``: all val
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,7 @@ class LookupEmbedder(Embedder):
         self.projection = None
 
     def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[B, N, L] -> [B, N, D]."""
         rows: Tensor = self.embedding(blocks)
         return rows.flatten(2)
 
@@ -45,6 +48,7 @@ class ProjectionEmbedder(Embedder):
         self.projection = nn.Linear(config.block_length * width, config.block_decoder.width)
 
     def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[B, N, L] -> [B, N, D]."""
         projected: Tensor = self.projection(self.embedding(blocks).flatten(2))
         return projected
 
@@ -67,6 +71,7 @@ class EncoderEmbedder(Embedder):
         self.projection = nn.Linear(outputs * embedder.stack.width, config.block_decoder.width)
 
     def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
+        """[B, N, L] -> [B, N, D]; padding is no key of the encoder."""
         tokens = blocks.flatten(0, 1)
         keys = None if valid is None else valid.flatten(0, 1)
         if self.cls_tokens:
@@ -81,7 +86,7 @@ class EncoderEmbedder(Embedder):
 
 def build_embedder(config: BlockConfig) -> Embedder:
     """The embedder that ``config.embedder.kind`` names."""
-    kinds: dict[str, type[LookupEmbedder | ProjectionEmbedder | EncoderEmbedder]] = {
+    kinds: dict[str, Callable[[BlockConfig], Embedder]] = {
         "lookup": LookupEmbedder,
         "projection": ProjectionEmbedder,
         "roberta": EncoderEmbedder,

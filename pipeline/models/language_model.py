@@ -19,6 +19,7 @@ class LanguageModel(nn.Module):
 
     @property
     def first(self) -> int:
+        """The first position that is predicted."""
         return self.config.first
 
     @property

@@ -5,6 +5,8 @@ All of them work on M = B * (N - 1) short sequences as one dense batch: ``contex
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -115,7 +117,7 @@ def after_ones(valid: Tensor, leading: int) -> Tensor:
 
 def build_token_decoder(config: BlockConfig) -> TokenDecoder:
     """The token decoder that ``config.token_decoder.kind`` names."""
-    kinds: dict[str, type[PrefixTokenDecoder | SummationTokenDecoder | CrossAttentionTokenDecoder]] = {
+    kinds: dict[str, Callable[[BlockConfig], TokenDecoder]] = {
         "prefix": PrefixTokenDecoder,
         "summation": SummationTokenDecoder,
         "cross_attention": CrossAttentionTokenDecoder,

@@ -17,11 +17,13 @@ several times to share the work, and again after Ctrl-C or a kill to go on. Resu
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.description = DESCRIPTION
     parser.add_argument("--show", action="store_true", help="bring the files and the table up to date and run nothing")
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Work on the search of the study that the command line names, or show it."""
     search(load_study(arguments.params), work=not arguments.show)
 
 

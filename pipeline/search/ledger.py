@@ -55,9 +55,11 @@ class Ledger:
                 self.optuna.enqueue_trial(point, skip_if_exists=True)
 
     def trials(self) -> list[FrozenTrial]:
+        """Every trial, running ones and infeasible points too."""
         return self.optuna.get_trials(deepcopy=False)
 
     def finished(self) -> list[FrozenTrial]:
+        """The trials that count towards ``search.trials``."""
         return [trial for trial in self.trials() if counts(trial)]
 
     def claim(self) -> optuna.Trial | None:
@@ -107,6 +109,7 @@ class Ledger:
         return None
 
     def enqueue(self, point: Point) -> None:
+        """Have a point tried next."""
         self.optuna.enqueue_trial(point)
 
     def refuse(self, trial: optuna.Trial, violations: dict[str, float]) -> None:
@@ -184,6 +187,7 @@ def identity(study: Study, manifest: Manifest) -> str:
 
 
 def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial was measured: complete, stopped early or diverged."""
     return "measured" in trial.user_attrs and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 

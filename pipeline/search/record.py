@@ -35,6 +35,7 @@ def save(study: Study, ledger: Ledger, vocabulary: int) -> SearchResult:
 
 
 def collect(study: Study, ledger: Ledger, vocabulary: int) -> SearchResult:
+    """The search's record, from its storage."""
     search = ledger.search
     trials = ledger.trials()
     finished = [_result(study, trial, ledger, vocabulary) for trial in trials if counts(trial)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pipeline.models.config import LARGEST
+from pipeline.models.config import EMBEDDERS, LARGEST, TOKEN_DECODERS
 from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Grid, Study
@@ -17,8 +17,6 @@ RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 MOST_CELLS = 1000
 MOST_TOKENS = 2**31 - 64
 SOURCES = ("sotu", "files", "huggingface")
-EMBEDDERS = ("lookup", "projection", "roberta", "cls")
-TOKEN_DECODERS = ("prefix", "summation", "cross_attention")
 UPTRAINING_METHODS = ("partition", "skip", "duplicate")
 FORMATS = ("huggingface", "published")
 PRECISIONS = ("auto", "fp32", "bf16")

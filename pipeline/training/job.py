@@ -65,6 +65,7 @@ class Job:
 
     @property
     def identity(self) -> CellIdentity:
+        """Who the job's results are about."""
         cell = self.cell
         return CellIdentity(
             cell.name, cell.family, cell.size, cell.seed, cell.block_length, cell.variant, self.fingerprint
@@ -72,6 +73,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
+        """The cell's checkpoint folder."""
         return paths.checkpoint(self.cell.name)
 
     @property

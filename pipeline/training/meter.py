@@ -20,6 +20,7 @@ class Reading:
 
     @property
     def targets(self) -> int:
+        """Number of targets."""
         return int(sum(self.counts))
 
     @property
@@ -29,10 +30,12 @@ class Reading:
 
     @property
     def by_position(self) -> list[float]:
+        """Mean loss at each position of a block, nats; one for a vanilla model."""
         return [loss / max(count, 1) for loss, count in zip(self.losses, self.counts, strict=True)]
 
     @property
     def finite(self) -> bool:
+        """Whether loss and gradient norm are finite numbers."""
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 

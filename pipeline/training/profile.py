@@ -40,6 +40,7 @@ PHASES = ("data", "forward and loss", "backward", "clip and optimizer")
 
 @command
 def main() -> None:
+    """Profile some steps of the cell that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.training.profile", description=__doc__)
     parser.add_argument("cell", help="a cell's name, as `python -m pipeline plan` lists them")
     parser.add_argument("--params", default=PARAMS, metavar="FILE", help=f"the study; default {PARAMS}")

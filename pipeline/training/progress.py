@@ -34,6 +34,7 @@ class Progress:
         self._write("  ".join(part for part in (self._position(step), facts, self._left(step, now)) if part))
 
     def close(self) -> None:
+        """End the line on a terminal."""
         if self.terminal and self._width:
             print(file=self.stream, flush=True)
 

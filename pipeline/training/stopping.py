@@ -22,6 +22,7 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def listen(self) -> None:
+        """Take the signals from now on; in another thread than the main one nothing can."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)

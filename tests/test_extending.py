@@ -1,0 +1,81 @@
+"""docs/extending.md is true: its changes, applied to a copy of the repository, make kinds that pass every test."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.documents import apply_diff, snippets
+
+PAGE = "docs/extending.md"
+CELLS = ["block-s-4-mean-0", "block-s-4-broadcast-0"]
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """A copy of the repository, changed as the page says, with the page's study on few tokens."""
+    folder = tmp_path_factory.mktemp("extended")
+    for part in ("pipeline", "tests", "stages"):
+        shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "pyproject.toml", folder)
+    for snippet in snippets("diff", root / PAGE):
+        apply_diff(snippet, folder)
+    (study,) = snippets("yaml", root / PAGE)
+    values, change = yaml.safe_load((root / "tests/params.yaml").read_text()), yaml.safe_load(study.text)
+    values["variants"] = change["variants"]
+    values["pretrain"] |= {"tokens": 8192, "batch_size": 2, "warmup_steps": 2, "validation_tokens": 1024}
+    values["evaluate"] |= {"tasks": [], "max_documents": 2}
+    values["benchmark"] |= {"settings": {"short": {"prompt": 8, "new_tokens": 8}}, "batch_sizes": [2]}
+    values["grid"]["vanilla"]["size"] = []
+    values["grid"]["block"] = {"size": ["s"], "block_length": [4], **change["grid"]["block"]}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """``python -m`` these arguments with the copy's code."""
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    ended = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_the_new_kinds_pass_the_tests_of_models_and_generation(extended: Path) -> None:
+    files = [f"tests/models/test_{name}.py" for name in ("models", "costs", "config")]
+    files.append("tests/generation/test_engine.py")
+    printed = run(extended, "pytest", "-p", "no:cacheprovider", "-k", "mean or broadcast", *files)
+    (passed,) = re.findall(r"^(\d+) passed", printed, re.MULTILINE)
+    assert int(passed) > 30
+
+
+def test_a_study_plans_them(extended: Path) -> None:
+    printed = run(extended, "pipeline", "plan")
+    assert [cell for cell in CELLS if f"{cell} " not in printed] == []
+
+
+@pytest.mark.slow
+def test_the_changed_code_is_typed(extended: Path) -> None:
+    run(extended, "mypy")
+
+
+@pytest.mark.slow
+def test_a_study_of_them_reaches_its_report(extended: Path) -> None:
+    for stage in ("check", "corpus", "tokenize"):
+        run(extended, f"stages.{stage}")
+    cells = [entry["cell"] for entry in json.loads(run(extended, "pipeline", "plan", "--json"))]
+    for cell in cells:
+        for stage in ("pretrain", "evaluate", "benchmark"):
+            run(extended, f"stages.{stage}", cell)
+    run(extended, "stages.report")
+    figures = {path.stem for path in (extended / "report/figures").glob("*.svg")}
+    assert {"ablation_embedder", "ablation_token_decoder"} <= figures
