@@ -97,7 +97,7 @@ def sync_report(study_name: str, folder: Path = paths.REPORT) -> bool:
         mlflow.log_artifacts(run.info.run_id, str(folder))
         _set_tags(mlflow, run, {"mlflow.note.content": report["headline"]})
         log_changed(mlflow, run, _flat(report["speedup"], "speedup."))
-        mlflow.set_terminated(run.info.run_id)
+        finish(mlflow, run)
         _flag_fronts(mlflow, experiment, report["pareto"])
         return True
     return False
@@ -151,7 +151,7 @@ def _sync_cell(study_name: str, cell: str) -> None:
     log_changed(mlflow, run, metrics)
     _set_tags(mlflow, run, tags)
     if "total_parameters" in metrics and run.info.status != "FINISHED":
-        mlflow.set_terminated(run.info.run_id)
+        finish(mlflow, run)
 
 
 def checkpoint_record(cell: str) -> dict[str, Any] | None:
@@ -291,9 +291,24 @@ def log_changed(mlflow: MlflowClient, run: Run, metrics: dict[str, float]) -> No
     """Log the metrics that the run does not hold with these values."""
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
     changed = {key: value for key, value in metrics.items() if run.data.metrics.get(key) != value}
-    _log(mlflow, run, [Metric(key, value, now, 0) for key, value in changed.items()])
+    logged = [Metric(key, value, _later(_last_change(mlflow, run, key)), 0) for key, value in changed.items()]
+    _log(mlflow, run, logged)
+
+
+def finish(mlflow: MlflowClient, run: Run) -> None:
+    mlflow.set_terminated(run.info.run_id, end_time=_later(run.info.start_time))
+
+
+def _last_change(mlflow: MlflowClient, run: Run, key: str) -> int:
+    """When a metric was last logged, in ms since 1970; 0 where it never was."""
+    history = mlflow.get_metric_history(run.info.run_id, key) if key in run.data.metrics else []
+    return max((metric.timestamp for metric in history), default=0)
+
+
+def _later(before: int) -> int:
+    """Now, in ms since 1970, but after ``before``: a clock may be set back, and MLflow goes by what is latest."""
+    return max(time.time_ns() // 1_000_000, before + 1)
 
 
 def _log(mlflow: MlflowClient, run: Run, metrics: list[Any]) -> None:

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from pipeline import tracking
-from tests.faults.stages import BLOCK, ROOT, SHORT, VANILLA, leftovers, start, whole_results
-
-
-@pytest.fixture
-def repository(study: Path) -> Path:
-    """The study with a DVC pipeline, in a Git repository."""
-    (study / "data").unlink()
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, study / name)
-    for name in ("stages", "pipeline"):
-        shutil.copytree(ROOT / name, study / name, ignore=shutil.ignore_patterns("__pycache__"))
-    texts = (study / "text").resolve()
-    (study / "text").unlink()
-    shutil.copytree(texts, study / "text")
-    grid = "  uptrained: {source: [], block_length: [], variant: []}\n  seed: [0]\npretrained: {}\npretrain:\n"
-    text = SHORT.replace("pretrain:\n", grid).replace("checkpoint_every: 4}", "checkpoint_every: 4, label: auto}")
-    Path("params.yaml").write_text(text)
-    for command in (
-        ["git", "init", "-q"],
-        [sys.executable, "-m", "dvc", "init", "-q"],
-        ["git", "add", "-A"],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "study"],
-    ):
-        subprocess.run(command, check=True, cwd=study)
-    return study
+from tests.faults.stages import BLOCK, VANILLA, leftovers, repro, start, whole_results
 
 
 @pytest.mark.slow
@@ -53,13 +26,6 @@ def test_two_repros_at_once(repository: Path) -> None:
     assert len(whole_results()) == 6
     assert leftovers(repository / "results") == []
     one_run_a_cell()
-
-
-def repro(repository: Path) -> str:
-    process = start("dvc", "repro", PYTHONPATH=str(repository))
-    output, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors
-    return output
 
 
 @pytest.mark.slow
