@@ -36,6 +36,7 @@ MOST_RUNS = 50_000  # of a search's answer
 BATCH = 1000  # metrics that MLflow takes in one request
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
 SQLITE = "sqlite:///"
+DVC_COPIES = (".dvc", "tmp", "exps")
 LAST_SYNC_SECONDS = 60
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # else minutes a request
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -43,13 +44,22 @@ CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "to
 
 def tracking_uri() -> str:
     """``MLFLOW_TRACKING_URI``, or the SQLite database in the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{paths.MLFLOW.resolve()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{_database()}"
+
+
+def _database() -> Path:
+    """The repository's, also from the copy of it that DVC's queue runs an experiment in and removes afterwards."""
+    path = paths.MLFLOW.resolve()
+    for copies in path.parents:
+        if copies.parts[-3:] == DVC_COPIES:
+            return Path(*copies.parts[:-3], *path.relative_to(copies).parts[1:])
+    return path
 
 
 def _beside_database(name: str) -> Path:
     """A path beside the SQLite database, the same for every study that writes it."""
     uri = tracking_uri()
-    database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else paths.MLFLOW
+    database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else _database()
     return database.resolve().parent / name
 
 

@@ -259,11 +259,10 @@ CONFIG = VanillaConfig(320, 16, StackConfig(1, 8, 2, 2, 16))
 
 def test_a_damaged_model_from_elsewhere() -> None:
     """Hugging Face's files, as stage pretrained brings them in."""
-    train_tokenizer(TEXTS, 280, "<|endoftext|>")
     model = build(CONFIG)
     initialise(model, 0)
     to_huggingface(model, Path("elsewhere"))
-    Path("elsewhere/tokenizer.json").write_text("{}")
+    tests.fixture.write_tokenizer(Path("elsewhere/tokenizer.json"))
     for name in ("config.json", "model.safetensors"):
         path = Path("elsewhere", name)
         content = path.read_bytes()
@@ -280,7 +279,7 @@ def test_a_damaged_published_model() -> None:
     """A folder of the published code, as stage pretrained brings it in."""
     fixture = tests.fixture.read("prefix")
     Path("elsewhere").mkdir()
-    Path("elsewhere/tokenizer.json").write_text("{}")
+    tests.fixture.write_tokenizer(Path("elsewhere/tokenizer.json"))
     save_file(fixture.state_dict, "elsewhere/model.safetensors")
     content = json.dumps(fixture.config).encode()
     reader = Reader(

@@ -54,6 +54,8 @@ class CorpusManifest:
         try:
             manifest: CorpusManifest = build(CorpusManifest, values)
             damaged = "" if manifest.splits.keys() == set(SPLITS) else f"splits {', '.join(manifest.splits)}"
+            outside = [name for split in manifest.splits.values() for name in split.files if Path(name).name != name]
+            damaged = f"{outside[0]!a} is no file of it" if outside else damaged
         except (TypeError, KeyError) as error:
             damaged = str(error)
         if damaged:

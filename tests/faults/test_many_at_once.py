@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import tracking
-from tests.faults.stages import BLOCK, VANILLA, leftovers, repro, start, whole_results
+from tests.faults.stages import BLOCK, VANILLA, leftovers, repro, run, start, whole_results
 
 
 @pytest.mark.slow
@@ -40,6 +40,37 @@ def test_four_cells_that_start_together_on_a_fresh_database(repository: Path) ->
     assert [process.returncode for process in processes] == [0] * 4, ended
     assert not any("warning" in errors for errors in ended), ended
     one_run_a_cell(cells)
+
+
+@pytest.mark.slow
+def test_the_queue_of_dvc_with_two_workers(repository: Path) -> None:
+    """Three experiments in copies of the repository: each is whole, and its runs outlive the copy."""
+    rates = {"one": "0.01", "two": "0.02", "three": "0.03"}
+    for name, rate in rates.items():
+        dvc(repository, "exp", "run", "--queue", "--name", name, "-S", f"pretrain.learning_rate={rate}")
+    workers = start("dvc", "queue", "start", "--jobs", "2", PYTHONPATH=str(repository))
+    deadline = time.monotonic() + 580
+    while {"Queued", "Running"} & set((status := dvc(repository, "queue", "status")).split()):
+        assert time.monotonic() < deadline, status
+        time.sleep(2)
+    assert status.count("Success") == 3, status
+    workers.communicate(timeout=120)
+    one_run_a_cell([VANILLA, BLOCK] * 3)
+    for name, rate in rates.items():
+        dvc(repository, "exp", "apply", name)
+        assert f"learning_rate: {rate}" in Path("params.yaml").read_text()
+        run("pipeline", "verify")
+        assert len(whole_results()) == 6
+        assert leftovers(repository / "results") == []
+        assert all(tracking.sync_cell("tiny", cell) for cell in (VANILLA, BLOCK))
+        one_run_a_cell([VANILLA, BLOCK] * 3)
+
+
+def dvc(repository: Path, *arguments: str) -> str:
+    process = start("dvc", *arguments, PYTHONPATH=str(repository))
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return output
 
 
 def one_run_a_cell(cells: list[str] | None = None) -> None:
