@@ -220,8 +220,7 @@ def test_no_name_in_params_leaves_its_folder(params_text: str, old: str, new: st
         Path("params.yaml").write_text(params_text.replace(old, new.replace("NAME", json.dumps(name)), 1))
         with pytest.raises(UserError) as caught:
             load_study()
-        expected = "a name has letters, digits and '_'" if name.isprintable() else "a character that cannot be seen"
-        assert expected in str(caught.value), (name, caught.value)
+        assert re.search("a name has letters, digits and '_'|a character that cannot be seen", str(caught.value))
     assert [path.name for path in Path().iterdir()] == ["params.yaml"]
 
 

@@ -32,15 +32,20 @@ FULL = (
 )
 
 
-def prepare(folder: Path) -> None:
-    """The study, run once without faults, in the working directory."""
+def write_study(folder: Path, params: str) -> None:
+    """A study and its text in ``folder``, the working directory from then on."""
     os.chdir(folder)
     Path("text").mkdir()
     draw = random.Random(0)
     for number in range(40):
         text = " ".join(draw.choices(WORDS, weights=range(len(WORDS), 0, -1), k=200))
         Path("text", f"{number}.txt").write_text(text, encoding="utf-8")
-    Path("params.yaml").write_text(SHORT, encoding="utf-8")
+    Path("params.yaml").write_text(params, encoding="utf-8")
+
+
+def prepare(folder: Path) -> None:
+    """The study, run once without faults, in the working directory."""
+    write_study(folder, SHORT)
     for target in [*TARGETS[:-1], ("stages.evaluate", VANILLA), ("stages.benchmark", VANILLA), TARGETS[-1]]:
         run(*target)
 
