@@ -1,11 +1,12 @@
 """`make soak`: the tiny study over and over while something goes wrong at random, from a fixed seed.
 
 Each round reruns one stage, whose outputs are removed first, and does to it what :data:`FAULTS` has; then it is run to
-its end without a fault. The summary, one JSON line, has what happened; the exit status is 1 if anything was lost.
+its end without a fault. At the end the growth inside stages is measured. The summary, one JSON line, has what happened; the exit status is 1 if anything was lost.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.faults import growth
 from tests.faults.stages import SHORT, VANILLA, leftovers, run, start, whole_results
 from tests.faults.test_kills import TARGETS, exact, forget
 from tests.training.conftest import WORDS
@@ -88,13 +90,17 @@ def soak(minutes: float, seed: int = 0) -> dict[str, object]:
         assert whole_results() == results, f"{fault} in {target} lost a result"
         assert leftovers() == [], f"{fault} in {target} left {leftovers()}"
         counts[fault] += 1
+    temporary = leftovers()
+    grown = growth.measure() if Path("/proc/self/statm").exists() else []
+    assert all(stage.bounded for stage in grown), grown
     return {
         "minutes": round((time.monotonic() - begun) / 60, 1),
         "rounds": counts.total(),
         "faults": dict(counts),
         "open_files_more": open_files() - files,
         "largest_stage_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
-        "temporary_files": len(leftovers()),
+        "temporary_files": len(temporary),
+        "growth": [dataclasses.asdict(stage) for stage in grown],
     }
 
 
