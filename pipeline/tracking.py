@@ -36,6 +36,7 @@ MOST_RUNS = 50_000  # of a search's answer
 BATCH = 1000  # metrics that MLflow takes in one request
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
 SQLITE = "sqlite:///"
+SQLALCHEMY_ASIDE = "(raised as a result of"  # before what went wrong
 DVC_COPIES = (".dvc", "tmp", "exps")
 LAST_SYNC_SECONDS = 60
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # else minutes a request
@@ -72,8 +73,8 @@ def client() -> MlflowClient:
     """A client for :func:`tracking_uri`. A lock keeps processes from creating the database at the same time."""
     for key, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
         os.environ.setdefault(key, value)
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what is warned of
     from mlflow import MlflowClient
 
     with lock():
@@ -138,7 +139,7 @@ def _flag_fronts(mlflow: MlflowClient, experiment: str, fronts: dict[str, list[s
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(SQLALCHEMY_ASIDE)]
     return redacted(lines[0]) if lines else type(error).__name__
 
 

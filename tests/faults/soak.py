@@ -1,7 +1,8 @@
 """`make soak`: the tiny study over and over while something goes wrong at random, from a fixed seed.
 
 Each round reruns one stage, whose outputs are removed first, and does to it what :data:`FAULTS` has; then it is run to
-its end without a fault. At the end the growth inside stages is measured. The summary, one JSON line, has what happened; the exit status is 1 if anything was lost.
+its end without a fault. At the end the growth inside stages is measured. The summary, one JSON line, has what happened;
+the exit status is 1 if anything was lost or grows.
 """
 
 from __future__ import annotations
