@@ -308,6 +308,7 @@ def log_changed(mlflow: MlflowClient, run: Run, metrics: dict[str, float]) -> No
 
 
 def finish(mlflow: MlflowClient, run: Run) -> None:
+    """Mark the run as finished, after its start even where the clock was set back meanwhile."""
     mlflow.set_terminated(run.info.run_id, end_time=_later(run.info.start_time))
 
 
