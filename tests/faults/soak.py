@@ -91,14 +91,14 @@ def soak(minutes: float, seed: int = 0) -> dict[str, object]:
         assert whole_results() == results, f"{fault} in {target} lost a result"
         assert leftovers() == [], f"{fault} in {target} left {leftovers()}"
         counts[fault] += 1
-    temporary = leftovers()
+    minutes, more, temporary = (time.monotonic() - begun) / 60, open_files() - files, leftovers()
     grown = growth.measure() if Path("/proc/self/statm").exists() else []
     assert all(stage.bounded for stage in grown), grown
     return {
-        "minutes": round((time.monotonic() - begun) / 60, 1),
+        "minutes": round(minutes, 1),
         "rounds": counts.total(),
         "faults": dict(counts),
-        "open_files_more": open_files() - files,
+        "open_files_more": more,
         "largest_stage_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
         "temporary_files": len(temporary),
         "growth": [dataclasses.asdict(stage) for stage in grown],
