@@ -34,8 +34,8 @@ soak: $(VENV)/.test   ## the long tests, then the study with faults at random fo
 audit: $(VENV)/.dev   ## known vulnerabilities of what requirements.lock pins; needs the network
 	@python -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install --quiet pip-audit || \
 	  { echo "error: make audit: pip-audit cannot be installed; it needs the network" >&2; exit 1; }
-	@$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.lock || \
-	  { echo "error: make audit: a package above is vulnerable, or the database cannot be reached" >&2; exit 1; }
+	@$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock || \
+	  { echo "error: make audit: a package above is vulnerable, or could not be looked up" >&2; exit 1; }
 
 licences: $(VENV)/.run ## the licence of every package that is installed
 	@python -m pipeline.licences

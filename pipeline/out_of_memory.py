@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import UserError
+
+WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
 @contextmanager
@@ -13,9 +16,10 @@ def out_of_memory_says(advice: str) -> Iterator[None]:
     """Raise :class:`UserError`, ``out of memory`` and ``advice``, where the block runs out of memory."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
+        error.__traceback__ = None  # lets go of what its frames hold: the error's line needs memory too
         raise UserError(f"out of memory {advice}") from None
 
 
@@ -23,5 +27,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """torch has an exception for a GPU's memory (a RuntimeError), and for the host's a RuntimeError like any other."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in WORDS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.paths import SEARCH
+from pipeline.records import build
 from pipeline.results import Environment
 
 RESULTS, TABLE, VARIANTS = FILES = (SEARCH / "results.json", SEARCH / "trials.csv", SEARCH / "variants.yaml")
@@ -85,12 +86,7 @@ def read_search(path: Path = RESULTS) -> SearchResult | None:
         return None
     values = read_json(path)
     try:
-        values["trials"] = [_trial(trial) for trial in values["trials"]]
-        return SearchResult(**values)
+        result: SearchResult = build(SearchResult, values)
     except (TypeError, KeyError) as error:
         raise UserError(f"{path}: not a search's record ({error}); delete it and run the search again") from None
-
-
-def _trial(values: dict[str, object]) -> TrialResult:
-    environment = Environment(**values.pop("environment"))  # type: ignore[arg-type]
-    return TrialResult(environment=environment, **values)  # type: ignore[arg-type]
+    return result

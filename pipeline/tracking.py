@@ -36,6 +36,8 @@ MOST_RUNS = 50_000  # of a search's answer
 BATCH = 1000  # metrics that MLflow takes in one request
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
 SQLITE = "sqlite:///"
+SQLALCHEMY_ASIDE = "(raised as a result of"  # before what went wrong
+DVC_COPIES = (".dvc", "tmp", "exps")
 LAST_SYNC_SECONDS = 60
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # else minutes a request
 CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
@@ -43,13 +45,22 @@ CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "to
 
 def tracking_uri() -> str:
     """``MLFLOW_TRACKING_URI``, or the SQLite database in the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{paths.MLFLOW.resolve()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{_database()}"
+
+
+def _database() -> Path:
+    """The repository's, also from the copy of it that DVC's queue runs an experiment in and removes afterwards."""
+    path = paths.MLFLOW.resolve()
+    for copies in path.parents:
+        if copies.parts[-3:] == DVC_COPIES:
+            return Path(*copies.parts[:-3], *path.relative_to(copies).parts[1:])
+    return path
 
 
 def _beside_database(name: str) -> Path:
     """A path beside the SQLite database, the same for every study that writes it."""
     uri = tracking_uri()
-    database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else paths.MLFLOW
+    database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else _database()
     return database.resolve().parent / name
 
 
@@ -62,8 +73,8 @@ def client() -> MlflowClient:
     """A client for :func:`tracking_uri`. A lock keeps processes from creating the database at the same time."""
     for key, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
         os.environ.setdefault(key, value)
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what is warned of
     from mlflow import MlflowClient
 
     with lock():
@@ -97,7 +108,7 @@ def sync_report(study_name: str, folder: Path = paths.REPORT) -> bool:
         mlflow.log_artifacts(run.info.run_id, str(folder))
         _set_tags(mlflow, run, {"mlflow.note.content": report["headline"]})
         log_changed(mlflow, run, _flat(report["speedup"], "speedup."))
-        mlflow.set_terminated(run.info.run_id)
+        finish(mlflow, run)
         _flag_fronts(mlflow, experiment, report["pareto"])
         return True
     return False
@@ -128,7 +139,7 @@ def _flag_fronts(mlflow: MlflowClient, experiment: str, fronts: dict[str, list[s
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(SQLALCHEMY_ASIDE)]
     return redacted(lines[0]) if lines else type(error).__name__
 
 
@@ -151,7 +162,7 @@ def _sync_cell(study_name: str, cell: str) -> None:
     log_changed(mlflow, run, metrics)
     _set_tags(mlflow, run, tags)
     if "total_parameters" in metrics and run.info.status != "FINISHED":
-        mlflow.set_terminated(run.info.run_id)
+        finish(mlflow, run)
 
 
 def checkpoint_record(cell: str) -> dict[str, Any] | None:
@@ -291,9 +302,25 @@ def log_changed(mlflow: MlflowClient, run: Run, metrics: dict[str, float]) -> No
     """Log the metrics that the run does not hold with these values."""
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
     changed = {key: value for key, value in metrics.items() if run.data.metrics.get(key) != value}
-    _log(mlflow, run, [Metric(key, value, now, 0) for key, value in changed.items()])
+    logged = [Metric(key, value, _later(_last_change(mlflow, run, key)), 0) for key, value in changed.items()]
+    _log(mlflow, run, logged)
+
+
+def finish(mlflow: MlflowClient, run: Run) -> None:
+    """Mark the run as finished, after its start even where the clock was set back meanwhile."""
+    mlflow.set_terminated(run.info.run_id, end_time=_later(run.info.start_time))
+
+
+def _last_change(mlflow: MlflowClient, run: Run, key: str) -> int:
+    """When a metric was last logged, in ms since 1970; 0 where it never was."""
+    history = mlflow.get_metric_history(run.info.run_id, key) if key in run.data.metrics else []
+    return max((metric.timestamp for metric in history), default=0)
+
+
+def _later(before: int) -> int:
+    """Now, in ms since 1970, but after ``before``: a clock may be set back, and MLflow goes by what is latest."""
+    return max(time.time_ns() // 1_000_000, before + 1)
 
 
 def _log(mlflow: MlflowClient, run: Run, metrics: list[Any]) -> None:

@@ -15,7 +15,7 @@ from pipeline.files import is_file, read_object, sha256
 from pipeline.results import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
 from pipeline.study import Cell, Study, cells
 
-DVC_LOCK = Path("dvc.lock")
+DVC_LOCK, SEARCH_LOCK = Path("dvc.lock"), paths.SEARCH / "dvc.lock"
 STAGES: dict[str, type[AnyResult]] = {
     "pretrain": PretrainResult,
     "evaluate": EvaluateResult,
@@ -53,7 +53,10 @@ def _found(problems: Callable[..., Iterator[str]], *arguments: object) -> list[s
 def _outputs(study: Study) -> Iterator[Check]:
     """Each stage's outputs against the hashes in dvc.lock. DVC's own are not trusted: it skips files by their date."""
     names = {cell.name for cell in cells(study)}
-    for stage, entry in _lock().items():
+    stages = _stages_of(DVC_LOCK)
+    if is_file(SEARCH_LOCK):  # a search has been run, from the repository root
+        stages |= _stages_of(SEARCH_LOCK)
+    for stage, entry in stages.items():
         item = stage.partition("@")[2]
         if item and item not in names:  # a cell of an earlier study
             continue
@@ -61,16 +64,16 @@ def _outputs(study: Study) -> Iterator[Check]:
         yield Check(f"outputs of {stage}", [problem for output in outputs for problem in _output_problems(output)])
 
 
-def _lock() -> dict[str, Any]:
+def _stages_of(lock: Path) -> dict[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    if not is_file(DVC_LOCK):
-        raise UserError(f"{DVC_LOCK}: no such file; run `dvc repro` first")
+    if not is_file(lock):
+        raise UserError(f"{lock}: no such file; run `dvc repro` first")
     try:
-        stages: dict[str, Any] = YAML(typ="safe").load(DVC_LOCK.read_text(encoding="utf-8"))["stages"]
+        stages: dict[str, Any] = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
     except (YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
-        raise UserError(f"{DVC_LOCK}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro`") from None
+        raise UserError(f"{lock}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro`") from None
     return stages
 
 

@@ -11,7 +11,10 @@ def main() -> None:
     manifest = write_corpus(load_study().corpus, CORPUS)
     counts = ", ".join(f"{split} {part.documents:,}" for split, part in manifest.splits.items())
     megabytes = sum(part.bytes for part in manifest.splits.values()) / 1e6
-    print(f"{CORPUS}: {megabytes:,.1f} MB of text; documents: {counts}; {manifest.empty_documents:,} empty left out")
+    left_out = f"{manifest.empty_documents:,} empty left out"
+    if manifest.invalid_documents:
+        left_out += f", {manifest.invalid_documents:,} that are no valid Unicode (first {manifest.first_invalid})"
+    print(f"{CORPUS}: {megabytes:,.1f} MB of text; documents: {counts}; {left_out}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.data.tokenizer import train_tokenizer
+
 FOLDER = Path(__file__).parent / "fixtures"
 DEAD = "block_decoder.gpt_neox.embed_in.weight"
 
@@ -37,6 +39,11 @@ def read(name: str, sizes: str | None = None) -> Fixture:
     """A fixture by its name; ``sizes`` names the one whose configuration it shares."""
     spec = json.loads((FOLDER / f"{sizes or name}.json").read_text())
     return Fixture(_config(spec), load_file(FOLDER / f"{name}.safetensors"))
+
+
+def write_tokenizer(path: Path) -> None:
+    """One that has learnt nothing."""
+    train_tokenizer([], 258, "<|endoftext|>").save(str(path))
 
 
 def _config(spec: dict[str, Any]) -> dict[str, Any]:

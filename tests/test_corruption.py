@@ -36,7 +36,8 @@ from pipeline.interop.huggingface import to_huggingface
 from pipeline.interop.pretrained import bring_in
 from pipeline.models import build, checkpoint, initialise
 from pipeline.models.config import StackConfig, VanillaConfig
-from pipeline.results import EvaluateResult, read_result
+from pipeline.results import Environment, EvaluateResult, read_result
+from pipeline.search_results import RESULTS, SearchResult, TrialResult, read_search, write_search
 from pipeline.study.schema import Corpus, Pretrained, Tokenize
 from tests.analysis.synthetic import study_file, write_results
 from tests.corruption import LINES, damaged, edited
@@ -259,11 +260,10 @@ CONFIG = VanillaConfig(320, 16, StackConfig(1, 8, 2, 2, 16))
 
 def test_a_damaged_model_from_elsewhere() -> None:
     """Hugging Face's files, as stage pretrained brings them in."""
-    train_tokenizer(TEXTS, 280, "<|endoftext|>")
     model = build(CONFIG)
     initialise(model, 0)
     to_huggingface(model, Path("elsewhere"))
-    Path("elsewhere/tokenizer.json").write_text("{}")
+    tests.fixture.write_tokenizer(Path("elsewhere/tokenizer.json"))
     for name in ("config.json", "model.safetensors"):
         path = Path("elsewhere", name)
         content = path.read_bytes()
@@ -280,7 +280,7 @@ def test_a_damaged_published_model() -> None:
     """A folder of the published code, as stage pretrained brings it in."""
     fixture = tests.fixture.read("prefix")
     Path("elsewhere").mkdir()
-    Path("elsewhere/tokenizer.json").write_text("{}")
+    tests.fixture.write_tokenizer(Path("elsewhere/tokenizer.json"))
     save_file(fixture.state_dict, "elsewhere/model.safetensors")
     content = json.dumps(fixture.config).encode()
     reader = Reader(
@@ -354,6 +354,23 @@ def test_a_damaged_result() -> None:
     counts = reader.tally(edited(content, depth=2))
     assert counts["refused"] > 100
     reader.tally(damaged(content, "result"))
+
+
+def test_a_damaged_search_record() -> None:
+    environment = Environment("test processor", 2, "fp32", "2.13.0", "3.11.7", "0" * 40, False)
+    trial = TrialResult(
+        number=0, state="complete", point={"block_length": 4}, cell="block-s-4-base-0", variant="base", loss=2.5,
+        tokens_per_second=100.0, total_parameters=10, non_embedding_parameters=5, training_flops=1e6,
+        training_memory=1000, seconds=1.5, fingerprint="a", environment=environment,
+    )  # fmt: skip
+    write_search(
+        SearchResult("study", "a", ["loss"], "short", "measured", "s", 1, 0, 0, [trial], [0], {"loss": {"x": 0.5}})
+    )
+    reader = Reader(str(RESULTS), RESULTS.read_bytes(), read_search)
+    assert reader.outcome(reader.content) == "read"
+    counts = reader.tally(edited(reader.content, depth=4))
+    assert counts["refused"] > 400
+    reader.tally(damaged(reader.content, "search"))
 
 
 CHILD = """

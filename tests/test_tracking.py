@@ -46,6 +46,16 @@ def write_pretrain_result(fingerprint: str) -> None:
     write_result(paths.result("pretrain", result.cell.name), result)
 
 
+def test_an_experiment_of_dvcs_queue_writes_to_the_repositorys_database(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracking.tracking_uri() == f"sqlite:///{workspace}/mlflow.db"
+    copy = workspace / ".dvc/tmp/exps/tmpabc/inner"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert tracking.tracking_uri() == f"sqlite:///{workspace}/inner/mlflow.db"
+
+
 def test_a_run_is_one_however_often_it_is_synced(workspace: Path) -> None:
     name = identity().name
     write_checkpoint("a", steps=2)

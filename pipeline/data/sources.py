@@ -25,10 +25,18 @@ LONGEST_DOCUMENT = 128 * 2**20
 
 @dataclass(frozen=True)
 class Document:
-    """One document, and the file and record it came from. ``text`` can always be encoded as UTF-8."""
+    """One document, and the file and record it came from. ``text`` can always be encoded as UTF-8.
+
+    ``fault`` says where and why it is no valid Unicode and has no text, if so.
+    """
 
     text: str
     origin: str
+    fault: str = ""
+
+
+class _NotUnicode(Exception):
+    pass
 
 
 def read_source(corpus: Corpus) -> Iterator[Document]:
@@ -90,10 +98,7 @@ def _read_txt(path: Path, field: str) -> Iterator[Document]:
         content = opened.read(LONGEST_DOCUMENT + 1)
     if len(content) > LONGEST_DOCUMENT:
         raise UserError(f"{path}: {_too_long()}")
-    try:
-        yield Document(content.decode("utf-8"), path.name)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: {_invalid_utf8(error)}") from None
+    yield _document(path.name, str(path), lambda: _decoded(content))
 
 
 def _read_jsonl(path: Path, field: str) -> Iterator[Document]:
@@ -101,8 +106,8 @@ def _read_jsonl(path: Path, field: str) -> Iterator[Document]:
     with _faults(path), open_binary(path) as opened:
         while line := opened.readline(LONGEST_DOCUMENT + 1):
             number += 1
-            text = _parse_line(line, field, f"{path}, line {number}")
-            yield Document(text, f"{path.name}:{number}")
+            where = f"{path}, line {number}"
+            yield _document(f"{path.name}:{number}", where, partial(_parse_line, line, field, where))
 
 
 def _parse_line(line: bytes, field: str, where: str) -> str:
@@ -111,9 +116,7 @@ def _parse_line(line: bytes, field: str, where: str) -> str:
     if line.isspace():
         return ""
     try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: {_invalid_utf8(error)}") from None
+        record = json.loads(_decoded(line))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON ({error})") from None
     if not isinstance(record, dict):
@@ -133,8 +136,8 @@ def _read_parquet(path: Path, field: str) -> Iterator[Document]:
             for batch in file.iter_batches(batch_size=64, columns=[field]):
                 for value in batch.column(0).to_pylist():
                     number += 1
-                    text = _checked(value, field, f"{path}, row {number}")
-                    yield Document(text, f"{path.name}:{number}")
+                    where = f"{path}, row {number}"
+                    yield _document(f"{path.name}:{number}", where, partial(_checked, value, field, where))
     except (ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read after row {number} ({_one_line(error)})") from None
 
@@ -149,12 +152,27 @@ def _read_dataset(dataset: Dataset, field: str) -> Iterator[Document]:
         records = load_dataset(dataset.name, dataset.configuration, split=dataset.split, streaming=True)
         for record in records:
             number += 1
-            yield Document(_text_of(record, field, f"{name}, record {number}"), f"{dataset.name}:{number}")
+            where = f"{name}, record {number}"
+            yield _document(f"{dataset.name}:{number}", where, partial(_text_of, record, field, where))
     except UserError:
         raise
     except Exception as error:
         # The library and the hub's client raise dozens of types; each is about the dataset or the connection.
         raise UserError(f"{name}: cannot be read after record {number} ({_one_line(error)})") from None
+
+
+def _document(origin: str, where: str, text: Callable[[], str]) -> Document:
+    try:
+        return Document(text(), origin)
+    except _NotUnicode as error:
+        return Document("", origin, f"{where}: {error}")
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _NotUnicode(f"not valid UTF-8 (byte {error.start}: {content[error.start]:#04x})") from None
 
 
 @contextmanager
@@ -194,7 +212,7 @@ def _checked(value: Any, field: str, where: str) -> str:
     try:
         size = len(value.encode("utf-8"))
     except UnicodeEncodeError:
-        raise UserError(f"{where}: field {field!r} holds half a surrogate pair, which is not valid Unicode") from None
+        raise _NotUnicode(f"field {field!r} holds half a surrogate pair, which is not valid Unicode") from None
     if size > LONGEST_DOCUMENT:
         raise UserError(f"{where}: {_too_long()}")
     return value
@@ -202,10 +220,6 @@ def _checked(value: Any, field: str, where: str) -> str:
 
 def _no_field(field: str, present: list[str]) -> str:
     return f"no field {field!r}; set corpus.text_field to one of {', '.join(map(str, present)) or '(none present)'}"
-
-
-def _invalid_utf8(error: UnicodeDecodeError) -> str:
-    return f"not valid UTF-8 (byte {error.start}: {error.object[error.start]:#04x}); convert it to UTF-8"
 
 
 def _too_long() -> str:

@@ -14,6 +14,9 @@ from pipeline.evaluation.local_tasks import BUILDERS
 
 DEFINED = re.compile(rb"""^["']?(?:task|group|tag)["']?:[ \t]*["']?([\w.-]+)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
 
+NAME = re.compile(r"\w[^/\\]*")
+"""Not a path: lm-eval would run the code that the files of a folder name."""
+
 
 def check_tasks(names: Iterable[str]) -> None:
     """Raise :class:`UserError`, with the nearest name, for one that is no task of lm-eval or of this project."""
@@ -21,7 +24,7 @@ def check_tasks(names: Iterable[str]) -> None:
     if unknown:
         unknown -= _defined(_files(likely_folders(unknown)))
     if unknown:
-        unknown -= _mentioned(unknown, _files([root()]))
+        unknown -= _mentioned(filter(NAME.fullmatch, unknown), _files([root()]))
     for name in sorted(unknown):
         close = difflib.get_close_matches(name, [*_defined(_files([root()])), *BUILDERS], n=1, cutoff=0.0)
         raise UserError(

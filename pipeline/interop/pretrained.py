@@ -52,10 +52,21 @@ def _read(source: Pretrained) -> tuple[Path, LanguageModel, bool]:
 
 
 def _tokenizer(folder: Path) -> Path:
-    """The tokenizer beside the weights, or the study's, which the model is then taken to share."""
+    """The tokenizer beside the weights, or the study's, which the model is then taken to share.
+
+    It is read before it is copied: a link in a folder from elsewhere may lead to any file.
+    """
+    from tokenizers import Tokenizer
+
     for candidate in (folder / "tokenizer.json", paths.TOKENS / "tokenizer.json"):
-        if candidate.is_file():
-            return candidate
+        if not candidate.is_file():
+            continue
+        try:
+            Tokenizer.from_file(str(candidate))
+        except Exception as error:  # tokenizers raises plain Exception
+            problem = " ".join(str(error).split())
+            raise UserError(f"{candidate}: not a tokenizer of the tokenizers library ({problem})") from None
+        return candidate
     raise UserError(f"{folder / 'tokenizer.json'}: no such file; put the model's tokenizer there")
 
 

@@ -24,7 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.results import DeviceRates
-from pipeline.search.storage import lock, open_study, stale
+from pipeline.search.storage import Watch, lock, open_study
 from pipeline.search_results import LOWER
 from pipeline.study import Study
 from pipeline.study.search_space import Point, choices, known_points
@@ -47,6 +47,7 @@ class Ledger:
         self.search = study.search
         self.identity = identity(study, manifest)
         self.varied = choices(self.search)
+        self.watch = Watch()
         lower, higher = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
         directions = [lower if LOWER[name] else higher for name in self.search.objectives]
         self.optuna = open_study(f"{study.name}-{self.identity}", self.search.storage, directions)
@@ -158,9 +159,8 @@ class Ledger:
         return self.optuna.ask({key: distribution(values) for key, values in self.varied.items()})
 
     def _retry_stale(self) -> None:
-        now = time.time()
         for trial in self.trials():
-            if trial.state != TrialState.RUNNING or not stale(trial, now):
+            if trial.state != TrialState.RUNNING or not self.watch.stale(trial):
                 continue
             try:
                 self.optuna.tell(trial.number, state=TrialState.FAIL)

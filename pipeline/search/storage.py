@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -70,15 +71,26 @@ def heartbeat(trial: optuna.Trial) -> Iterator[None]:
 
 
 def _beat(trial: optuna.Trial, stop: threading.Event) -> None:
-    while not stop.wait(HEARTBEAT):
+    for count in itertools.count():
+        if stop.wait(HEARTBEAT):
+            return
         try:
-            trial.set_user_attr("heartbeat", time.time())
+            trial.set_user_attr("heartbeat", count)
         except UpdateFinishedTrialError:
             return
 
 
-def stale(trial: optuna.trial.FrozenTrial, now: float) -> bool:
-    """Whether a running trial's worker has not been heard of for :data:`GRACE` seconds."""
-    assert trial.datetime_start is not None
-    last = max(trial.user_attrs.get("heartbeat", 0.0), trial.datetime_start.timestamp())
-    return now - last > GRACE
+class Watch:
+    """Which running trials have a dead worker, by this process's own clock: another's may differ, and any be set."""
+
+    def __init__(self) -> None:
+        self._heard: dict[int, tuple[int | None, float]] = {}
+
+    def stale(self, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether the trial's worker has not been heard of for :data:`GRACE` seconds, while this one listened."""
+        sign, now = trial.user_attrs.get("heartbeat"), time.monotonic()
+        last, since = self._heard.setdefault(trial.number, (sign, now))
+        if last != sign:
+            self._heard[trial.number] = sign, now
+            return False
+        return now - since > GRACE

@@ -47,7 +47,7 @@ def _sync(mlflow: MlflowClient, result: SearchResult) -> None:
     counts = {name: float(getattr(result, name)) for name in COUNTS} | {"finished": float(len(result.trials))}
     tracking.log_changed(mlflow, parent, counts)
     if len(result.trials) >= result.wanted:
-        mlflow.set_terminated(parent.info.run_id)
+        tracking.finish(mlflow, parent)
 
 
 def _parent(mlflow: MlflowClient, experiment: str, result: SearchResult) -> Run:
@@ -87,7 +87,7 @@ def _sync_trial(mlflow: MlflowClient, run: Run, trial: TrialResult, result: Sear
         elif trial.loss is not None:
             metrics["validation_loss"] = trial.loss
         tracking.log_changed(mlflow, run, metrics)
-        mlflow.set_terminated(run.info.run_id)
+        tracking.finish(mlflow, run)
     best = str(trial.number in result.best).lower()
     if run.data.tags.get("best") != best:
         mlflow.set_tag(run.info.run_id, "best", best)

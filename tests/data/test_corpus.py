@@ -91,6 +91,26 @@ def test_max_documents_counts_those_that_are_kept(source, tmp_path):
     assert manifest.empty_documents == 4
 
 
+def test_a_few_documents_that_are_no_unicode_are_left_out_and_counted(source, tmp_path):
+    path = tmp_path / "source.jsonl"
+    write_corpus(source(200), tmp_path / "whole")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:7], b'{"text": "\xe4"}\n', *lines[7:], b'{"text": "\\ud800"}\n']))
+    corpus = Corpus(source="files", files=[str(path)])
+    manifest = write_corpus(corpus, tmp_path / "corpus")
+    for split in SPLITS:
+        assert list(read_documents(tmp_path / "corpus", split)) == list(read_documents(tmp_path / "whole", split))
+    assert (manifest.invalid_documents, manifest.empty_documents) == (2, 20)
+    assert manifest.first_invalid == f"{path}, line 8: not valid UTF-8 (byte 10: 0xe4)"
+    with path.open("ab") as opened:
+        opened.write(b'{"text": "\xe4"}\n')
+    with pytest.raises(
+        UserError, match=r"line 8: not valid UTF-8 .*; 3 of 203 documents are no valid Unicode, more than"
+    ):
+        write_corpus(corpus, tmp_path / "corpus")
+    assert CorpusManifest.read(tmp_path / "corpus") == manifest
+
+
 def test_a_corpus_too_small_to_split_is_refused(source, tmp_path):
     with pytest.raises(UserError, match="3 documents are too few to give split test one"):
         write_corpus(source(3, validation_fraction=0.3, test_fraction=0.3), tmp_path / "corpus")

@@ -101,11 +101,9 @@ def test_a_pattern_without_a_file_is_refused(tmp_path):
         (b'{"text": 3}', "field 'text' holds int, not text"),
         (b'{"text": null}', "field 'text' holds NoneType, not text"),
         (b'{"text": ["a"]}', "field 'text' holds list, not text"),
-        (b'{"text": "\\ud800"}', "half a surrogate pair"),
         (b'{"text": "a', "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
         (b'["text"]', "a record is a JSON object, not list"),
-        (b'{"text": "\xff"}', r"not valid UTF-8 \(byte 10: 0xff\)"),
         (b'{"text": "' + b"x" * 3000 + b'"}', "longer than"),
     ],
 )
@@ -120,11 +118,31 @@ def test_a_bad_record_is_refused_by_file_and_line(tmp_path, monkeypatch, line, m
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_text_file_is_refused_by_name(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (b'{"text": "\xff"}', "not valid UTF-8 (byte 10: 0xff)"),
+        (b'{"text": "\\ud800"}', "field 'text' holds half a surrogate pair, which is not valid Unicode"),
+    ],
+)
+def test_what_is_no_unicode_has_no_text_and_says_where(tmp_path, line, fault):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "good"}\n' + line + b'\n{"text": "also good"}\n')
+    documents = list(read_source(Corpus(source="files", files=[str(path)])))
+    assert [document.text for document in documents] == ["good", "", "also good"]
+    assert [document.fault for document in documents] == ["", f"{path}, line 2: {fault}", ""]
+
+
+def test_a_text_file_that_is_no_unicode_has_no_text_and_says_where(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"good \xe4 bad")
-    with pytest.raises(UserError, match=re.escape(f"{path}: not valid UTF-8 (byte 5: 0xe4)")):
-        texts_of(files=[str(path)])
+    (document,) = read_source(Corpus(source="files", files=[str(path)]))
+    assert (document.text, document.fault) == ("", f"{path}: not valid UTF-8 (byte 5: 0xe4)")
+
+
+def test_a_bad_text_file_is_refused_by_name(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"longer")
     monkeypatch.setattr(sources, "LONGEST_DOCUMENT", 5)
     with pytest.raises(UserError, match=re.escape(f"{path}: a document is longer than")):
         texts_of(files=[str(path)])

@@ -1,11 +1,13 @@
 """`make soak`: the tiny study over and over while something goes wrong at random, from a fixed seed.
 
 Each round reruns one stage, whose outputs are removed first, and does to it what :data:`FAULTS` has; then it is run to
-its end without a fault. The summary, one JSON line, has what happened; the exit status is 1 if anything was lost.
+its end without a fault. At the end the growth inside stages is measured. The summary, one JSON line, has what happened;
+the exit status is 1 if anything was lost or grows.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -18,6 +20,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.faults import growth
 from tests.faults.stages import SHORT, VANILLA, leftovers, run, start, whole_results
 from tests.faults.test_kills import TARGETS, exact, forget
 from tests.training.conftest import WORDS
@@ -32,15 +35,20 @@ FULL = (
 )
 
 
-def prepare(folder: Path) -> None:
-    """The study, run once without faults, in the working directory."""
+def write_study(folder: Path, params: str) -> None:
+    """A study and its text in ``folder``, the working directory from then on."""
     os.chdir(folder)
     Path("text").mkdir()
     draw = random.Random(0)
     for number in range(40):
         text = " ".join(draw.choices(WORDS, weights=range(len(WORDS), 0, -1), k=200))
         Path("text", f"{number}.txt").write_text(text, encoding="utf-8")
-    Path("params.yaml").write_text(SHORT, encoding="utf-8")
+    Path("params.yaml").write_text(params, encoding="utf-8")
+
+
+def prepare(folder: Path) -> None:
+    """The study, run once without faults, in the working directory."""
+    write_study(folder, SHORT)
     for target in [*TARGETS[:-1], ("stages.evaluate", VANILLA), ("stages.benchmark", VANILLA), TARGETS[-1]]:
         run(*target)
 
@@ -83,13 +91,17 @@ def soak(minutes: float, seed: int = 0) -> dict[str, object]:
         assert whole_results() == results, f"{fault} in {target} lost a result"
         assert leftovers() == [], f"{fault} in {target} left {leftovers()}"
         counts[fault] += 1
+    minutes, more, temporary = (time.monotonic() - begun) / 60, open_files() - files, leftovers()
+    grown = growth.measure() if Path("/proc/self/statm").exists() else []
+    assert all(stage.bounded for stage in grown), grown
     return {
-        "minutes": round((time.monotonic() - begun) / 60, 1),
+        "minutes": round(minutes, 1),
         "rounds": counts.total(),
         "faults": dict(counts),
-        "open_files_more": open_files() - files,
+        "open_files_more": more,
         "largest_stage_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
-        "temporary_files": len(leftovers()),
+        "temporary_files": len(temporary),
+        "growth": [dataclasses.asdict(stage) for stage in grown],
     }
 
 

@@ -49,6 +49,14 @@ def refused(*arguments: str, **environment: str) -> str:
     return line
 
 
+def repro(repository: Path, **environment: str) -> str:
+    """``dvc repro`` to a good end; what it wrote to stdout."""
+    process = start("dvc", "repro", PYTHONPATH=str(repository), **environment)
+    output, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors
+    return output
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file under a folder, hidden ones too."""
     return {

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from pipeline import tracking
-from tests.faults.stages import BLOCK, ROOT, SHORT, VANILLA, leftovers, start, whole_results
-
-
-@pytest.fixture
-def repository(study: Path) -> Path:
-    """The study with a DVC pipeline, in a Git repository."""
-    (study / "data").unlink()
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, study / name)
-    for name in ("stages", "pipeline"):
-        shutil.copytree(ROOT / name, study / name, ignore=shutil.ignore_patterns("__pycache__"))
-    texts = (study / "text").resolve()
-    (study / "text").unlink()
-    shutil.copytree(texts, study / "text")
-    grid = "  uptrained: {source: [], block_length: [], variant: []}\n  seed: [0]\npretrained: {}\npretrain:\n"
-    text = SHORT.replace("pretrain:\n", grid).replace("checkpoint_every: 4}", "checkpoint_every: 4, label: auto}")
-    Path("params.yaml").write_text(text)
-    for command in (
-        ["git", "init", "-q"],
-        [sys.executable, "-m", "dvc", "init", "-q"],
-        ["git", "add", "-A"],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "study"],
-    ):
-        subprocess.run(command, check=True, cwd=study)
-    return study
+from tests.faults.stages import BLOCK, VANILLA, leftovers, repro, start, whole_results
 
 
 @pytest.mark.slow
@@ -55,13 +28,6 @@ def test_two_repros_at_once(repository: Path) -> None:
     one_run_a_cell()
 
 
-def repro(repository: Path) -> str:
-    process = start("dvc", "repro", PYTHONPATH=str(repository))
-    output, errors = process.communicate(timeout=500)
-    assert process.returncode == 0, errors
-    return output
-
-
 @pytest.mark.slow
 def test_four_cells_that_start_together_on_a_fresh_database(repository: Path) -> None:
     text = Path("params.yaml").read_text().replace("seed: [0]", "seed: [0, 1]")
@@ -74,6 +40,43 @@ def test_four_cells_that_start_together_on_a_fresh_database(repository: Path) ->
     assert [process.returncode for process in processes] == [0] * 4, ended
     assert not any("warning" in errors for errors in ended), ended
     one_run_a_cell(cells)
+
+
+@pytest.mark.slow
+def test_the_queue_of_dvc_with_two_workers(repository: Path) -> None:
+    """Three experiments in copies of the repository: each is whole, and its runs outlive the copy."""
+    rates = {"one": "0.01", "two": "0.02", "three": "0.03"}
+    for name, rate in rates.items():
+        dvc(repository, "exp", "run", "--queue", "--name", name, "-S", f"pretrain.learning_rate={rate}")
+    workers = start("dvc", "queue", "start", "--jobs", "2", PYTHONPATH=str(repository))
+    deadline = time.monotonic() + 580
+    while {"Queued", "Running"} & set((status := dvc(repository, "queue", "status")).split()):
+        assert time.monotonic() < deadline, status
+        time.sleep(2)
+    assert status.count("Success") == 3, status
+    workers.communicate(timeout=120)
+    one_run_a_cell([VANILLA, BLOCK] * 3)
+    for name, rate in rates.items():
+        dvc(repository, "exp", "apply", name)
+        assert f"learning_rate: {rate}" in Path("params.yaml").read_text()
+        assert verified() in ([], ["outputs of check"]), "what DVC does not keep is made anew by each run"
+        assert len(whole_results()) == 6
+        assert leftovers(repository / "results") == []
+        assert all(tracking.sync_cell("tiny", cell) for cell in (VANILLA, BLOCK))
+        one_run_a_cell([VANILLA, BLOCK] * 3)
+
+
+def verified() -> list[str]:
+    """The checks of `verify` that fail."""
+    output, _ = start("pipeline", "verify").communicate(timeout=120)
+    return [line.removeprefix("FAILED").strip() for line in output.splitlines() if line.startswith("FAILED")]
+
+
+def dvc(repository: Path, *arguments: str) -> str:
+    process = start("dvc", *arguments, PYTHONPATH=str(repository))
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return output
 
 
 def one_run_a_cell(cells: list[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,15 @@ def test_a_stage_that_runs_out_of_memory(study: Path, stage: str) -> None:
     Path("params.yaml").write_text(SHORT)
     run(f"stages.{stage}", VANILLA)
     assert f"results/{stage}/{VANILLA}.json" in whole_results()
+
+
+@pytest.mark.parametrize("mebibytes", [3.5, 4, 4.5, 5, 5.5])
+def test_an_evaluation_that_runs_out_wherever_it_is(study: Path, mebibytes: float) -> None:
+    """In an import, a system call, or the mapping of weights: each has an error of its own."""
+    run("stages.pretrain", VANILLA)
+    before = whole_results()
+    ended = limited("evaluate", int(mebibytes * MIB))
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert re.fullmatch(rf"error: (cell {VANILLA}: )?out of memory .*", ended.stderr.splitlines()[-1])
+    assert whole_results() == before

@@ -14,7 +14,7 @@ from pipeline.interop.huggingface import to_huggingface
 from pipeline.interop.pretrained import bring_in
 from pipeline.models import checkpoint
 from pipeline.study.schema import Pretrained
-from tests.fixture import read
+from tests.fixture import read, write_tokenizer
 from tests.models.test_models import lively, random_tokens
 
 
@@ -27,7 +27,7 @@ def published(folder: Path, **keys: object) -> None:
     fixture = read("prefix")
     folder.mkdir()
     (folder / "block.yaml").write_text(yaml.safe_dump(fixture.config | keys))
-    (folder / "tokenizer.json").write_text("{}")
+    write_tokenizer(folder / "tokenizer.json")
     save_file(fixture.state_dict, folder / "model.safetensors")
 
 
@@ -42,7 +42,7 @@ def test_a_published_model() -> None:
     assert result.total_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert (result.train_loss, result.validation_loss, result.steps) == (None, None, 0)
     assert record["fingerprint"] == result.cell.fingerprint
-    assert Path("checkpoints/block_tiny/tokenizer.json").read_text() == "{}"
+    assert Path("checkpoints/block_tiny/tokenizer.json").read_bytes() == Path("elsewhere/tokenizer.json").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,13 @@ def test_a_hugging_face_model_with_the_studys_tokenizer() -> None:
     with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
         bring_in("pythia_tiny", Pretrained("pythia"))
     Path("data/tokens").mkdir(parents=True)
-    Path("data/tokens/tokenizer.json").write_text('{"study": 1}')
+    write_tokenizer(Path("data/tokens/tokenizer.json"))
     result = bring_in("pythia_tiny", Pretrained("pythia", size="s"))
     again, _ = checkpoint.load("checkpoints/pythia_tiny")
     assert torch.equal(again(random_tokens(2, 9)), model(random_tokens(2, 9)))
     assert (result.cell.family, result.cell.block_length, result.cell.size) == ("vanilla", None, "s")
-    assert Path("checkpoints/pythia_tiny/tokenizer.json").read_text() == '{"study": 1}'
+    copied = Path("checkpoints/pythia_tiny/tokenizer.json")
+    assert copied.read_bytes() == Path("data/tokens/tokenizer.json").read_bytes()
 
 
 def test_a_broken_source_replaces_nothing() -> None:

@@ -61,7 +61,7 @@ def fit(job: Job) -> Outcome:
 def _fit(trainer: Trainer, module: PretrainingModule, job: Job, state: Path | None) -> None:
     try:
         trainer.fit(module, datamodule=PretrainingData(job), ckpt_path=state, weights_only=True)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(module.micro_batch or job.pretrain.batch_size) from None
