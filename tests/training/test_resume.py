@@ -52,7 +52,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny: Study,
     expected = uninterrupted(tiny, name)
     resumed_at = []
     for step in (6, 14):
-        training = Training(name, pause=0.1)
+        training = Training(name, pause=0.2)
         training.wait_for_step(step)
         training.kill()
         resumed_at.append(resume_step(tiny, name))
