@@ -54,12 +54,20 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny: Study,
     for step in (6, 14):
         training = Training(name, pause=0.2)
         training.wait_for_step(step)
+        wait_for_checkpoint(tiny, name, training)
         training.kill()
         resumed_at.append(resume_step(tiny, name))
     assert 0 < resumed_at[0] < resumed_at[1] < 20
     assert_equal(finish(tiny, name), expected)
     assert losses(paths.checkpoint(name) / "curve.csv") == losses(Path("aside/curve.csv"))
     assert not (paths.checkpoint(name) / "resume").exists()
+
+
+def wait_for_checkpoint(study: Study, name: str, training: Training) -> None:
+    """Checkpoints are written beside training, so the first may come some steps later."""
+    path = Job.of(study, find_cell(study, name)).resume_path
+    while not path.exists() and training.process.is_alive():
+        time.sleep(0.01)
 
 
 def resume_step(study: Study, name: str) -> int:
