@@ -34,6 +34,9 @@ class Drawing:
     wide: bool = False
 
 
+QUICK = 2
+"""zlib's level for PNG: the usual one takes half as long again for files an eighth smaller."""
+
 Figures = Iterator[tuple["Figure", Drawing]]
 
 
@@ -44,7 +47,7 @@ def save(figure: Figure, drawing: Drawing, folder: Path) -> Drawing:
 
     png: Any = FigureCanvasAgg(figure)
     with replacing(folder / f"{drawing.name}.png") as temporary, temporary.open("wb") as opened:
-        png.print_png(opened, metadata={"Software": None})
+        png.print_png(opened, metadata={"Software": None}, pil_kwargs={"compress_level": QUICK})
     figure.set_layout_engine("none")
     svg: Any = FigureCanvasSVG(figure)
     written = io.StringIO()
