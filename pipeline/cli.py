@@ -97,6 +97,10 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", action="store_true", help="run the allocation search of its section search too")
 
 
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--finished", action="store_true", help="of the cells that have all of their results, so far")
+
+
 def _add_ui(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=5000, help="default 5000")
 
@@ -142,10 +146,11 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from pipeline.analysis.findings import find
-    from pipeline.analysis.table import load_rows
+    from pipeline.analysis.table import load_finished, load_rows
     from pipeline.analysis.tables import terminal_table
 
-    findings = find(load_rows(load_study(arguments.params)))
+    study = load_study(arguments.params)
+    findings = find(*load_finished(study)) if arguments.finished else find(load_rows(study))
     print(terminal_table(findings.rows, findings.fronts))
     print("", findings.headline, *findings.further, sep="\n")
     for note in findings.notes:
@@ -222,7 +227,7 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
         ),
     ],
     "look at the results": [
-        Command("show", "the table of results, and where to look next", (f"{PROGRAM} show",), _show),
+        Command("show", "the table of results, and where to look next", (f"{PROGRAM} show",), _show, _add_show),
         Command(
             "generate",
             "continue prompts with a trained cell",

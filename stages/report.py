@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from pipeline import tracking
 from pipeline.analysis import write_report
 from pipeline.command import command
@@ -11,8 +13,11 @@ from pipeline.study import load_study
 
 @command
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.report", description="Compare the cells of params.yaml.")
+    parser.add_argument("--finished", action="store_true", help="those that have all of their results, so far")
+    finished = parser.parse_args().finished
     study = load_study()
-    print(write_report(study, REPORT).headline)
+    print(write_report(study, REPORT, finished=finished).headline)
     tracking.catch_up(study.name, "report")
 
 

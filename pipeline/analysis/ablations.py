@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels
-from pipeline.analysis.metrics import LOSS, Metric, setting_metric, settings_of, task_metrics
+from pipeline.analysis.metrics import LOSS, Metric, main_task_metrics, setting_metric, settings_of
 from pipeline.analysis.style import COLOURS, MARKERS, SeriesStyle
 from pipeline.analysis.table import Point, Row
 from pipeline.study import Cell, Study
@@ -179,7 +179,7 @@ def _labels(points: list[Point], axis: Axis) -> list[str]:
 
 def _compared(rows: list[Row], axis: Axis) -> list[Metric]:
     if not axis.speed:
-        return [LOSS, *task_metrics(rows)]
+        return [LOSS, *main_task_metrics(rows)]
     return [LOSS, *(setting_metric(setting, "tokens_per_second") for setting in settings_of(rows))]
 
 

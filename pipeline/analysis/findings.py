@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.analysis import ordering, pareto, speedup
@@ -13,7 +14,7 @@ from pipeline.analysis.ordering import Comparison
 from pipeline.analysis.pareto import Front
 from pipeline.analysis.scaling import Scaling, scale
 from pipeline.analysis.speedup import Matched
-from pipeline.analysis.table import Point, Row, points, series_of
+from pipeline.analysis.table import STAGES, Point, Row, points, series_of
 from pipeline.results import Environment
 
 NOISY = 0.2  # (max - min) / median of the timings from which a note warns
@@ -53,8 +54,8 @@ class Findings:
     further: list[str]
 
 
-def find(rows: list[Row]) -> Findings:
-    """Analyze a study's rows. Cells whose training diverged are in the table alone."""
+def find(rows: list[Row], unfinished: Sequence[str] = ()) -> Findings:
+    """Analyze a study's rows. Cells whose training diverged are in the table alone, ``unfinished`` ones in a note."""
     kept = points([row for row in rows if not row.pretrain.diverged])
     compared = [*kept, *generate_points(kept)]
     settings = settings_of(rows)
@@ -73,7 +74,7 @@ def find(rows: list[Row]) -> Findings:
         costs=_at_equal_cost(kept, settings),
         orderings=_orderings(kept, rates),
         scaling=scale(kept),
-        notes=_notes(rows, fronts),
+        notes=_notes(rows, fronts, unfinished),
         headline=headline,
         further=further,
     )
@@ -87,7 +88,7 @@ def hardware(rows: list[Row]) -> str:
 
 def environments(rows: list[Row]) -> list[tuple[str, Environment, int]]:
     """(stage, environment, number of cells) for each distinct one."""
-    used = [(stage, getattr(row, stage).environment) for stage in ("pretrain", "evaluate", "benchmark") for row in rows]
+    used = [(stage, getattr(row, stage).environment) for stage in STAGES for row in rows]
     return [(stage, environment, used.count((stage, environment))) for stage, environment in dict.fromkeys(used)]
 
 
@@ -151,9 +152,9 @@ def _at_equal_cost(kept: list[Point], settings: list[str]) -> list[Matched]:
     return matched
 
 
-def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
+def _notes(rows: list[Row], fronts: dict[str, Front], unfinished: Sequence[str]) -> list[str]:
     """What a reader must know before comparing."""
-    notes = []
+    notes = [f"Not finished, so left out: {', '.join(unfinished)}."] if unfinished else []
     devices = {_describe(row.benchmark.environment) for row in rows}
     if len(devices) > 1:
         notes.append(

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, unzip
 from pipeline.analysis.families import by_family, generate_points
-from pipeline.analysis.metrics import LOSS, Metric, batch_metric, readable, setting_metric, settings_of, task_metrics
+from pipeline.analysis.metrics import (
+    LOSS,
+    Metric,
+    batch_metric,
+    main_task_metrics,
+    readable,
+    setting_metric,
+    settings_of,
+)
 from pipeline.analysis.pareto import Front, front
 from pipeline.analysis.style import GREY, series_styles
 from pipeline.analysis.table import Point
@@ -83,7 +91,7 @@ def _best(points: Sequence[Point], x: Metric, y: Metric) -> str:
 
 def _scores(points: list[Point], setting: str) -> Figures:
     """Each task's score against tokens/s, a panel a task."""
-    scores = task_metrics([row for point in points for row in point.rows])[:MOST_PANELS]
+    scores = main_task_metrics([row for point in points for row in point.rows])[:MOST_PANELS]
     if scores:
         x = setting_metric(setting, "tokens_per_second")
         title = f"Zero-shot scores against throughput, {readable(setting)}"

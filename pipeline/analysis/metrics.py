@@ -156,6 +156,18 @@ def task_metrics(rows: Sequence[Row]) -> list[Metric]:
     return [_task_metric(task, metric) for task, metric in scores]
 
 
+def main_task_metrics(rows: Sequence[Row]) -> list[Metric]:
+    """One metric a task, its accuracy where it has one: for short tables and for figures.
+
+    Of a group that was scored as a whole, such as BLiMP, the members are left out: those whose names begin with its.
+    """
+    scores: dict[str, list[str]] = {}
+    for score in (score for row in rows for score in row.evaluate.tasks):
+        scores.setdefault(score.task, []).append(score.metric)
+    whole = [task for task in scores if not any(task.startswith(f"{group}_") for group in scores)]
+    return [_task_metric(task, "acc" if "acc" in scores[task] else scores[task][0]) for task in whole]
+
+
 def all_metrics(rows: Sequence[Row]) -> list[Metric]:
     """Every metric of these rows: quality, tasks, training, then generation by setting."""
     generation = [setting_metric(setting, key) for setting in settings_of(rows) for key, _, _ in GENERATION]

@@ -10,23 +10,25 @@ from pipeline.analysis import tables
 from pipeline.analysis.families import slug
 from pipeline.analysis.figures import draw_all
 from pipeline.analysis.findings import Findings, Quality, find, hardware
-from pipeline.analysis.metrics import LOSS, QUALITY, setting_metric, task_metrics
+from pipeline.analysis.metrics import LOSS, QUALITY, main_task_metrics, setting_metric
 from pipeline.analysis.page import render
 from pipeline.analysis.search_figures import draw_search
-from pipeline.analysis.table import Row, load_rows
+from pipeline.analysis.table import Row, load_finished, load_rows
 from pipeline.files import write_json, write_text
 from pipeline.study import Study
 
 
-def write_report(study: Study, folder: Path) -> Findings:
-    """Read every cell's results and write the report. Raises :class:`UserError` where a result is missing.
+def write_report(study: Study, folder: Path, *, finished: bool = False) -> Findings:
+    """Read every cell's results, or the ``finished`` cells', and write the report.
+
+    Raises :class:`UserError` where a result is missing, or no cell is finished.
 
     ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``speedup.csv``, ``pareto.csv`` and
     ``curves.csv`` to plot and to quote; ``report.json`` with the headline, speed-ups, fronts and order;
     ``metrics/{cell}.json`` for ``dvc metrics``.
     """
-    rows = load_rows(study)
-    findings = find(rows)
+    rows, unfinished = load_finished(study) if finished else (load_rows(study), [])
+    findings = find(rows, unfinished)
     figures = folder / "figures"
     for stale in (figures, folder / "metrics"):
         shutil.rmtree(stale, ignore_errors=True)
@@ -79,5 +81,7 @@ def _speedups(quality: list[Quality]) -> dict[str, dict[str, dict[str, dict[str,
 def _cell_metrics(findings: Findings, row: Row) -> dict[str, float]:
     """Few enough for a row of ``dvc metrics show``: quality, and tokens/s in each setting."""
     rates = [setting_metric(setting, "tokens_per_second") for setting in findings.settings]
-    values = {metric.key: metric.value(row) for metric in (LOSS, QUALITY[-1], *task_metrics(findings.rows), *rates)}
+    values = {
+        metric.key: metric.value(row) for metric in (LOSS, QUALITY[-1], *main_task_metrics(findings.rows), *rates)
+    }
     return {key: value for key, value in values.items() if value is not None}

@@ -12,6 +12,8 @@ from pipeline.paths import checkpoint, result
 from pipeline.results import BenchmarkResult, EvaluateResult, PretrainResult, read_result
 from pipeline.study import Cell, Study, cells
 
+STAGES = ("pretrain", "evaluate", "benchmark")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -59,9 +61,18 @@ def load_rows(study: Study) -> list[Row]:
     Raises :class:`UserError` for a missing result, for one that was measured on other weights than the cell's, and
     for cells that were scored on different documents or tokens, whose losses do not compare.
     """
-    rows = [_load_row(study, cell) for cell in cells(study)]
-    _check_same_targets(rows)
-    return rows
+    return _load(study, cells(study))
+
+
+def load_finished(study: Study) -> tuple[list[Row], list[str]]:
+    """The rows of the cells that have all three results, and the names of those that do not.
+
+    Raises :class:`UserError` as :func:`load_rows` does, and where no cell is finished.
+    """
+    finished = [cell for cell in cells(study) if all(result(stage, cell.name).exists() for stage in STAGES)]
+    if not finished:
+        raise UserError(f"study {study.name}: no cell has all of its results yet; run `dvc repro`")
+    return _load(study, finished), [cell.name for cell in cells(study) if cell not in finished]
 
 
 def points(rows: list[Row]) -> list[Point]:
@@ -104,6 +115,12 @@ def read_curve(cell: str) -> dict[str, list[float]] | None:
         }
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: not a training curve ({error}); delete it and run stage pretrain again") from None
+
+
+def _load(study: Study, wanted: list[Cell]) -> list[Row]:
+    rows = [_load_row(study, cell) for cell in wanted]
+    _check_same_targets(rows)
+    return rows
 
 
 def _load_row(study: Study, cell: Cell) -> Row:

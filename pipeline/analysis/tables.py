@@ -17,10 +17,10 @@ from pipeline.analysis.metrics import (
     Metric,
     all_metrics,
     finite,
+    main_task_metrics,
     readable,
     setting_metric,
     settings_of,
-    task_metrics,
 )
 from pipeline.analysis.pareto import Front
 from pipeline.analysis.style import short
@@ -46,7 +46,7 @@ def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
     """The columns of the short table: size, loss, task scores; tokens/s and bytes a sample in each setting."""
     settings = settings_of(rows)
     generation = [setting_metric(name, field) for field in SUMMARY for name in settings]
-    metrics = [PARAMETERS, TRAINING_FLOPS, LOSS, QUALITY[-1], *task_metrics(rows), *generation]
+    metrics = [PARAMETERS, TRAINING_FLOPS, LOSS, QUALITY[-1], *main_task_metrics(rows), *generation]
     return [metric for metric in metrics if any(metric.value(row) is not None for row in rows)]
 
 
@@ -129,16 +129,10 @@ def terminal_table(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
     """The short table in columns; ``*`` marks tokens/s that no cell beats at that loss or a lower one."""
     settings = settings_of(rows)
     rates = [setting_metric(name, "tokens_per_second") for name in settings]
-    metrics = [PARAMETERS, LOSS, QUALITY[-1], *task_metrics(rows)]
+    tasks = main_task_metrics(rows)
+    metrics = [PARAMETERS, LOSS, QUALITY[-1], *tasks]
     best = {name: {row.name for point in fronts[name].front for row in point.rows} for name in settings}
-    header = [
-        "cell",
-        "params",
-        "loss",
-        "bits/byte",
-        *(m.label for m in task_metrics(rows)),
-        *(readable(s) for s in settings),
-    ]
+    header = ["cell", "params", "loss", "bits/byte", *(task.label for task in tasks), *map(readable, settings)]
     lines = [header]
     for row in rows:
         speeds = [
