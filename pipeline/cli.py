@@ -155,8 +155,10 @@ def _show(arguments: argparse.Namespace) -> None:
     print("", findings.headline, *findings.further, sep="\n")
     for note in findings.notes:
         print(f"note: {note}")
-    print(f"\n{REPORT.resolve() / 'index.html'}   figures and table; opens in any browser")
-    print(f"{REPORT.resolve() / 'results.csv'}   every number")
+    print()
+    for name, what in (("index.html", "figures and table; opens in any browser"), ("results.csv", "every number")):
+        if (REPORT / name).exists():
+            print(f"{(REPORT / name).resolve()}   {what}")
     print("make ui   the runs in MLflow")
 
 
@@ -227,7 +229,13 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
         ),
     ],
     "look at the results": [
-        Command("show", "the table of results, and where to look next", (f"{PROGRAM} show",), _show, _add_show),
+        Command(
+            "show",
+            "the table of results, and where to look next",
+            (f"{PROGRAM} show", f"{PROGRAM} show --finished"),
+            _show,
+            _add_show,
+        ),
         Command(
             "generate",
             "continue prompts with a trained cell",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,15 +26,43 @@ from pipeline.study import Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MANY_POINTS = 24  # from which drawing takes longer than starting processes does
+MOST_PROCESSES = 4
 BEYOND = 4.0  # how far past its points a fitted law is drawn, as a ratio
 
 
 def draw_all(study: Study, findings: Findings, folder: Path) -> list[Drawing]:
-    """Draw every figure that the results hold data for."""
+    """Draw every figure that the results hold data for, those of many points in several processes where Linux runs."""
+    shares = min(os.cpu_count() or 1, MOST_PROCESSES)
+    if shares == 1 or len(findings.points) < MANY_POINTS or sys.platform != "linux":
+        drawn = _draw_share(study, findings, folder, 0, 1)
+    else:
+        forked = multiprocessing.get_context("fork")  # hands over what pickle cannot: the metrics' functions
+        with ProcessPoolExecutor(shares, forked, _keep, (study, findings)) as pool:
+            parts = [pool.submit(_draw_kept, folder, share, shares) for share in range(shares)]
+            drawn = {at: drawing for part in parts for at, drawing in part.result().items()}
+    return [drawn[at] for at in sorted(drawn)]
+
+
+def _draw_share(study: Study, findings: Findings, folder: Path, share: int, shares: int) -> dict[int, Drawing]:
+    """Draw those figures whose number, in the page's order, leaves the remainder ``share``."""
     from matplotlib import rc_context
 
     with rc_context(RC):
-        return [save(figure, drawing, folder) for figure, drawing in figures(study, findings)]
+        numbered = enumerate(figures(study, findings))
+        return {at: save(figure, drawing, folder) for at, (figure, drawing) in numbered if at % shares == share}
+
+
+_kept: tuple[Study, Findings]
+
+
+def _keep(study: Study, findings: Findings) -> None:
+    global _kept
+    _kept = study, findings
+
+
+def _draw_kept(folder: Path, share: int, shares: int) -> dict[int, Drawing]:
+    return _draw_share(*_kept, folder, share, shares)
 
 
 def figures(study: Study, findings: Findings) -> Figures:

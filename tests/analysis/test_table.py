@@ -14,7 +14,7 @@ from pipeline.analysis import tables
 from pipeline.analysis.findings import find
 from pipeline.analysis.metrics import LOSS, all_metrics
 from pipeline.analysis.style import series_styles
-from pipeline.analysis.table import Row, load_rows, points, read_curve, series_of
+from pipeline.analysis.table import STAGES, Row, load_finished, load_rows, points, read_curve, series_of
 from pipeline.errors import UserError
 from pipeline.paths import checkpoint, result
 from pipeline.results import BenchmarkResult, EvaluateResult, read_result, write_result
@@ -32,6 +32,22 @@ def test_a_missing_result_names_its_file_and_stage(study: Study, stage: str) -> 
     result(stage, "block-m-4-base-0").unlink()
     with pytest.raises(UserError, match=rf"results/{stage}/block-m-4-base-0.json: no such result.*stage {stage}"):
         load_rows(study)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_finished_cells_are_compared_and_the_others_named(study: Study, stage: str) -> None:
+    result(stage, "block-m-4-base-0").unlink()
+    rows, unfinished = load_finished(study)
+    assert unfinished == ["block-m-4-base-0"]
+    assert [row.name for row in rows] == [cell.name for cell in cells(study) if cell.name != "block-m-4-base-0"]
+    assert "Not finished, so left out: block-m-4-base-0." in find(rows, unfinished).notes
+
+
+def test_a_study_with_no_finished_cell_is_refused(study: Study) -> None:
+    for cell in cells(study):
+        result("benchmark", cell.name).unlink()
+    with pytest.raises(UserError, match="no cell has all of its results yet"):
+        load_finished(study)
 
 
 def test_results_of_other_weights_are_refused(study: Study) -> None:

@@ -1,0 +1,89 @@
+"""The figures in docs/results/h100.md and the README against the records that they are from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.analysis import tables
+from pipeline.analysis.findings import Findings, find
+from pipeline.analysis.table import STAGES, load_finished
+from pipeline.study import load_study
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "docs/results/h100"
+PAGE = (ROOT / "docs/results/h100.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def findings() -> Findings:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(FOLDER)
+        return find(*load_finished(load_study()))
+
+
+def rows_of(text: str, first: str) -> list[str]:
+    """The table rows whose first column is ``first``."""
+    return [line for line in text.splitlines() if line.startswith(f"| {first} |")]
+
+
+def test_every_finished_cell_has_its_row(findings: Findings) -> None:
+    assert len(findings.rows) == 13
+    for row in findings.rows:
+        (line,) = rows_of(PAGE, f"`{row.name}`")[:1]
+        settings = row.benchmark.settings
+        assert (
+            f"| {row.evaluate.loss:.3f} ± {row.evaluate.loss_stderr:.3f} | {row.evaluate.bits_per_byte:.3f} |" in line
+        )
+        for name in ("prefill_heavy", "decode_heavy"):
+            assert (
+                f"| {settings[name].tokens_per_second:,.0f} ({settings[name].roofline_fraction:.0%}) |".replace(
+                    "%", " %"
+                )
+                in line
+            )
+        assert not any(getattr(row, stage).environment.dirty for stage in STAGES)
+
+
+def test_every_ratio_at_equal_loss_is_the_records(findings: Findings) -> None:
+    wanted: dict[str, list[float]] = {}
+    for each in findings.quality:
+        if each.matched.first == "block":
+            for estimate in each.matched.estimates:
+                anchor = estimate.anchor.removesuffix(" by transformers generate")
+                wanted.setdefault(f"{each.matched.second} {anchor}", []).append(estimate.value)
+    tabled = re.findall(
+        r"^\| `([\w-]+)` \| (\d\.\d{3}) \| ([\d.]+) \([^)]*\) (?:\| [\d.]+ )?\|(.*)$", PAGE, re.MULTILINE
+    )
+    assert len(tabled) == 10
+    values = [value for listed in wanted.values() for value in listed]
+    for name, _, prefill, rest in tabled:
+        told = [prefill, *re.findall(r"^ ([\d.]+) \(", rest)]
+        for each in told:
+            assert any(f"{value:.3g}" == f"{float(each):.3g}" for value in values), (name, each)
+
+
+def test_the_tables_beside_the_records_are_theirs(findings: Findings) -> None:
+    assert (FOLDER / "results.csv").read_text(encoding="utf-8") == tables.results_csv(findings.rows)
+    committed = list(csv.DictReader((FOLDER / "speedup.csv").open(encoding="utf-8")))
+    made = list(csv.DictReader(io.StringIO(tables.speedup_csv(findings.quality))))
+    assert [row["against"] for row in committed] == [row["against"] for row in made]
+    for old, new in zip(committed, made, strict=True):
+        assert float(old["ratio"]) == pytest.approx(float(new["ratio"]), rel=1e-9)
+        assert float(old["low"]) == pytest.approx(float(new["low"]), rel=1e-6)
+
+
+def test_the_readme_quotes_the_page() -> None:
+    quoted = re.findall(r"[\d.]+ \([\d.]+ to [\d.]+\)", README.partition("## ")[0])
+    assert len(quoted) == 15
+    assert [text for text in quoted if text not in PAGE] == []
+
+
+def test_figures_are_small() -> None:
+    figures = list((FOLDER / "figures").iterdir())
+    assert sum(Path(figure).stat().st_size for figure in figures) < 1_000_000
