@@ -198,7 +198,10 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
         Command(
             "benchmark",
             "measure cells' generation, trained or not",
-            (f"{PROGRAM} benchmark --random-weights", f"{PROGRAM} benchmark block-m-4-base-0 --output speed.json"),
+            (
+                f"{PROGRAM} benchmark --random-weights",
+                f"{PROGRAM} benchmark block-m-4-base-0 --setting 8+64 --output speed.json",
+            ),
             benchmark_cli.run,
             benchmark_cli.add_arguments,
         ),

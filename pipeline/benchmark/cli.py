@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.files import write_json
 from pipeline.study import cells, find_cell, load_study
+from pipeline.study.schema import Setting
 
 if TYPE_CHECKING:
     from pipeline.results import BenchmarkResult
@@ -19,12 +20,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("cell", nargs="*", help="cells, as `python -m pipeline plan` lists them; all where left out")
     parser.add_argument("--random-weights", action="store_true", help="measure the cells' architectures, untrained")
+    parser.add_argument(
+        "--setting",
+        action="append",
+        type=_setting,
+        metavar="PROMPT+NEW",
+        help="tokens of prompt and output to measure instead of the study's settings, such as 128+8192; repeatable",
+    )
+    parser.add_argument("--no-baselines", action="store_true", help="leave out transformers, if the study asks for it")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the records as JSON, after every cell")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure in the study's settings; the study's own results are left alone."""
+    """Measure in the study's settings or in those given; the study's own results are left alone."""
     study = load_study(arguments.params)
+    if arguments.setting:
+        study.benchmark.settings = {f"{each.prompt}+{each.new_tokens}": each for each in arguments.setting}
+    if arguments.no_baselines:
+        study.benchmark.baselines = False
     wanted = [find_cell(study, name) for name in arguments.cell] or _all_cells(study, arguments.random_weights)
     from pipeline.benchmark.cell import benchmark
 
@@ -35,6 +48,13 @@ def run(arguments: argparse.Namespace) -> None:
         records.append(dataclasses.asdict(result))
         if arguments.output:
             write_json(arguments.output, records)
+
+
+def _setting(text: str) -> Setting:
+    prompt, _, new = text.partition("+")
+    if not (prompt.isdecimal() and new.isdecimal() and int(prompt) and int(new)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not PROMPT+NEW in tokens, such as 128+8192")
+    return Setting(int(prompt), int(new))
 
 
 def _all_cells(study: Study, random_weights: bool) -> list[Cell]:

@@ -102,13 +102,37 @@ def test_the_command_measures_every_cell_before_any_is_trained(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("pipeline.benchmark.cli.load_study", lambda _: study)
-    arguments = argparse.Namespace(params="", cell=[], random_weights=True, output=tmp_path / "speed.json")
-    cli.run(arguments)
+    cli.run(parsed("--random-weights", "--output", str(tmp_path / "speed.json")))
     records = read_json(tmp_path / "speed.json")
     assert [record["cell"]["name"] for record in records] == [cell.name for cell in cells(study)]
     printed = capsys.readouterr().out
     for record in records:
         assert f"{record['cell']['name']} even: {record['settings']['even']['tokens_per_second']:,.0f}" in printed
+
+
+def test_the_command_measures_lengths_that_the_study_does_not_have(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.benchmark.cli.load_study", lambda _: study)
+    lengths = ["--setting", "40+5", "--setting", "3+9"]
+    cli.run(parsed(BLOCK, "--random-weights", *lengths, "--output", str(tmp_path / "speed.json")))
+    (record,) = read_json(tmp_path / "speed.json")
+    measured = {name: (each["prompt"], each["new_tokens"]) for name, each in record["settings"].items()}
+    assert measured == {"40+5": (40, 5), "3+9": (3, 9)}
+
+
+@pytest.mark.parametrize("text", ["128", "0+4", "4+-1", "a+b", "1+2+3"])
+def test_lengths_that_are_none_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--setting", text)
+    assert f"'{text}' is not PROMPT+NEW in tokens, such as 128+8192" in capsys.readouterr().err
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--params", default="params.yaml")
+    cli.add_arguments(parser)
+    return parser.parse_args(arguments)
 
 
 def test_without_a_checkpoint_the_stage_to_run_is_named(study: Study) -> None:
