@@ -19,7 +19,7 @@ from pipeline.files import write_text
 from pipeline.paths import LOCK, MLFLOW, PARAMS, RUNS, SEARCH, STUDIES
 from pipeline.study import Study, load_study
 
-LINKS = ("dvc.yaml", ".dvcignore", "pipeline", "stages", str(LOCK), str(MLFLOW))
+LINKS = ("dvc.yaml", ".dvcignore", ".dvc/plots", "pipeline", "stages", str(LOCK), str(MLFLOW))
 SEARCH_STAGE = SEARCH / "dvc.yaml"
 MADE = ("data", "checkpoints", "results", "report", "search")  # by the stages: each study has its own
 

@@ -64,6 +64,7 @@ def repository(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for number in range(10):
         (tmp_path / f"texts/{number}.txt").write_text(f"document {number} says that plain text repeats. " * 20)
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+    shutil.copytree(root / ".dvc/plots", tmp_path / ".dvc/plots")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
@@ -93,7 +94,8 @@ def test_a_study_has_its_own_data_and_the_repositorys_code_and_texts(repository:
     folder = prepare("tiny")
     assert "Running stage 'tokenize'" in reproduce(folder, "tokenize")
     assert (folder / "data/corpus/manifest.json").is_file()
-    assert (folder / "pipeline").resolve() == (repository / "pipeline").resolve()
+    for name in ("pipeline", ".dvc/plots"):
+        assert (folder / name).resolve() == (repository / name).resolve()
     assert "Stage 'tokenize' didn't change" in reproduce(prepare("tiny"), "tokenize")
     assert main_study(repository) == before
 
@@ -178,6 +180,8 @@ def test_a_study_runs_to_its_report_and_goes_on_after_ctrl_c(repository: Path) -
     assert "block-s-4-base-0" in ended.stdout.partition("Running stage 'report'")[2]
     folder = repository / "runs/tiny"
     assert (folder / "report/index.html").is_file()
+    subprocess.run([sys.executable, "-m", "dvc", "plots", "show", "-q"], cwd=folder, check=True)
+    assert "Loss against tokens a second" in (folder / "dvc_plots/index.html").read_text()
     assert (folder / "results/benchmark/block-s-4-base-0.json").is_file()
     assert main_study(repository) == before
 
