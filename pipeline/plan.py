@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_object
 from pipeline.models import costs
 from pipeline.models.config import ModelConfig, from_dict
+from pipeline.results import STAGES
 from pipeline.study import Cell, Study, cells, model_config, pretraining
 from pipeline.study.cells import training_steps
 
@@ -84,7 +85,7 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
         kv_bytes_per_token=costs.kv_bytes_per_token(config),
         training_memory=costs.training_memory(config),
         checkpoint=str(paths.checkpoint(cell.name)),
-        done=[stage for stage in ("pretrain", "evaluate", "benchmark") if paths.result(stage, cell.name).exists()],
+        done=[stage for stage in STAGES if paths.result(stage, cell.name).exists()],
     )
 
 

@@ -269,6 +269,13 @@ class BenchmarkResult:
 AnyResult = PretrainResult | EvaluateResult | BenchmarkResult
 Result = TypeVar("Result", bound=AnyResult)
 
+STAGES: dict[str, type[AnyResult]] = {
+    "pretrain": PretrainResult,
+    "evaluate": EvaluateResult,
+    "benchmark": BenchmarkResult,
+}
+"""The stages that write a record for each cell, and of which kind."""
+
 
 def identity_of(checkpoint: dict[str, Any], folder: Path) -> CellIdentity:
     """Who a checkpoint's ``config.json`` says it is. Raises :class:`UserError` where it does not."""

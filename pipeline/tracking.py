@@ -26,7 +26,7 @@ from pipeline import paths
 from pipeline.errors import UserError
 from pipeline.files import read_json
 from pipeline.redact import redacted
-from pipeline.results import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
+from pipeline.results import STAGES, AnyResult, EvaluateResult, PretrainResult, read_result
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -333,12 +333,7 @@ def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict
     """Flat metrics and tags of the result files that were made from these weights; the curve holds the rest."""
     metrics: dict[str, float] = {}
     tags: dict[str, str] = {}
-    kinds: dict[str, type[AnyResult]] = {
-        "pretrain": PretrainResult,
-        "evaluate": EvaluateResult,
-        "benchmark": BenchmarkResult,
-    }
-    for stage, kind in kinds.items():
+    for stage, kind in STAGES.items():
         path = paths.result(stage, cell)
         if not path.exists():
             continue

@@ -12,15 +12,10 @@ from typing import Any
 from pipeline import paths
 from pipeline.errors import UserError
 from pipeline.files import is_file, read_object, sha256
-from pipeline.results import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
+from pipeline.results import STAGES, read_result
 from pipeline.study import Cell, Study, cells
 
 DVC_LOCK, SEARCH_LOCK = Path("dvc.lock"), paths.SEARCH / "dvc.lock"
-STAGES: dict[str, type[AnyResult]] = {
-    "pretrain": PretrainResult,
-    "evaluate": EvaluateResult,
-    "benchmark": BenchmarkResult,
-}
 
 
 @dataclass(frozen=True)

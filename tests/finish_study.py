@@ -14,10 +14,9 @@ from pipeline.files import write_json
 from pipeline.interop.pretrained import bring_in
 from pipeline.models import build, checkpoint, initialise
 from pipeline.models.checkpoint import load
-from pipeline.results import identity_of, read_result, write_result
+from pipeline.results import STAGES, identity_of, read_result, write_result
 from pipeline.study import Cell, Study, cells, load_study
 from pipeline.training.job import Job
-from pipeline.verify import STAGES
 from tests.analysis.synthetic import write_results
 
 

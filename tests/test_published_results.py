@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.analysis import tables
 from pipeline.analysis.findings import Findings, find
-from pipeline.analysis.table import STAGES, load_finished
+from pipeline.analysis.table import load_finished
+from pipeline.results import STAGES
 from pipeline.study import load_study
 from tests.conftest import ROOT
 
@@ -27,45 +28,39 @@ def findings() -> Findings:
         return find(*load_finished(load_study()))
 
 
-def rows_of(text: str, first: str) -> list[str]:
-    """The table rows whose first column is ``first``."""
-    return [line for line in text.splitlines() if line.startswith(f"| {first} |")]
+def row_of(text: str, first: str) -> str:
+    """The first table row whose first column is ``first``."""
+    return next(line for line in text.splitlines() if line.startswith(f"| {first} |"))
 
 
 def test_every_finished_cell_has_its_row(findings: Findings) -> None:
     assert len(findings.rows) == 13
     for row in findings.rows:
-        (line,) = rows_of(PAGE, f"`{row.name}`")[:1]
-        settings = row.benchmark.settings
-        assert (
-            f"| {row.evaluate.loss:.3f} ± {row.evaluate.loss_stderr:.3f} | {row.evaluate.bits_per_byte:.3f} |" in line
-        )
-        for name in ("prefill_heavy", "decode_heavy"):
-            assert (
-                f"| {settings[name].tokens_per_second:,.0f} ({settings[name].roofline_fraction:.0%}) |".replace(
-                    "%", " %"
-                )
-                in line
-            )
+        line = row_of(PAGE, f"`{row.name}`")
+        scored = row.evaluate
+        assert f"| {scored.loss:.3f} ± {scored.loss_stderr:.3f} | {scored.bits_per_byte:.3f} |" in line
+        for measured in row.benchmark.settings.values():
+            assert f"| {measured.tokens_per_second:,.0f} ({100 * measured.roofline_fraction:.0f} %) |" in line
         assert not any(getattr(row, stage).environment.dirty for stage in STAGES)
 
 
 def test_every_ratio_at_equal_loss_is_the_records(findings: Findings) -> None:
-    wanted: dict[str, list[float]] = {}
-    for each in findings.quality:
-        if each.matched.first == "block":
-            for estimate in each.matched.estimates:
-                anchor = estimate.anchor.removesuffix(" by transformers generate")
-                wanted.setdefault(f"{each.matched.second} {anchor}", []).append(estimate.value)
-    tabled = re.findall(
-        r"^\| `([\w-]+)` \| (\d\.\d{3}) \| ([\d.]+) \([^)]*\) (?:\| [\d.]+ )?\|(.*)$", PAGE, re.MULTILINE
-    )
-    assert len(tabled) == 10
-    values = [value for listed in wanted.values() for value in listed]
-    for name, _, prefill, rest in tabled:
-        told = [prefill, *re.findall(r"^ ([\d.]+) \(", rest)]
-        for each in told:
-            assert any(f"{value:.3g}" == f"{float(each):.3g}" for value in values), (name, each)
+    """In the page's table against that family, in the row of that loss."""
+    tables_of = dict(re.findall(r"^Against (\S+ ?\S*).*?\n\n(.*?)\n\n", PAGE, re.M | re.S))
+    against = {
+        "vanilla": tables_of["vanilla:"],
+        "vanilla, grouped-query": tables_of["vanilla with"],
+        "vanilla, transformers generate": tables_of["transformers' `generate`"],
+    }
+    checked = 0
+    for each in (each for each in findings.quality if each.matched.first == "block"):
+        for estimate in each.matched.estimates:
+            anchor = estimate.anchor.removesuffix(" by transformers generate")
+            line = row_of(against[each.matched.second], f"`{anchor}`")
+            assert f"| {estimate.at:.3f} |" in line
+            assert any(float(told) == float(f"{estimate.value:.3g}") for told in re.findall(r"([\d.]+) \(", line)), line
+            checked += 1
+    assert checked == 17
 
 
 def test_the_tables_beside_the_records_are_theirs(findings: Findings) -> None:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pipeline.analysis.families import ORDER, attention, family, kind
 from pipeline.errors import UserError
 from pipeline.paths import checkpoint, result
-from pipeline.results import BenchmarkResult, EvaluateResult, PretrainResult, read_result
+from pipeline.results import STAGES, BenchmarkResult, EvaluateResult, PretrainResult, read_result
 from pipeline.study import Cell, Study, cells
-
-STAGES = ("pretrain", "evaluate", "benchmark")
 
 
 @dataclass(frozen=True)
