@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.files import write_json
 from pipeline.study import cells, find_cell, load_study
+from pipeline.study.checks import check_benchmark
 from pipeline.study.schema import Setting
 
 if TYPE_CHECKING:
@@ -27,17 +28,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROMPT+NEW",
         help="tokens of prompt and output to measure instead of the study's settings, such as 128+8192; repeatable",
     )
+    parser.add_argument("--repeats", type=int, metavar="N", help="timed runs of each, instead of the study's")
+    parser.add_argument(
+        "--memory-fraction",
+        type=float,
+        metavar="F",
+        help="the part of a GPU's free memory that a batch may fill, instead of the study's",
+    )
     parser.add_argument("--no-baselines", action="store_true", help="leave out transformers, if the study asks for it")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the records as JSON, after every cell")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure in the study's settings or in those given; the study's own results are left alone."""
+    """Measure as the study has it or as the arguments do; the study's own results are left alone."""
     study = load_study(arguments.params)
     if arguments.setting:
         study.benchmark.settings = {f"{each.prompt}+{each.new_tokens}": each for each in arguments.setting}
+    if arguments.repeats is not None:
+        study.benchmark.repeats = arguments.repeats
+    if arguments.memory_fraction is not None:
+        study.benchmark.memory_fraction = arguments.memory_fraction
     if arguments.no_baselines:
         study.benchmark.baselines = False
+    check_benchmark(study)
     wanted = [find_cell(study, name) for name in arguments.cell] or _all_cells(study, arguments.random_weights)
     from pipeline.benchmark.cell import benchmark
 

@@ -33,7 +33,7 @@ def check(study: Study) -> None:
     _check_grid(study)
     _check_pretrain(study)
     _check_evaluate(study)
-    _check_benchmark(study)
+    check_benchmark(study)
     check_search(study)
     for cell in cells(study):
         if cell.family != "pretrained":
@@ -272,7 +272,8 @@ def _check_steps(study: Study, cell: Cell) -> None:
     )
 
 
-def _check_benchmark(study: Study) -> None:
+def check_benchmark(study: Study) -> None:
+    """Raise :class:`UserError` for a key of ``benchmark`` that makes no sense."""
     benchmark = study.benchmark
     choice("benchmark.precision", benchmark.precision, PRECISIONS)
     require(bool(benchmark.settings), "benchmark.settings", {}, "name at least one setting with prompt and new_tokens")

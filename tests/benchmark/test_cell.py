@@ -121,6 +121,28 @@ def test_the_command_measures_lengths_that_the_study_does_not_have(
     assert measured == {"40+5": (40, 5), "3+9": (3, 9)}
 
 
+def test_the_command_repeats_as_often_as_it_is_told(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.benchmark.cli.load_study", lambda _: study)
+    assert study.benchmark.repeats != 4
+    cli.run(parsed(BLOCK, "--random-weights", "--repeats", "4", "--output", str(tmp_path / "speed.json")))
+    (record,) = read_json(tmp_path / "speed.json")
+    assert record["repeats"] == 4
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [("--repeats", "0", "benchmark.repeats: 0"), ("--memory-fraction", "1.5", "benchmark.memory_fraction: 1.5")],
+)
+def test_options_out_of_range_are_refused_as_the_study_s_keys(
+    study: Study, monkeypatch: pytest.MonkeyPatch, option: str, value: str, told: str
+) -> None:
+    monkeypatch.setattr("pipeline.benchmark.cli.load_study", lambda _: study)
+    with pytest.raises(UserError, match=told):
+        cli.run(parsed(BLOCK, "--random-weights", option, value))
+
+
 @pytest.mark.parametrize("text", ["128", "0+4", "4+-1", "a+b", "1+2+3"])
 def test_lengths_that_are_none_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
