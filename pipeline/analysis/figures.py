@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.analysis.ablations import ablation_figures
 from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, save
-from pipeline.analysis.families import contenders, slug
+from pipeline.analysis.families import by_family, contenders, slug
 from pipeline.analysis.findings import Findings, Quality
 from pipeline.analysis.fronts import front_figures, located
 from pipeline.analysis.loss_figures import loss_figures
@@ -19,7 +19,7 @@ from pipeline.analysis.metrics import LOSS, PARAMETERS, readable
 from pipeline.analysis.scaling import IsoFlop, Scaling, SeriesLaw
 from pipeline.analysis.speed_figures import speed_figures
 from pipeline.analysis.speedup import Matched
-from pipeline.analysis.style import MARKERS, RC, VANILLA, SeriesStyle, series_styles, short
+from pipeline.analysis.style import MARKERS, RC, VANILLA, SeriesStyle, family_colour, series_styles, short
 from pipeline.analysis.table import Point
 from pipeline.study import Study
 
@@ -81,14 +81,14 @@ def figures(study: Study, findings: Findings) -> Figures:
 def _ratios(points: list[Point], quality: list[Quality]) -> Figures:
     """The speed-up over each vanilla family at every loss that both reach, a panel a setting."""
     drawn = [each for each in quality if each.matched.estimates]
-    styles = _contender_styles(points)
+    styles, families = _contender_styles(points), by_family(points)
     for reference in dict.fromkeys(each.matched.second for each in drawn):
         compared = [each for each in drawn if each.matched.second == reference]
         settings = list(dict.fromkeys(each.setting for each in compared))
         figure, axes = panels(len(settings))
         for panel, setting in zip(axes, settings, strict=True):
             for matched in (each.matched for each in compared if each.setting == setting):
-                _draw_ratio(panel, matched, styles[matched.first])
+                _draw_ratio(panel, matched, styles[matched.first], 2.4 if matched.first in families else 1.2)
             panel.axhline(1, color=VANILLA, linewidth=1, linestyle=":", label=f"as fast as {reference}")
             panel.set_title(f"{readable(setting)} generation")
             panel.set_xlabel(LOSS.label)
@@ -100,16 +100,15 @@ def _ratios(points: list[Point], quality: list[Quality]) -> Figures:
 
 
 def _contender_styles(points: list[Point]) -> dict[str, SeriesStyle]:
-    """One block length as its series, a family over all of them dark."""
+    """One block length as its series, a family over all of them in the family's colour."""
     styles = series_styles(points)
     found = contenders(points)
     families = [name for name, members in found.items() if members[0].family == name]
-    whole = {name: SeriesStyle(VANILLA, MARKERS[turn]) for turn, name in enumerate(families)}
+    whole = {name: SeriesStyle(family_colour(name), MARKERS[turn]) for turn, name in enumerate(families)}
     return {name: styles[members[0].series] for name, members in found.items()} | whole
 
 
-def _draw_ratio(axes: Axes, matched: Matched, style: SeriesStyle) -> None:
-    width = 2.4 if style.colour == VANILLA else 1.2
+def _draw_ratio(axes: Axes, matched: Matched, style: SeriesStyle, width: float) -> None:
     line(axes, [(each.at, each.value) for each in matched.estimates], style, matched.first, linewidth=width)
     known = [each for each in matched.estimates if each.low is not None and each.high is not None]
     low, high = [each.low or 0.0 for each in known], [each.high or 0.0 for each in known]

@@ -18,7 +18,7 @@ from pipeline.analysis.metrics import (
     settings_of,
 )
 from pipeline.analysis.pareto import Front, front
-from pipeline.analysis.style import GREY, series_styles
+from pipeline.analysis.style import GREY, family_colour, series_styles
 from pipeline.analysis.table import Point
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric, names: boo
     for family, split in _families(points, x, y).items():
         if len(split.front) > 1:
             dashes = "-" if family.startswith("vanilla") else "--"
-            colour = styles[family].colour if family in styles else "#666666"
+            colour = styles[family].colour if family in styles else family_colour(family)
             pairs = sorted(located(point, x, y) for point in split.front)
             axes.plot(*unzip(pairs), dashes, color=colour, zorder=1, label=f"{family} front")
         for series, style in styles.items():

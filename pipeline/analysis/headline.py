@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 
 
 def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> list[str]:
-    """A sentence for each vanilla family that the first family of block transformers is compared with."""
+    """A sentence for each family of block transformers and each vanilla family that it is compared with."""
     if not points:
         return ["No model of the study was trained without diverging."]
+    families = by_family(points)
     if not quality:
-        return [f"The study has only {' and '.join(by_family(points))} models that trained."]
-    by_reference: dict[str, list[Quality]] = {}
-    for each in quality:
-        if each.matched.first == quality[0].matched.first:
-            by_reference.setdefault(each.matched.second, []).append(each)
-    first, *others = by_reference.values()
-    return [_answer(first, hardware), *map(_further, others)]
+        return [f"The study has only {' and '.join(families)} models that trained."]
+    pairs: dict[tuple[str, str], list[Quality]] = {}
+    for name in families:
+        for each in quality:
+            if each.matched.first == name:
+                pairs.setdefault((name, each.matched.second), []).append(each)
+    main, *others = pairs.values()
+    return [_answer(main, hardware), *(_further(other, main[0].matched.first) for other in others)]
 
 
 def _answer(compared: list[Quality], hardware: str) -> str:
@@ -38,9 +40,12 @@ def _answer(compared: list[Quality], hardware: str) -> str:
     return f"At the lowest loss that both families reach{loss}, {answer}{_missing(compared)}"
 
 
-def _further(compared: list[Quality]) -> str:
+def _further(compared: list[Quality], main: str) -> str:
+    """The same in short, with its subject where that is not the ``main`` family."""
     loss, gains = _gains(compared)
-    against = f"Against {_words(compared[0].matched.second)}"
+    first, second = compared[0].matched.first, compared[0].matched.second
+    against = f"against {_words(second)}" if first == main else f"{_words(first)} against {_words(second)}"
+    against = against[0].upper() + against[1:]
     if not gains:
         return f"{against}: no speed-up at equal quality can be stated; {_reasons(compared)}."
     return f"{against}{loss}: {_listed(gains)}.{_missing(compared)}"

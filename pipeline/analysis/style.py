@@ -73,6 +73,11 @@ WHOLE = {  # models that are not made of blocks
 }
 
 
+def family_colour(family: str) -> str:
+    """What a front of several series is drawn in: its colour tells the attention, as it does for vanilla models."""
+    return SLATE if family.endswith(GROUPED) else VANILLA
+
+
 def series_styles(points: list[Point]) -> dict[str, SeriesStyle]:
     """A style for each series, in their order: a colour and a marker of its own, as long as there are enough.
 

@@ -108,6 +108,27 @@ def test_without_baselines_there_is_no_family_of_them(rows: list[Row]) -> None:
     assert generate_points(points([without(row) for row in rows])) == []
 
 
+def test_each_family_of_block_transformers_has_its_sentences_and_the_colour_of_its_attention(grouped: Study) -> None:
+    grid = grouped.grid
+    both = dataclasses.replace(grid, block=dataclasses.replace(grid.block, size=["s", "m", "s_gqa", "m_gqa"]))
+    study = dataclasses.replace(grouped, grid=both)
+    write_results(study)
+    found = find(load_rows(study))
+    subjects = ("Against", "Block transformers with grouped-query attention against")
+    theirs = ("vanilla transformers", "vanilla transformers with grouped-query attention")
+    expected = [f"{mine} {other} (" for mine in subjects for other in theirs]
+    assert found.headline.startswith("At the lowest loss that both families reach")
+    told = [each for each in found.further if "generate" not in each]
+    for beginning, sentence in zip(expected[1:], told, strict=True):
+        assert sentence.startswith(beginning) or sentence.startswith(beginning.removesuffix(" (") + ":"), sentence
+    drawn = {drawing.name: figure for figure, drawing in figures(study, found)}
+    lines = {str(line.get_label()): line for line in drawn["throughput_decode"].axes[0].lines}
+    for name in ("vanilla", "block"):
+        plain, shared = lines[f"{name} front"].get_color(), lines[f"{name}, grouped-query front"].get_color()
+        assert plain == lines["vanilla front"].get_color()
+        assert shared == lines["vanilla, grouped-query front"].get_color() != plain
+
+
 def test_attention_is_told_by_the_resolved_heads(grouped: Study) -> None:
     told = {cell.name: attention(grouped, cell) for cell in cells(grouped)}
     assert told["vanilla-m-0"] == ""
