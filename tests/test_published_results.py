@@ -12,6 +12,7 @@ import pytest
 from pipeline.analysis import tables
 from pipeline.analysis.findings import Findings, find
 from pipeline.analysis.table import load_finished
+from pipeline.files import read_json
 from pipeline.results import STAGES
 from pipeline.study import load_study
 from tests.conftest import ROOT
@@ -29,12 +30,12 @@ def findings() -> Findings:
 
 
 def row_of(text: str, first: str) -> str:
-    """The first table row whose first column is ``first``."""
+    """The first table row that begins with the column or columns ``first``."""
     return next(line for line in text.splitlines() if line.startswith(f"| {first} |"))
 
 
 def test_every_finished_cell_has_its_row(findings: Findings) -> None:
-    assert len(findings.rows) == 13
+    assert len(findings.rows) == 18
     for row in findings.rows:
         line = row_of(PAGE, f"`{row.name}`")
         scored = row.evaluate
@@ -45,22 +46,50 @@ def test_every_finished_cell_has_its_row(findings: Findings) -> None:
 
 
 def test_every_ratio_at_equal_loss_is_the_records(findings: Findings) -> None:
-    """In the page's table against that family, in the row of that loss."""
+    """In the page's table against that family, in the row of those heads and that loss, in the setting's column."""
     tables_of = dict(re.findall(r"^Against (\S+ ?\S*).*?\n\n(.*?)\n\n", PAGE, re.M | re.S))
     against = {
         "vanilla": tables_of["vanilla:"],
         "vanilla, grouped-query": tables_of["vanilla with"],
         "vanilla, transformers generate": tables_of["transformers' `generate`"],
     }
-    checked = 0
-    for each in (each for each in findings.quality if each.matched.first == "block"):
+    heads = {"block": "own", "block, grouped-query": "grouped"}
+    checked = []
+    for each in (each for each in findings.quality if each.matched.first in heads):
         for estimate in each.matched.estimates:
             anchor = estimate.anchor.removesuffix(" by transformers generate")
-            line = row_of(against[each.matched.second], f"`{anchor}`")
+            line = row_of(against[each.matched.second], f"{heads[each.matched.first]} | `{anchor}`")
             assert f"| {estimate.at:.3f} |" in line
-            assert any(float(told) == float(f"{estimate.value:.3g}") for told in re.findall(r"([\d.]+) \(", line)), line
-            checked += 1
-    assert checked == 17
+            told = re.findall(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)", line)
+            stands = told[["prefill_heavy", "decode_heavy"].index(each.setting)]
+            assert [float(value) for value in stands] == [
+                float(f"{value:.3g}") for value in (estimate.value, estimate.low, estimate.high) if value is not None
+            ]
+            checked.append(line)
+    assert len(checked) == 2 * len(set(checked)) == 2 * sum(table.count("| `") for table in against.values())
+
+
+def test_the_records_without_training_are_the_page_s() -> None:
+    for record in read_json(FOLDER / "random_weights/context_8192.json"):
+        line = row_of(PAGE.partition("## Contexts of 8,192 tokens")[2], f"`{record['cell']['name']}`")
+        rates = [record["settings"][name] for name in ("8192+128", "128+8192")]
+        shown = (f"{each['tokens_per_second']:,.0f} ({100 * each['roofline_fraction']:.0f} %)" for each in rates)
+        assert line.startswith(f"| `{record['cell']['name']}` | {' | '.join(shown)} |")
+    (large,) = read_json(FOLDER / "random_weights/paper_sizes.json")
+    rates = [large["settings"][name]["tokens_per_second"] / 1000 for name in ("prefill_heavy", "decode_heavy")]
+    assert f"| {' / '.join(f'{rate:.3g}' for rate in rates)} |" in row_of(PAGE, "block 1.2B")
+
+
+def test_every_transformers_rate_is_the_records(findings: Findings) -> None:
+    table = PAGE.partition("transformers' `generate` (the largest batch")[2]
+    for row in findings.rows:
+        for name, measured in row.benchmark.settings.items():
+            if measured.baselines:
+                line = row_of(table, f"`{row.name}` | {name.replace('_', '-')}")
+                assert line.endswith(f" | {measured.tokens_per_second:,.0f} |")
+            for baseline in measured.baselines:
+                assert f"| {baseline.batch:,} |" in line
+                assert f" {baseline.tokens_per_second:,.0f} (" in line
 
 
 def test_the_tables_beside_the_records_are_theirs(findings: Findings) -> None:
@@ -75,7 +104,7 @@ def test_the_tables_beside_the_records_are_theirs(findings: Findings) -> None:
 
 def test_the_readme_quotes_the_page() -> None:
     quoted = re.findall(r"[\d.]+ \([\d.]+ to [\d.]+\)", README.partition("## ")[0])
-    assert len(quoted) == 15
+    assert len(quoted) == 24
     assert [text for text in quoted if text not in PAGE] == []
 
 
