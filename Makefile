@@ -38,7 +38,7 @@ audit: $(VENV)/.dev   ## known vulnerabilities of what requirements.lock pins; n
 	  { echo "error: make audit: a package above is vulnerable, or could not be looked up" >&2; exit 1; }
 
 licences: $(VENV)/.run ## the licence of every package that is installed
-	@python -m pipeline.licences
+	@python -m pipeline.commands.licences
 
 check: $(VENV)/.dev   ## lint, types, formatting
 	ruff check .

@@ -1,5 +1,5 @@
 """`python -m pipeline`: look at a study without running it."""
 
-from pipeline.cli import main
+from pipeline.commands.main import main
 
 main()

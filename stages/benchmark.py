@@ -1,8 +1,9 @@
 """Stage benchmark: a cell's generation speed and memory, into results/benchmark."""
 
-from pipeline import paths, tracking
-from pipeline.command import cell_argument, command
-from pipeline.results import write_result
+from pipeline import tracking
+from pipeline.base import paths
+from pipeline.base.command import cell_argument, command
+from pipeline.results.records import write_result
 from pipeline.study import find_cell, load_study
 
 

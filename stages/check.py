@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pipeline.command import command
+from pipeline.base.command import command
+from pipeline.base.files import sha256, write_json
 from pipeline.data import describe_inputs
 from pipeline.evaluation.task_names import check_tasks
-from pipeline.files import sha256, write_json
-from pipeline.search_results import RESULTS
+from pipeline.results.search import RESULTS
 from pipeline.study import load_study
 
 

@@ -1,8 +1,8 @@
 """Stage corpus: read the study's documents and split them into train, validation and test."""
 
-from pipeline.command import command
+from pipeline.base.command import command
+from pipeline.base.paths import CORPUS
 from pipeline.data import write_corpus
-from pipeline.paths import CORPUS
 from pipeline.study import load_study
 
 

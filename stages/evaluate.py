@@ -1,9 +1,10 @@
 """Stage evaluate: a cell's loss, zero-shot scores and samples, into results/evaluate."""
 
-from pipeline import paths, tracking
-from pipeline.command import cell_argument, command
+from pipeline import tracking
+from pipeline.base import paths
+from pipeline.base.command import cell_argument, command
 from pipeline.evaluation import evaluate
-from pipeline.results import write_result
+from pipeline.results.records import write_result
 from pipeline.study import find_cell, load_study
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from pipeline import paths, tracking
-from pipeline.command import cell_argument, command
-from pipeline.results import write_result
+from pipeline import tracking
+from pipeline.base import paths
+from pipeline.base.command import cell_argument, command
+from pipeline.results.records import write_result
 from pipeline.study import find_cell, load_study
 
 

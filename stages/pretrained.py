@@ -1,9 +1,10 @@
 """Stage pretrained: bring a model trained elsewhere into the study."""
 
-from pipeline import paths, tracking
-from pipeline.command import cell_argument, command
-from pipeline.errors import UserError
-from pipeline.results import write_result
+from pipeline import tracking
+from pipeline.base import paths
+from pipeline.base.command import cell_argument, command
+from pipeline.base.errors import UserError
+from pipeline.results.records import write_result
 from pipeline.study import load_study
 
 

@@ -6,8 +6,8 @@ import argparse
 
 from pipeline import tracking
 from pipeline.analysis import write_report
-from pipeline.command import command
-from pipeline.paths import REPORT
+from pipeline.base.command import command
+from pipeline.base.paths import REPORT
 from pipeline.study import load_study
 
 

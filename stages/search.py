@@ -1,7 +1,7 @@
 """Stage search: look for good block transformers, as one of any number of workers."""
 
-from pipeline.command import command
-from pipeline.search.cli import search
+from pipeline.base.command import command
+from pipeline.commands.search import search
 from pipeline.study import load_study
 
 

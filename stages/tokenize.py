@@ -1,8 +1,8 @@
 """Stage tokenize: turn the documents into token shards."""
 
-from pipeline.command import command
+from pipeline.base.command import command
+from pipeline.base.paths import CORPUS, TOKENS
 from pipeline.data import write_tokens
-from pipeline.paths import CORPUS, TOKENS
 from pipeline.study import load_study
 
 

@@ -6,15 +6,15 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from pipeline import paths
 from pipeline.analysis import write_report
+from pipeline.base import paths
+from pipeline.base.files import write_json
 from pipeline.data import describe_inputs, write_corpus, write_tokens
-from pipeline.environment import provenance
-from pipeline.files import write_json
 from pipeline.interop.pretrained import bring_in
 from pipeline.models import build, checkpoint, initialise
 from pipeline.models.checkpoint import load
-from pipeline.results import STAGES, identity_of, read_result, write_result
+from pipeline.results.environment import provenance
+from pipeline.results.records import STAGES, identity_of, read_result, write_result
 from pipeline.study import Cell, Study, cells, load_study
 from pipeline.training.job import Job
 from tests.analysis.synthetic import write_results

@@ -21,13 +21,13 @@ import pytest
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline import paths
+from pipeline.base import paths
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_json, write_json
 from pipeline.data import read_documents, write_corpus
 from pipeline.data.sources import read_source
 from pipeline.data.tokenizer import open_tokenizer, train_tokenizer
-from pipeline.errors import UserError
 from pipeline.evaluation.task_names import check_tasks
-from pipeline.files import read_json, write_json
 from pipeline.interop.huggingface import INDEX, from_huggingface, to_huggingface
 from pipeline.interop.pretrained import bring_in
 from pipeline.models import build, initialise

@@ -23,21 +23,21 @@ import pytest
 from safetensors.torch import save_file
 
 import tests.fixture
-from pipeline import paths
+from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.data import PackedStream, TokenCorpus, model_vocabulary, read_documents, write_corpus
 from pipeline.data.encoding import Encoder
 from pipeline.data.foreign import foreign_split
 from pipeline.data.indexed import IndexedFile, IndexedWriter
 from pipeline.data.shards import write_tokens
 from pipeline.data.tokenizer import open_tokenizer, train_tokenizer
-from pipeline.errors import UserError
 from pipeline.evaluation.task_data import read_dataset
 from pipeline.interop.huggingface import to_huggingface
 from pipeline.interop.pretrained import bring_in
 from pipeline.models import build, checkpoint, initialise
 from pipeline.models.config import StackConfig, VanillaConfig
-from pipeline.results import Environment, EvaluateResult, read_result
-from pipeline.search_results import RESULTS, SearchResult, TrialResult, read_search, write_search
+from pipeline.results.records import Environment, EvaluateResult, read_result
+from pipeline.results.search import RESULTS, SearchResult, TrialResult, read_search, write_search
 from pipeline.study.schema import Corpus, Pretrained, Tokenize
 from tests.analysis.synthetic import study_file, write_results
 from tests.corruption import LINES, damaged, edited
@@ -377,7 +377,7 @@ CHILD = """
 import re, sys
 from pathlib import Path
 from pipeline.data import write_corpus
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.study.schema import Corpus
 try:
     write_corpus(Corpus(source="files", files=["good.jsonl", sys.argv[1]]), Path("corpus"))

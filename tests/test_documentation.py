@@ -29,7 +29,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 import yaml
 
-from pipeline import cli
+from pipeline.commands import main as cli
 from pipeline.study import cells, load_study
 from pipeline.study.schema import Study
 from tests.conftest import ROOT

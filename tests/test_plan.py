@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan import plan
+from pipeline.commands.plan import plan
 from pipeline.study import load_study
 
 PAPER = {  # the paper's table 3 and appendix, in millions: non-embedding and total parameters

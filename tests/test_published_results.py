@@ -12,8 +12,8 @@ import pytest
 from pipeline.analysis import tables
 from pipeline.analysis.findings import Findings, find
 from pipeline.analysis.table import load_finished
-from pipeline.files import read_json
-from pipeline.results import STAGES
+from pipeline.base.files import read_json
+from pipeline.results.records import STAGES
 from pipeline.study import load_study
 from tests.conftest import ROOT
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.studies import prepare
+from pipeline.base.errors import UserError
+from pipeline.commands.study import prepare
 
 TINY = """\
 # A study of the tests.

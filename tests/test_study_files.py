@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import paths
-from pipeline.plan import plan
-from pipeline.results import write_result
+from pipeline.base import paths
+from pipeline.commands.plan import plan
+from pipeline.results.records import write_result
 from pipeline.study import cells, load_study
 from tests.conftest import ROOT
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import paths, tracking
-from pipeline.files import write_json, write_text
-from pipeline.results import CellIdentity, Environment, PretrainResult, write_result
+from pipeline import tracking
+from pipeline.base import paths
+from pipeline.base.files import write_json, write_text
+from pipeline.results.records import CellIdentity, Environment, PretrainResult, write_result
 
 ENVIRONMENT = Environment("test processor", 2, "fp32", "2.13.0", "3.11.7", "0" * 40, False)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from pipeline import paths
-from pipeline.files import read_json, write_json, write_text
-from pipeline.results import PretrainResult, read_result
-from pipeline.search_results import FILES
+from pipeline.base import paths
+from pipeline.base.files import read_json, write_json, write_text
+from pipeline.results.records import PretrainResult, read_result
+from pipeline.results.search import FILES
+from pipeline.results.verify import verify
 from pipeline.study import load_study
-from pipeline.verify import verify
 from tests.finish_study import finish
 
 CELL = "block-s-4-base-0"
@@ -177,7 +177,7 @@ def test_a_flipped_bit_in_what_a_search_wrote(project: Path, root: Path) -> None
 
 
 def test_before_anything_has_run(project: Path) -> None:
-    from pipeline.errors import UserError
+    from pipeline.base.errors import UserError
 
     Path("dvc.lock").unlink()
     with pytest.raises(UserError, match=r"dvc\.lock: no such file; run `dvc repro` first"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.analysis.style import DARK_STYLE, SeriesStyle, short
 from pipeline.analysis.table import Point
-from pipeline.files import replacing, write_text
+from pipeline.base.files import replacing, write_text
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

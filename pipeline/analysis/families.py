@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipeline.models.config import VanillaConfig
-from pipeline.results import SettingResult
+from pipeline.results.records import SettingResult
 from pipeline.study import Cell, Study, model_config
 
 if TYPE_CHECKING:

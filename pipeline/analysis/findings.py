@@ -15,7 +15,7 @@ from pipeline.analysis.pareto import Front
 from pipeline.analysis.scaling import Scaling, scale
 from pipeline.analysis.speedup import Matched
 from pipeline.analysis.table import Point, Row, points, series_of
-from pipeline.results import STAGES, Environment
+from pipeline.results.records import STAGES, Environment
 
 NOISY = 0.2  # (max - min) / median of the timings from which a note warns
 

@@ -14,7 +14,7 @@ from pipeline.analysis.metrics import LOSS, QUALITY, main_task_metrics, setting_
 from pipeline.analysis.page import render
 from pipeline.analysis.search_figures import draw_search
 from pipeline.analysis.table import Row, load_finished, load_rows
-from pipeline.files import write_json, write_text
+from pipeline.base.files import write_json, write_text
 from pipeline.study import Study
 
 

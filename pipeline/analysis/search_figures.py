@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.analysis.canvas import Drawing, Figures, legend, log_axis, panels, save
 from pipeline.analysis.metrics import readable
 from pipeline.analysis.style import COLOURS, GREY, RC
-from pipeline.search_results import LOWER, SearchResult, TrialResult, read_search
+from pipeline.results.search import LOWER, SearchResult, TrialResult, read_search
 
 FRONT = COLOURS[0]
 

@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 
 from pipeline.analysis.families import ORDER, attention, family, kind
-from pipeline.errors import UserError
-from pipeline.paths import checkpoint, result
-from pipeline.results import STAGES, BenchmarkResult, EvaluateResult, PretrainResult, read_result
+from pipeline.base.errors import UserError
+from pipeline.base.paths import checkpoint, result
+from pipeline.results.records import STAGES, BenchmarkResult, EvaluateResult, PretrainResult, read_result
 from pipeline.study import Cell, Study, cells
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from pipeline.base.errors import UserError
 from pipeline.benchmark.timing import Repeats, random_prompts, synchronize
-from pipeline.errors import UserError
 from pipeline.interop.huggingface import to_huggingface
 from pipeline.models import LanguageModel
 from pipeline.models.config import ModelConfig, VanillaConfig
-from pipeline.results import Baseline
+from pipeline.results.records import Baseline
 from pipeline.study.schema import Setting
 
 CACHES = {"cpu": ["dynamic"], "cuda": ["dynamic", "static"]}

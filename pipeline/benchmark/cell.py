@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline import paths
+from pipeline.base import paths
+from pipeline.base.errors import UserError
+from pipeline.base.out_of_memory import out_of_memory_says
 from pipeline.benchmark.batches import doubling, largest_batch
 from pipeline.benchmark.roofline import device_rates, roofline
 from pipeline.benchmark.timing import Repeats, measure, probe
 from pipeline.data import model_vocabulary
-from pipeline.environment import describe, device_name, provenance
-from pipeline.errors import UserError
 from pipeline.generation import Session
 from pipeline.models import LanguageModel, build, costs
 from pipeline.models.checkpoint import load
-from pipeline.out_of_memory import out_of_memory_says
-from pipeline.results import (
+from pipeline.results.environment import describe, device_name, provenance
+from pipeline.results.records import (
     Baseline,
     BatchMeasurement,
     BenchmarkResult,

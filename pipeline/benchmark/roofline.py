@@ -11,7 +11,7 @@ import torch
 
 from pipeline.models import costs
 from pipeline.models.config import ModelConfig
-from pipeline.results import DeviceRates, Roofline
+from pipeline.results.records import DeviceRates, Roofline
 from pipeline.study.schema import Setting
 
 

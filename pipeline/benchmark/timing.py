@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.generation import Session
 from pipeline.models import LanguageModel
-from pipeline.results import BatchMeasurement
+from pipeline.results.records import BatchMeasurement
 from pipeline.study.schema import Setting
 
 

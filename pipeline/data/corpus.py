@@ -13,12 +13,12 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_json, write_json
+from pipeline.base.typed_json import build
 from pipeline.data.folders import replacing_folder
 from pipeline.data.hashing import keyed
 from pipeline.data.sources import open_binary, read_source
-from pipeline.errors import UserError
-from pipeline.files import read_json, write_json
-from pipeline.records import build
 from pipeline.study.schema import Corpus
 
 SPLITS = ("train", "validation", "test")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.files import cannot_write, refused
+from pipeline.base.errors import UserError
+from pipeline.base.files import cannot_write, refused
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.base.errors import UserError
 from pipeline.data.indexed import IndexedFile, Tokens, check_tokens
 from pipeline.data.manifest import ShardManifest, SplitManifest
-from pipeline.errors import UserError
 
 PIECES, PIECE = 64, 2**16
 DOCUMENTS = 256

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.base.errors import UserError
+from pipeline.base.files import is_file
 from pipeline.data.foreign import pair
 from pipeline.data.sources import expand
 from pipeline.data.tokenizer import on_the_hub
-from pipeline.errors import UserError
-from pipeline.files import is_file
 from pipeline.study import Study
 from pipeline.study.schema import Json
 

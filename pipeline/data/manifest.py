@@ -7,9 +7,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.files import read_json, write_json
-from pipeline.records import build
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_json, write_json
+from pipeline.base.typed_json import build
 
 
 @dataclass(frozen=True)

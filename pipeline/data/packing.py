@@ -7,10 +7,10 @@ from contextlib import suppress
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.base.errors import UserError
+from pipeline.base.files import replacing
 from pipeline.data.hashing import keyed, random_integers
 from pipeline.data.tokens import TokenCorpus
-from pipeline.errors import UserError
-from pipeline.files import replacing
 
 GROUP = 256
 """Documents between two entries of the cumulative index: 10^8 documents need 3 MB of it."""

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.base.errors import UserError
+from pipeline.base.files import sha256
 from pipeline.data.corpus import SPLITS, CorpusManifest, read_documents, read_lines
 from pipeline.data.encoding import Encoder
 from pipeline.data.folders import replacing_folder
@@ -35,8 +37,6 @@ from pipeline.data.tokenizer import (
     training_sample,
     vocabulary_size,
 )
-from pipeline.errors import UserError
-from pipeline.files import sha256
 from pipeline.study.schema import Tokenize
 
 PIECE_BYTES = 2**20

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.study.schema import Corpus, Dataset
 
 LONGEST_DOCUMENT = 128 * 2**20

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
-from pipeline.files import is_file, read_json
+from pipeline.base.errors import UserError
+from pipeline.base.files import is_file, read_json
 from pipeline.study.schema import Tokenize
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.base.errors import UserError
 from pipeline.data.indexed import IndexedFile, check_tokens
 from pipeline.data.manifest import Manifest
-from pipeline.errors import UserError
 
 
 class TokenCorpus:

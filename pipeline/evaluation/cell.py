@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline import paths
+from pipeline.base import paths
+from pipeline.base.errors import UserError
+from pipeline.base.out_of_memory import out_of_memory_says
 from pipeline.data import Manifest, TokenCorpus, read_documents
-from pipeline.environment import describe, device_name, provenance
-from pipeline.errors import UserError
 from pipeline.evaluation.checkpoints import Opened, open_cell
 from pipeline.evaluation.harness import run_tasks
 from pipeline.evaluation.perplexity import (
@@ -30,8 +30,8 @@ from pipeline.evaluation.perplexity import (
     unigram_loss,
 )
 from pipeline.evaluation.scoring import Scorer
-from pipeline.out_of_memory import out_of_memory_says
-from pipeline.results import EvaluateResult, NeedleScore, PositionLosses, Sample, TaskScore, identity_of
+from pipeline.results.environment import describe, device_name, provenance
+from pipeline.results.records import EvaluateResult, NeedleScore, PositionLosses, Sample, TaskScore, identity_of
 
 if TYPE_CHECKING:
     from pipeline.study import Cell, Study

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline import paths
+from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.data import Manifest, load_tokenizer
-from pipeline.errors import UserError
 from pipeline.models.checkpoint import load
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.evaluation import local_tasks
 from pipeline.evaluation.task_data import PREFETCH, members, read_from
 from pipeline.evaluation.task_names import check_tasks, likely_folders
-from pipeline.results import TaskScore
+from pipeline.results.records import TaskScore
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager

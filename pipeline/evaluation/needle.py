@@ -11,9 +11,9 @@ import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.generation import generate
-from pipeline.results import NeedleScore
+from pipeline.results.records import NeedleScore
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.scoring import Request, Scorer, Tokens
-from pipeline.results import PositionLosses
+from pipeline.results.records import PositionLosses
 
 RESAMPLES = 1000
 BUCKETS = 16

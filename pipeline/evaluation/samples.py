@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from pipeline.generation import generate
-from pipeline.results import Sample
+from pipeline.results.records import Sample
 
 if TYPE_CHECKING:
     from pipeline.evaluation.checkpoints import Opened

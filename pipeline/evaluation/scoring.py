@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.models import LanguageModel

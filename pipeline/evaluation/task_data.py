@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
-from pipeline.files import replacing
+from pipeline.base.errors import UserError
+from pipeline.base.files import replacing
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.generation.sampling import Sampling
 from pipeline.generation.session import Session
 from pipeline.models.language_model import LanguageModel

@@ -8,8 +8,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import UserError
-from pipeline.files import read_json, replacing, write_json
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_json, replacing, write_json
 from pipeline.interop.names import read_into, require_neox, write_from
 from pipeline.interop.published import vanilla_entries
 from pipeline.interop.published_config import neox_stack_config, neox_values

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.models.checkpoint import assign, check_names
 from pipeline.models.config import StackConfig
 from pipeline.models.language_model import LanguageModel

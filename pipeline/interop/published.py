@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.interop.names import Entry, convolution, joined, neox_stack, read_into, same, tied, write_from
 from pipeline.interop.published_config import config_from_published, config_to_published, trained_with_padding
 from pipeline.models.checkpoint import read_weights

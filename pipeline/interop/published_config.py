@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.interop.hub import HUB, PYTHIA, ROBERTA, T5
 from pipeline.interop.names import require_neox
 from pipeline.models.config import (

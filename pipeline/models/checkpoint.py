@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.errors import UserError
-from pipeline.files import read_object, replacing, write_json
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_object, replacing, write_json
 from pipeline.models.config import from_dict, to_dict
 from pipeline.models.factory import build
 from pipeline.models.language_model import LanguageModel

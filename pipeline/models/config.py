@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.records import build
+from pipeline.base.typed_json import build
 
 EMBEDDERS = ("lookup", "projection", "roberta", "cls")
 TOKEN_DECODERS = ("prefix", "summation", "cross_attention")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.models.config import BlockConfig, ModelConfig, StackConfig, VanillaConfig
 
 Layers = tuple[list[int], list[int]]

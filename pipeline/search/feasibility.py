@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.models import costs
 from pipeline.study import Study, model_config, pretraining, training_steps
 from pipeline.study.search_space import Point, trial_study

@@ -23,9 +23,9 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.results import DeviceRates
+from pipeline.results.records import DeviceRates
+from pipeline.results.search import LOWER
 from pipeline.search.storage import Watch, lock, open_study
-from pipeline.search_results import LOWER
 from pipeline.study import Study
 from pipeline.study.search_space import Point, choices, known_points
 

@@ -10,12 +10,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.files import write_text
-from pipeline.results import Environment
+from pipeline.base.files import write_text
+from pipeline.results.records import Environment
+from pipeline.results.search import LOWER, TABLE, VARIANTS, SearchResult, TrialResult, write_search
 from pipeline.search.feasibility import cost
 from pipeline.search.ledger import Ledger, counts
 from pipeline.search.storage import lock
-from pipeline.search_results import LOWER, TABLE, VARIANTS, SearchResult, TrialResult, write_search
 from pipeline.study import Study
 from pipeline.study.schema import Variant
 from pipeline.study.search_space import point_variant, trial_study

@@ -17,8 +17,8 @@ from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 
-from pipeline.errors import UserError
-from pipeline.paths import SEARCH
+from pipeline.base.errors import UserError
+from pipeline.base.paths import SEARCH
 
 HEARTBEAT, GRACE = 5.0, 30.0  # seconds between signs of life, and without one until a worker counts as dead
 LOCKS = SEARCH / "locks"

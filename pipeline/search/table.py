@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.search_results import LOWER, SearchResult, TrialResult
+from pipeline.results.search import LOWER, SearchResult, TrialResult
 
 
 def table(result: SearchResult) -> str:

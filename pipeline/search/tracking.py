@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from pipeline import paths, tracking
-from pipeline.search_results import FILES, SearchResult, TrialResult, read_search
+from pipeline import tracking
+from pipeline.base import paths
+from pipeline.results.search import FILES, SearchResult, TrialResult, read_search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline import paths
+from pipeline.base import paths
 from pipeline.benchmark.cell import benchmark, environment_of, limit
-from pipeline.results import DeviceRates, Environment
+from pipeline.results.records import DeviceRates, Environment
 from pipeline.search.storage import lock
 from pipeline.study import Cell, Study, pretraining, training_steps
 from pipeline.study.search_space import Point, trial_study

@@ -8,16 +8,16 @@ from dataclasses import asdict
 
 import optuna
 
+from pipeline.base.errors import UserError
+from pipeline.base.paths import TOKENS
 from pipeline.benchmark.cell import rates_of
 from pipeline.data import Manifest
-from pipeline.errors import UserError
-from pipeline.paths import TOKENS
+from pipeline.results.search import SearchResult
 from pipeline.search.feasibility import violations
 from pipeline.search.ledger import Ledger
 from pipeline.search.record import save
 from pipeline.search.storage import heartbeat
 from pipeline.search.trial import Measured, Prune, run_trial
-from pipeline.search_results import SearchResult
 from pipeline.study import Study
 from pipeline.study.search_space import Point, trial_study
 

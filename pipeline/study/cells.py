@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.models.config import (
     BlockConfig,
     EmbedderConfig,

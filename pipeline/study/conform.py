@@ -7,7 +7,7 @@ import math
 import types
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.study.rules import require, shown, suggestion
 
 LARGEST = 2**63 - 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.paths import PARAMS
+from pipeline.base.errors import UserError
+from pipeline.base.paths import PARAMS
 from pipeline.study.checks import check
 from pipeline.study.conform import conform
 from pipeline.study.reading import read_values

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 MOST_BYTES = 2**16
 MOST_VALUES = 2_000

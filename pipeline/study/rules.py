@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 
 def require(condition: bool, key: str, value: object, right: str) -> None:

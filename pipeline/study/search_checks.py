@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.redact import redacted
+from pipeline.base.redact import redacted
 from pipeline.study.cells import pretraining, training_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Search, Study

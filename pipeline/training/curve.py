@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.files import write_text
+from pipeline.base.files import write_text
 
 
 @dataclass(frozen=True)

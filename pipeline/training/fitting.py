@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.training.objective import Objective
 
 ENOUGH = 2**17

@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline import paths
+from pipeline.base import paths
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_object, write_json
 from pipeline.data import Manifest
-from pipeline.errors import UserError
-from pipeline.files import read_object, write_json
 from pipeline.models.config import ModelConfig, to_dict
-from pipeline.results import CellIdentity, PretrainResult, read_result, write_result
+from pipeline.results.records import CellIdentity, PretrainResult, read_result, write_result
 from pipeline.study import Cell, Study, fingerprint, model_config, pretraining, training_steps
 from pipeline.study.schema import Pretrain, Uptraining
 from pipeline.training.curve import Row

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline import paths
-from pipeline.environment import describe, device_name, provenance
+from pipeline.base import paths
 from pipeline.models import build, checkpoint, costs
-from pipeline.results import PretrainResult
+from pipeline.results.environment import describe, device_name, provenance
+from pipeline.results.records import PretrainResult
 from pipeline.study import Cell, Study
 from pipeline.training.curve import Row
 from pipeline.training.job import Job, Outcome, is_main_process

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from pipeline import paths
-from pipeline.command import command
+from pipeline.base import paths
+from pipeline.base.command import command
+from pipeline.base.paths import PARAMS
 from pipeline.data import Batches, PackedStream, TokenCorpus, model_vocabulary
-from pipeline.environment import describe, device_name
 from pipeline.models import LanguageModel, build, initialise
 from pipeline.models.costs import causal_training_flops_per_token, training_flops_per_token
-from pipeline.paths import PARAMS
+from pipeline.results.environment import describe, device_name
 from pipeline.study import Cell, Study, find_cell, load_study, model_config, pretraining
 from pipeline.training.fitting import largest_micro_batch
 from pipeline.training.hardware import accelerator, compiles, precision

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline import paths
-from pipeline.errors import UserError
+from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.models import build, checkpoint, initialise
 from pipeline.models.language_model import LanguageModel
 from pipeline.training.job import Job

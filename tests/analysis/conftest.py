@@ -10,8 +10,8 @@ from synthetic import HOSTILE, study_file, write_results
 
 from pipeline.analysis import write_report
 from pipeline.analysis.table import Row, load_rows
-from pipeline.paths import result
-from pipeline.results import EvaluateResult, read_result, write_result
+from pipeline.base.paths import result
+from pipeline.results.records import EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells
 
 

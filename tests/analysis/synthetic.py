@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from pipeline.files import write_text
-from pipeline.paths import checkpoint, result
-from pipeline.results import (
+from pipeline.base.files import write_text
+from pipeline.base.paths import checkpoint, result
+from pipeline.results.records import (
     Baseline,
     BatchMeasurement,
     BenchmarkResult,

@@ -19,8 +19,8 @@ from pipeline.analysis.findings import find
 from pipeline.analysis.report import summary
 from pipeline.analysis.speed_figures import speed_figures
 from pipeline.analysis.table import load_rows
-from pipeline.paths import result
-from pipeline.results import EvaluateResult, PretrainResult, read_result, write_result
+from pipeline.base.paths import result
+from pipeline.results.records import EvaluateResult, PretrainResult, read_result, write_result
 from pipeline.study import Study, cells
 from pipeline.study.schema import Setting
 

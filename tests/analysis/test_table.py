@@ -15,9 +15,9 @@ from pipeline.analysis.findings import find
 from pipeline.analysis.metrics import LOSS, all_metrics
 from pipeline.analysis.style import series_styles
 from pipeline.analysis.table import Row, load_finished, load_rows, points, read_curve, series_of
-from pipeline.errors import UserError
-from pipeline.paths import checkpoint, result
-from pipeline.results import STAGES, BenchmarkResult, EvaluateResult, read_result, write_result
+from pipeline.base.errors import UserError
+from pipeline.base.paths import checkpoint, result
+from pipeline.results.records import STAGES, BenchmarkResult, EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.benchmark import cli
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_json
 from pipeline.benchmark.baselines import transformers_baselines
 from pipeline.benchmark.cell import benchmark
 from pipeline.benchmark.timing import Repeats
+from pipeline.commands import benchmark as cli
 from pipeline.data import model_vocabulary
-from pipeline.errors import UserError
-from pipeline.files import read_json
 from pipeline.models import build
 from pipeline.models.checkpoint import save
 from pipeline.models.config import StackConfig, VanillaConfig
-from pipeline.results import BenchmarkResult, read_result, write_result
+from pipeline.results.records import BenchmarkResult, read_result, write_result
 from pipeline.study import Study, cells, find_cell, load_study, model_config
 from pipeline.study.schema import Setting
 
@@ -101,7 +101,7 @@ def test_an_empty_list_of_batches_is_searched(study: Study) -> None:
 def test_the_command_measures_every_cell_before_any_is_trained(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.benchmark.cli.load_study", lambda _: study)
+    monkeypatch.setattr("pipeline.commands.benchmark.load_study", lambda _: study)
     cli.run(parsed("--random-weights", "--output", str(tmp_path / "speed.json")))
     records = read_json(tmp_path / "speed.json")
     assert [record["cell"]["name"] for record in records] == [cell.name for cell in cells(study)]
@@ -113,7 +113,7 @@ def test_the_command_measures_every_cell_before_any_is_trained(
 def test_the_command_measures_lengths_that_the_study_does_not_have(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.benchmark.cli.load_study", lambda _: study)
+    monkeypatch.setattr("pipeline.commands.benchmark.load_study", lambda _: study)
     lengths = ["--setting", "40+5", "--setting", "3+9"]
     cli.run(parsed(BLOCK, "--random-weights", *lengths, "--output", str(tmp_path / "speed.json")))
     (record,) = read_json(tmp_path / "speed.json")
@@ -124,7 +124,7 @@ def test_the_command_measures_lengths_that_the_study_does_not_have(
 def test_the_command_repeats_as_often_as_it_is_told(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.benchmark.cli.load_study", lambda _: study)
+    monkeypatch.setattr("pipeline.commands.benchmark.load_study", lambda _: study)
     assert study.benchmark.repeats != 4
     cli.run(parsed(BLOCK, "--random-weights", "--repeats", "4", "--output", str(tmp_path / "speed.json")))
     (record,) = read_json(tmp_path / "speed.json")
@@ -138,7 +138,7 @@ def test_the_command_repeats_as_often_as_it_is_told(
 def test_options_out_of_range_are_refused_as_the_study_s_keys(
     study: Study, monkeypatch: pytest.MonkeyPatch, option: str, value: str, told: str
 ) -> None:
-    monkeypatch.setattr("pipeline.benchmark.cli.load_study", lambda _: study)
+    monkeypatch.setattr("pipeline.commands.benchmark.load_study", lambda _: study)
     with pytest.raises(UserError, match=told):
         cli.run(parsed(BLOCK, "--random-weights", option, value))
 

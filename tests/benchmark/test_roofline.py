@@ -2,7 +2,7 @@ import pytest
 
 from pipeline.benchmark.roofline import device_rates, roofline, work
 from pipeline.models.config import BlockConfig, EmbedderConfig, StackConfig, TokenDecoderConfig, VanillaConfig
-from pipeline.results import DeviceRates
+from pipeline.results.records import DeviceRates
 from pipeline.study.schema import Setting
 
 STACK = StackConfig(layers=2, width=64, heads=4, kv_heads=4, feed_forward=256)

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data import CorpusManifest, corpus, read_documents, write_corpus
 from pipeline.data.corpus import SPLITS, HeldOut, read_lines
-from pipeline.errors import UserError
 from pipeline.study.schema import Corpus
 
 

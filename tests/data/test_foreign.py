@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data import Manifest, PackedStream, TokenCorpus, write_corpus, write_tokens
 from pipeline.data.foreign import fingerprint
 from pipeline.data.indexed import IndexedFile
-from pipeline.errors import UserError
 from pipeline.study.schema import Corpus, Tokenize
 
 DOCUMENTS = [[5, 6, 7], [8], [9, 10, 11, 12], [3, 4], [60] * 30]

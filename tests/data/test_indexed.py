@@ -4,9 +4,9 @@ import struct
 import numpy as np
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data import TokenCorpus
 from pipeline.data.indexed import IndexedFile
-from pipeline.errors import UserError
 
 DOCUMENTS = [[5, 6, 7], [8], [9, 10, 11, 12], [3, 4]]
 

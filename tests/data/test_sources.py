@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data import sources
 from pipeline.data.sources import expand, read_source
-from pipeline.errors import UserError
 from pipeline.study.schema import Corpus, Dataset
 
 TEXTS = ["First document.", "Zweites Dokument: äöü €", "third\nwith\nlines \x00 and NUL", "", "   \n\t"]

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.data import (
     Manifest,
     TokenCorpus,
@@ -16,7 +17,6 @@ from pipeline.data import (
 )
 from pipeline.data.sources import sotu_files
 from pipeline.data.tokenizer import TRAINING_BYTES, open_tokenizer, padded, training_sample
-from pipeline.errors import UserError
 from pipeline.study.schema import Corpus, Tokenize
 
 END = "<|endoftext|>"

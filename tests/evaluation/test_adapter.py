@@ -11,7 +11,7 @@ import torch
 from lm_eval.api.instance import Instance
 from tokenizers import Tokenizer
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.evaluation.adapter import Adapter
 from pipeline.evaluation.scoring import Scorer
 from pipeline.generation import generate

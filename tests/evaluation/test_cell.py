@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import paths
+from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.data import Manifest, TokenCorpus, write_corpus, write_tokens
-from pipeline.errors import UserError
 from pipeline.evaluation import evaluate
 from pipeline.models import build
 from pipeline.models.checkpoint import save
-from pipeline.results import CellIdentity, EvaluateResult, read_result, write_result
+from pipeline.results.records import CellIdentity, EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells, find_cell, load_study, model_config
 from tests.evaluation.test_adapter import instances
 from tests.evaluation.test_local_tasks import document

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.evaluation.adapter import Adapter
 from pipeline.evaluation.harness import load_tasks, manager_for, run_tasks
 from pipeline.evaluation.scoring import Scorer

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.evaluation.local_tasks import CHOICES, CONTINUATION_WORDS, cloze, continuation
 
 NOUNS = "treaty nation harbor river canal bank army navy tariff mail court senate people union"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from lm_eval.api.task import ConfigurableTask
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
+from pipeline.commands.prefetch import prefetch, write_task
 from pipeline.evaluation.harness import load_tasks
-from pipeline.evaluation.prefetch import prefetch, write_task
 from pipeline.evaluation.task_data import read_rows, write_rows
 from tests.evaluation.test_harness import ROWS
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.evaluation.scoring import Request, Scorer
 from pipeline.models import LanguageModel
 from tests.evaluation.conftest import VOCABULARY

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import paths, tracking
-from pipeline.results import PretrainResult, read_result, write_result
+from pipeline import tracking
+from pipeline.base import paths
+from pipeline.results.records import PretrainResult, read_result, write_result
 from tests.faults.clock import HOUR, Clock
 from tests.faults.stages import BLOCK, SHORT, VANILLA, hashes, repro, run, start, whole_results
 from tests.test_tracking import identity, write_checkpoint, write_pretrain_result

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.errors import UserError
-from pipeline.files import replacing, write_json
+from pipeline.base.errors import UserError
+from pipeline.base.files import replacing, write_json
 from tests.faults.stages import BLOCK, VANILLA, hashes, leftovers, refused, run, whole_results
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import paths
-from pipeline.results import BenchmarkResult, EvaluateResult, PretrainResult, read_result
+from pipeline.base import paths
+from pipeline.results.records import BenchmarkResult, EvaluateResult, PretrainResult, read_result
 from tests.faults.stages import BLOCK, VANILLA, hashes, leftovers, run, start, whole_results
 
 KILLS = 102

@@ -12,8 +12,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipeline import paths, tracking
-from pipeline.results import PretrainResult, read_result
+from pipeline import tracking
+from pipeline.base import paths
+from pipeline.results.records import PretrainResult, read_result
 from tests.faults import trackers
 from tests.faults.stages import SHORT, VANILLA, run, start
 from tests.test_tracking import identity, write_checkpoint, write_pretrain_result

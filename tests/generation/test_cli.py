@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from pipeline.errors import UserError
-from pipeline.generation import cli, generate
+from pipeline.base.errors import UserError
+from pipeline.commands import generate as cli
+from pipeline.generation import generate
 from pipeline.models import build
 from pipeline.models.checkpoint import load, save
 from pipeline.study import find_cell, load_study, model_config

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.generation import Session, engine, generate
 from tests.generation.models import CONFIGS, VOCABULARY, greedy, model, next_logits, prompts
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.interop.huggingface import from_huggingface, to_huggingface
 from pipeline.models import build
 from pipeline.models.config import StackConfig, VanillaConfig

@@ -9,7 +9,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.interop.huggingface import to_huggingface
 from pipeline.interop.pretrained import bring_in
 from pipeline.models import checkpoint

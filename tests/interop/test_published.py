@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.interop.published import entries, from_published, load_published, to_published
 from pipeline.interop.published_config import config_from_published, trained_with_padding
 from pipeline.models import LanguageModel, attention, layers

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.interop.published import from_published, to_published
 from pipeline.interop.uptraining import uptrain_from
 from pipeline.models import LanguageModel, build

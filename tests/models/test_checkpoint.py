@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.models import checkpoint
 from tests.models.test_models import lively, random_tokens
 from tests.models.variants import VARIANTS

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from pipeline import tracking
+from pipeline.base.paths import TOKENS
 from pipeline.data import Manifest
-from pipeline.paths import TOKENS
+from pipeline.results.search import SearchResult
 from pipeline.search.ledger import Ledger
 from pipeline.search.tracking import sync_search
 from pipeline.search.worker import Worker
-from pipeline.search_results import SearchResult
 from pipeline.study import Study
 from pipeline.study.search_space import known_points
 from pipeline.training.curve import read_rows

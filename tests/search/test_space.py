@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.models.config import BlockConfig
 from pipeline.search.feasibility import cost, violations
 from pipeline.study import Study, model_config

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import paths
 from pipeline.analysis.search_figures import draw_search
-from pipeline.plan import plan
+from pipeline.base import paths
+from pipeline.commands.plan import plan
+from pipeline.results.search import TABLE, VARIANTS, SearchResult, TrialResult, read_search
 from pipeline.search import worker
 from pipeline.search.worker import Worker
-from pipeline.search_results import TABLE, VARIANTS, SearchResult, TrialResult, read_search
 from pipeline.study import Study, load_study
 from tests.search.conftest import Searching
 

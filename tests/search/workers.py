@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.command import command
+from pipeline.base.command import command
 from pipeline.search import storage
 from pipeline.search.worker import Worker
 from pipeline.study import Study, load_study

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.models.config import BlockConfig, VanillaConfig, from_dict, to_dict
 from pipeline.study import Study, cells, find_cell, fingerprint, load_study, model_config, pretraining
 from pipeline.study.cells import default_heads, split_layers

@@ -22,9 +22,9 @@ from dvc.repo import Repo
 from dvc.utils.serialize import load_yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
+from pipeline.base.errors import UserError
+from pipeline.commands.plan import plan
 from pipeline.data import describe_inputs
-from pipeline.errors import UserError
-from pipeline.plan import plan
 from pipeline.study import cells, check_dvc_keys, load_study
 from pipeline.study.load import DVC_KEYS
 from tests.study.mutants import BASES, Mutant, mutants

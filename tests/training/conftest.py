@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.paths import CORPUS, TOKENS
 from pipeline.data import write_corpus, write_tokens
-from pipeline.paths import CORPUS, TOKENS
 from pipeline.study import Study, load_study
 
 PARAMS = """
@@ -54,15 +54,20 @@ WORDS = [
 ]
 
 
+def write_texts(folder: Path) -> None:
+    """Forty documents of two hundred words."""
+    folder.mkdir()
+    draw = random.Random(0)
+    for number in range(40):
+        text = " ".join(draw.choices(WORDS, weights=range(len(WORDS), 0, -1), k=200))
+        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml, data/corpus and data/tokens."""
     root = tmp_path_factory.mktemp("tiny")
-    (root / "text").mkdir()
-    draw = random.Random(0)
-    for number in range(40):
-        text = " ".join(draw.choices(WORDS, weights=range(len(WORDS), 0, -1), k=200))
-        (root / "text" / f"{number}.txt").write_text(text, encoding="utf-8")
+    write_texts(root / "text")
     (root / "params.yaml").write_text(PARAMS, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline import paths
+from pipeline.base import paths
 from pipeline.study import Study, find_cell
 from pipeline.training import pretrain
 from pipeline.training.curve import read_rows

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline import paths
-from pipeline.errors import UserError
-from pipeline.files import read_json
+from pipeline.base import paths
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_json
 from pipeline.models import checkpoint
-from pipeline.results import PretrainResult
+from pipeline.results.records import PretrainResult
 from pipeline.study import Study, find_cell
 from pipeline.training import pretrain
 from pipeline.training.curve import Row, read_rows

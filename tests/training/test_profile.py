@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipeline import paths
+from pipeline.base import paths
 from pipeline.study import Study
 from pipeline.training import profile
 
@@ -30,7 +30,7 @@ def test_every_phase_and_the_costliest_operations_are_listed(
 def test_speed_is_measured_without_a_corpus(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Study
 ) -> None:
-    monkeypatch.setattr("pipeline.paths.TOKENS", paths.TOKENS / "absent")
+    monkeypatch.setattr("pipeline.base.paths.TOKENS", paths.TOKENS / "absent")
     monkeypatch.setattr(sys, "argv", ["profile", name, "--steps", "2", "--random-tokens", "--json"])
     profile.main()
     measured = json.loads(capsys.readouterr().out)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline import paths
+from pipeline.base import paths
 from pipeline.study import Study, find_cell, load_study
 from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
@@ -82,7 +82,7 @@ def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
         Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")
     )
     main = (
-        "import sys, time; from pipeline.command import command; from pipeline.training import pretrain;"
+        "import sys, time; from pipeline.base.command import command; from pipeline.training import pretrain;"
         "from pipeline.study import find_cell, load_study; study = load_study();"
         "tell = lambda row: (print(row.step, flush=True), time.sleep(0.1));"
         f"command(pretrain)(study, find_cell(study, {VANILLA!r}), tell)"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pipeline import paths
+from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.data import Batches, PackedStream, TokenCorpus
-from pipeline.errors import UserError
 from pipeline.models import build, initialise
 from pipeline.study import Study, find_cell, load_study
 from pipeline.training import pretrain

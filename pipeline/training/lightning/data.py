@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline import paths
+from pipeline.base import paths
 from pipeline.data import Batches, PackedStream, TokenCorpus
 from pipeline.training.hardware import accelerator, workers
 from pipeline.training.job import Job

@@ -11,7 +11,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from pipeline.files import replacing
+from pipeline.base.files import replacing
 from pipeline.training.lightning.recorder import Recorder
 from pipeline.training.stopping import StopRequest
 

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from pipeline.out_of_memory import is_out_of_memory
+from pipeline.base.out_of_memory import is_out_of_memory
 from pipeline.training.fitting import out_of_memory
 from pipeline.training.hardware import accelerator, devices, precision, processes
 from pipeline.training.job import Job, Outcome

@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.files import read_json, write_json
-from pipeline.paths import SEARCH
-from pipeline.records import build
-from pipeline.results import Environment
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_json, write_json
+from pipeline.base.paths import SEARCH
+from pipeline.base.typed_json import build
+from pipeline.results.records import Environment
 
 RESULTS, TABLE, VARIANTS = FILES = (SEARCH / "results.json", SEARCH / "trials.csv", SEARCH / "variants.yaml")
 LOWER = {"loss": True, "tokens_per_second": False}

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.files import write_text
-from pipeline.paths import LOCK, MLFLOW, PARAMS, RUNS, SEARCH, STUDIES
+from pipeline.base.errors import UserError
+from pipeline.base.files import write_text
+from pipeline.base.paths import LOCK, MLFLOW, PARAMS, RUNS, SEARCH, STUDIES
 from pipeline.study import Study, load_study
 
 LINKS = ("dvc.yaml", ".dvcignore", ".dvc/plots", "pipeline", "stages", str(LOCK), str(MLFLOW))
@@ -24,7 +24,7 @@ SEARCH_STAGE = SEARCH / "dvc.yaml"
 MADE = ("data", "checkpoints", "results", "report", "search")  # by the stages: each study has its own
 
 
-def run(name: str, search: bool = False) -> None:
+def run_study(name: str, search: bool = False) -> None:
     """Run a study to its table of results, or go on with it; its allocation search first, where asked for.
 
     Raises :class:`UserError`, and SystemExit of a stage.
@@ -42,7 +42,7 @@ def run(name: str, search: bool = False) -> None:
         print(f"its section search was not run; python -m pipeline study {name} --search does")
 
 
-def describe() -> list[tuple[str, str]]:
+def describe_studies() -> list[tuple[str, str]]:
     """Each study's name and the first line of its file, which says what it asks."""
     return [(file.stem, file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")) for file in _files()]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import paths
-from pipeline.errors import UserError
+from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.study import Study, find_cell, load_study
 
 if TYPE_CHECKING:

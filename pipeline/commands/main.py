@@ -9,15 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import studies, tracking
-from pipeline.benchmark import cli as benchmark_cli
-from pipeline.command import command
-from pipeline.errors import UserError
-from pipeline.evaluation import prefetch
+from pipeline import tracking
+from pipeline.base.command import command
+from pipeline.base.errors import UserError
+from pipeline.base.paths import PARAMS, REPORT
+from pipeline.commands import benchmark, generate, prefetch, search
+from pipeline.commands.study import describe_studies, run_study
 from pipeline.evaluation.task_names import check_tasks
-from pipeline.generation import cli as generate_cli
-from pipeline.paths import PARAMS, REPORT
-from pipeline.search import cli as search_cli
 from pipeline.search.tracking import sync_search
 from pipeline.study import cells, check_dvc_keys, find_cell, load_study
 
@@ -124,14 +122,14 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from pipeline.plan import plan, print_json, print_plan
+    from pipeline.commands.plan import plan, print_json, print_plan
 
     planned = plan(load_study(arguments.params))
     (print_json if arguments.json else print_plan)(planned, sys.stdout)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from pipeline.verify import verify
+    from pipeline.results.verify import verify
 
     checks = failed = 0
     for check in verify(load_study(arguments.params)):
@@ -164,9 +162,9 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _study(arguments: argparse.Namespace) -> None:
     if arguments.name:
-        studies.run(arguments.name, arguments.search)
+        run_study(arguments.name, arguments.search)
         return
-    described = studies.describe()
+    described = describe_studies()
     for name, question in described:
         print(f"{name.ljust(max(len(name) for name, _ in described))}  {question}")
 
@@ -202,8 +200,8 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
                 f"{PROGRAM} benchmark --random-weights",
                 f"{PROGRAM} benchmark block-m-4-base-0 --setting 8+64 --output speed.json",
             ),
-            benchmark_cli.run,
-            benchmark_cli.add_arguments,
+            benchmark.run,
+            benchmark.add_arguments,
         ),
         Command(
             "evaluate",
@@ -227,8 +225,8 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
             "search",
             "look for good block transformers with Optuna, as params.yaml says",
             (f"{PROGRAM} search", f"{PROGRAM} search --show"),
-            search_cli.run,
-            search_cli.add_arguments,
+            search.run,
+            search.add_arguments,
         ),
     ],
     "look at the results": [
@@ -246,8 +244,8 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
                 f'{PROGRAM} generate block-m-4-base-0 --prompt "The state of the union"',
                 f"{PROGRAM} generate vanilla-m-0 --file prompts.txt --temperature 0.8 --top-p 0.95",
             ),
-            generate_cli.run,
-            generate_cli.add_arguments,
+            generate.run,
+            generate.add_arguments,
         ),
         Command(
             "verify",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 from pipeline.evaluation.local_tasks import BUILDERS
 from pipeline.evaluation.task_data import evaluated_splits, few_shot_split, path_of, write_rows
 from pipeline.study import load_study

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec
 
-from pipeline.errors import UserError
-from pipeline.files import REFUSALS, cannot_write
-from pipeline.out_of_memory import out_of_memory_says
-from pipeline.redact import redacted
+from pipeline.base.errors import UserError
+from pipeline.base.files import REFUSALS, cannot_write
+from pipeline.base.out_of_memory import out_of_memory_says
+from pipeline.base.redact import redacted
 
 Arguments = ParamSpec("Arguments")
 

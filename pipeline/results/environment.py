@@ -8,9 +8,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline import paths
-from pipeline.files import is_file, read_object, sha256
-from pipeline.results import Environment, Provenance
+from pipeline.base import paths
+from pipeline.base.files import is_file, read_object, sha256
+from pipeline.results.records import Environment, Provenance
 
 PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "safetensors", "lm_eval", "transformers", "triton")
 

@@ -16,17 +16,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from pipeline import paths
-from pipeline.errors import UserError
-from pipeline.files import read_json
-from pipeline.redact import redacted
-from pipeline.results import STAGES, AnyResult, EvaluateResult, PretrainResult, read_result
+from pipeline.base import paths
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_json
+from pipeline.base.redact import redacted
+from pipeline.results.records import STAGES, AnyResult, EvaluateResult, PretrainResult, read_result
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -379,8 +378,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-if __name__ == "__main__":
-    study, what = sys.argv[1:]
-    follow(partial(sync_report, study) if what == "report" else partial(sync_cell, study, what))

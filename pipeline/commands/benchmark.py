@@ -7,13 +7,13 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.files import write_json
+from pipeline.base.files import write_json
 from pipeline.study import cells, find_cell, load_study
 from pipeline.study.checks import check_benchmark
 from pipeline.study.schema import Setting
 
 if TYPE_CHECKING:
-    from pipeline.results import BenchmarkResult
+    from pipeline.results.records import BenchmarkResult
     from pipeline.study import Cell, Study
 
 

@@ -7,13 +7,13 @@ import json
 from dataclasses import dataclass
 from typing import TextIO
 
-from pipeline import paths
+from pipeline.base import paths
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_object
 from pipeline.data import model_vocabulary
-from pipeline.errors import UserError
-from pipeline.files import read_object
 from pipeline.models import costs
 from pipeline.models.config import ModelConfig, from_dict
-from pipeline.results import STAGES
+from pipeline.results.records import STAGES
 from pipeline.study import Cell, Study, cells, model_config, pretraining
 from pipeline.study.cells import training_steps
 

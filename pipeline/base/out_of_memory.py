@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
 
 WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory")
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths
-from pipeline.errors import UserError
-from pipeline.files import is_file, read_object, sha256
-from pipeline.results import STAGES, read_result
+from pipeline.base import paths
+from pipeline.base.errors import UserError
+from pipeline.base.files import is_file, read_object, sha256
+from pipeline.results.records import STAGES, read_result
 from pipeline.study import Cell, Study, cells
 
 DVC_LOCK, SEARCH_LOCK = Path("dvc.lock"), paths.SEARCH / "dvc.lock"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from pipeline import tracking
-from pipeline.errors import UserError
+from pipeline.base.errors import UserError
+from pipeline.results.search import VARIANTS
 from pipeline.search.table import table
-from pipeline.search_results import VARIANTS
 from pipeline.study import Study, load_study
 
 DESCRIPTION = """\

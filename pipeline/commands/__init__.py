@@ -1,0 +1,1 @@
+"""`python -m pipeline COMMAND`: a module a command."""
