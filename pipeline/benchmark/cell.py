@@ -153,9 +153,7 @@ def _model(
 ) -> tuple[LanguageModel, CellIdentity]:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if random_weights:
-        return _random_model(study, cell).to(device, dtype), CellIdentity(
-            cell.name, cell.family, cell.size, cell.seed, cell.block_length, cell.variant, fingerprint="random weights"
-        )
+        return _random_model(study, cell).to(device, dtype), cell.identity("random weights")
     folder = paths.checkpoint(cell.name)
     if not (folder / "model.safetensors").is_file():
         raise UserError(f"{folder}: no trained model; run `dvc repro` (stage pretrain) first")

@@ -13,7 +13,7 @@ from pipeline import tracking
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
 from pipeline.base.paths import PARAMS, REPORT
-from pipeline.commands import benchmark, generate, prefetch, search
+from pipeline.commands import benchmark, clean, generate, prefetch, search
 from pipeline.commands.study import describe_studies, run_study
 from pipeline.evaluation.task_names import check_tasks
 from pipeline.search.tracking import sync_search
@@ -252,6 +252,13 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
             "check that results, checkpoints and report are what the pipeline wrote",
             (f"{PROGRAM} verify",),
             _verify,
+        ),
+        Command(
+            "clean",
+            "list the trainings that edits have set aside, or remove them",
+            (f"{PROGRAM} clean", f"{PROGRAM} clean --remove", f"{PROGRAM} clean block-m-4-base-0 --remove"),
+            clean.run,
+            clean.add_arguments,
         ),
         Command("ui", "start the MLflow UI on 127.0.0.1", (f"{PROGRAM} ui --port 5001",), _ui, _add_ui),
         Command(

@@ -10,12 +10,14 @@ from typing import TextIO
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_object
-from pipeline.data import model_vocabulary
+from pipeline.data import Manifest, model_vocabulary
 from pipeline.models import costs
 from pipeline.models.config import ModelConfig, from_dict
 from pipeline.results.records import STAGES
 from pipeline.study import Cell, Study, cells, model_config, pretraining
+from pipeline.study.causes import training_record
 from pipeline.study.cells import training_steps
+from pipeline.study.superseded import changes, kept_like, mark, training_in
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class CellPlan:
     """A cell's cost. Memory in bytes: ``training_memory`` is an estimate for one sequence a forward pass.
 
     ``kv_bytes_per_token`` is for 2-byte keys and values. ``done`` lists the stages whose results are on disk.
+    ``training`` is ``new``, ``complete``, ``half``, ``again`` or ``back``; ``why`` says the rest in words: how far it
+    came, what an edit has changed since, what is kept aside.
     """
 
     cell: str
@@ -38,6 +42,8 @@ class CellPlan:
     training_memory: int
     checkpoint: str
     done: list[str]
+    training: str
+    why: str
 
 
 def plan(study: Study) -> list[CellPlan]:
@@ -55,8 +61,14 @@ def print_plan(planned: list[CellPlan], file: TextIO) -> None:
     for row in [header, *rows]:
         columns = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
         print("  ".join([row[0].ljust(widths[0]), *columns]), file=file)
-    total = sum(entry.training_flops for entry in planned)
-    print(f"\n{len(planned)} cells, {total:.2g} training FLOPs; checkpoints in {paths.checkpoint('CELL')}", file=file)
+    print(file=file)
+    for entry in planned:
+        if entry.why:
+            print(f"{entry.cell}: {entry.why}", file=file)
+    total = sum(entry.training_flops for entry in planned if entry.training not in ("complete", "back"))
+    print(
+        f"{len(planned)} cells, {total:.2g} training FLOPs to go; checkpoints in {paths.checkpoint('CELL')}", file=file
+    )
 
 
 def print_json(planned: list[CellPlan], file: TextIO) -> None:
@@ -71,6 +83,7 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
     pretrain = pretraining(study, cell) if trained else study.pretrain
     steps = training_steps(pretrain) if trained else 0
     tokens = steps * pretrain.batch_size * pretrain.context_length
+    training, why = _training(study, cell, config) if trained else ("elsewhere", "")
     total, non_embedding = costs.total_parameters(config), costs.non_embedding_parameters(config)
     return CellPlan(
         cell=cell.name,
@@ -86,7 +99,40 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
         training_memory=costs.training_memory(config),
         checkpoint=str(paths.checkpoint(cell.name)),
         done=[stage for stage in STAGES if paths.result(stage, cell.name).exists()],
+        training=training,
+        why=why,
     )
+
+
+def _training(study: Study, cell: Cell, config: ModelConfig) -> tuple[str, str]:
+    """What pretraining the cell will do with what it finds in its folder and aside."""
+    present, corpus = training_in(paths.checkpoint(cell.name)), _tokens()
+    found = corpus or (present.record.get("corpus") if present else None) or ""
+    record = training_record(study, cell, config, found)
+    aside = kept_like(cell.name, record)
+    if present is not None and mark(present.record) == mark(record):
+        if present.complete:
+            return "complete", ""
+        return (
+            ("half", f"goes on after {present.step:,} of {_steps(study, cell):,} steps")
+            if present.step
+            else ("new", "")
+        )
+    changed = f"changed: {changes(present.record, record)}; " if present is not None else ""
+    if aside is not None:
+        return "back", f"{changed}the training with these keys and this code comes back ({aside.progress})"
+    if present is None or not present.step:
+        return "new", ""
+    return "again", f"{changed}trains again; the training so far ({present.progress}) will be kept aside"
+
+
+def _tokens() -> str | None:
+    """The hash of the tokens there are. An edit of corpus or tokenizer shows once they have been made anew."""
+    return Manifest.read(paths.TOKENS).hash if (paths.TOKENS / "manifest.json").exists() else None
+
+
+def _steps(study: Study, cell: Cell) -> int:
+    return training_steps(pretraining(study, cell))
 
 
 def _architecture(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:

@@ -1,6 +1,6 @@
-"""The study: params.yaml as strict dataclasses, the grid's cells, a cell's architecture and fingerprint."""
+"""The study: params.yaml as strict dataclasses, the grid's cells, a cell's architecture, what decides it."""
 
-from pipeline.study.cells import Cell, cells, find_cell, fingerprint, model_config, pretraining, training_steps
+from pipeline.study.cells import Cell, cells, find_cell, model_config, pretraining, training_steps
 from pipeline.study.load import check_dvc_keys, load_study
 from pipeline.study.schema import Study
 
@@ -10,7 +10,6 @@ __all__ = [
     "cells",
     "check_dvc_keys",
     "find_cell",
-    "fingerprint",
     "load_study",
     "model_config",
     "pretraining",

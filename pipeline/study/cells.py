@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 
@@ -17,7 +15,8 @@ from pipeline.models.config import (
     TokenDecoderConfig,
     VanillaConfig,
 )
-from pipeline.study.schema import EmbedderVariant, Json, Pretrain, Size, StackOverride, Study, Variant
+from pipeline.results.records import CellIdentity
+from pipeline.study.schema import EmbedderVariant, Pretrain, Size, StackOverride, Study, Variant
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,10 @@ class Cell:
             return self.size
         axes = (self.family, self.source or self.size, self.block_length, self.variant, self.seed)
         return "-".join(str(value) for value in axes if value is not None)
+
+    def identity(self, fingerprint: str) -> CellIdentity:
+        """Who the results about weights of that ``fingerprint`` are about."""
+        return CellIdentity(self.name, self.family, self.size, self.seed, self.block_length, self.variant, fingerprint)
 
 
 def cells(study: Study) -> list[Cell]:
@@ -116,24 +119,6 @@ def pretraining(study: Study, cell: Cell) -> Pretrain:
 def training_steps(pretrain: Pretrain) -> int:
     """Optimizer steps that see ``pretrain.tokens`` tokens, the last one whole."""
     return math.ceil(pretrain.tokens / (pretrain.batch_size * pretrain.context_length))
-
-
-def fingerprint(
-    config: ModelConfig, pretrain: Pretrain, padding: bool, seed: int, corpus_hash: str, start: str | None = None
-) -> str:
-    """A hash of everything that decides a cell's weights; a checkpoint made under another one is never continued.
-
-    ``start`` says what an uptrained cell starts from.
-    """
-    made_of: Json = {
-        "model": dataclasses.asdict(config),
-        "pretrain": dataclasses.asdict(pretrain),
-        "padding": padding,
-        "seed": seed,
-        "corpus": corpus_hash,
-        "start": start,
-    }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def split_layers(layers: int, allocation: list[int]) -> tuple[int, int]:

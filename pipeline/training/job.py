@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pipeline.base import paths
-from pipeline.base.errors import UserError
-from pipeline.base.files import read_object, write_json
+from pipeline.base.files import write_json
 from pipeline.data import Manifest
-from pipeline.models.config import ModelConfig, to_dict
+from pipeline.models.config import ModelConfig
 from pipeline.results.records import CellIdentity, PretrainResult, read_result, write_result
-from pipeline.study import Cell, Study, fingerprint, model_config, pretraining, training_steps
+from pipeline.study import Cell, Study, model_config, pretraining, training_steps
+from pipeline.study.causes import training_record
 from pipeline.study.schema import Pretrain, Uptraining
+from pipeline.study.superseded import RESULT, bring_back, changes, mark, set_aside, training_in
 from pipeline.training.curve import Row
 from pipeline.training.schedule import Schedule
 
-RESULT = "result.json"
 RESUME = "resume"
 
 
 @dataclass(frozen=True)
 class Job:
-    """``pretrain`` are the keys of this cell's size.
+    """``pretrain`` are the keys of this cell's size. ``record`` is what ``config.json`` holds.
 
     ``padding``: whether documents are padded to blocks (paper, appendix H); never for a vanilla model.
     """
@@ -42,7 +41,7 @@ class Job:
     manifest: Manifest
     schedule: Schedule
     padding: bool
-    fingerprint: str
+    record: dict[str, Any]
     on_row: Callable[[Row], None] | None = None
 
     @classmethod
@@ -54,9 +53,8 @@ class Job:
         schedule = Schedule(
             pretrain.learning_rate, pretrain.final_learning_rate, pretrain.warmup_steps, training_steps(pretrain)
         )
-        padding = cell.variant is not None and study.variants[cell.variant].padding
-        mark = fingerprint(config, pretrain, padding, cell.seed, manifest.hash, _start(study, cell))
-        return cls(study, cell, pretrain, config, manifest, schedule, padding, mark, on_row)
+        record = training_record(study, cell, config, manifest.hash)
+        return cls(study, cell, pretrain, config, manifest, schedule, record["pretrain"]["padding"], record, on_row)
 
     @property
     def uptraining(self) -> Uptraining | None:
@@ -64,12 +62,15 @@ class Job:
         return self.study.variants[self.cell.variant].init if self.cell.variant is not None else None
 
     @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the weights but the code."""
+        found: str = self.record["fingerprint"]
+        return found
+
+    @property
     def identity(self) -> CellIdentity:
         """Who the job's results are about."""
-        cell = self.cell
-        return CellIdentity(
-            cell.name, cell.family, cell.size, cell.seed, cell.block_length, cell.variant, self.fingerprint
-        )
+        return self.cell.identity(self.fingerprint)
 
     @property
     def folder(self) -> Path:
@@ -81,35 +82,32 @@ class Job:
         """State to resume from. The fingerprint in the name keeps other parameters' state from being continued."""
         return self.folder / RESUME / f"{self.fingerprint}.ckpt"
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """What ``config.json`` holds beside the model's configuration."""
-        return {
-            "cell": asdict(self.identity),
-            "fingerprint": self.fingerprint,
-            "pretrain": asdict(self.pretrain) | {"padding": self.padding},
-            "corpus": self.manifest.hash,
-            "code": code_hash(),
-        }
-
     def stored_result(self) -> PretrainResult | None:
         """The result of a finished run of this very job by this very code, if there is one."""
-        path, config = self.folder / RESULT, self.folder / "config.json"
-        if not path.exists() or not config.exists() or read_object(config).get("code") != code_hash():
-            return None
-        result = read_result(path, PretrainResult, "pretrain")
-        return result if result.cell.fingerprint == self.fingerprint else None
+        own = mark(self.record)
+        # Another process may be bringing it back, so that it is in one place after the other.
+        for folder in (self.folder, paths.SUPERSEDED / self.cell.name / own, self.folder):
+            training = training_in(folder)
+            if training is not None and training.complete and mark(training.record) == own:
+                return read_result(folder / RESULT, PretrainResult, "pretrain")
+        return None
+
+    def take_place(self) -> None:
+        """Make the cell's folder this job's: what was trained there otherwise is set aside, its own brought back."""
+        name, own = self.cell.name, mark(self.record)
+        present = training_in(self.folder)
+        if present is not None and mark(present.record) != own:
+            aside = set_aside(name)
+            if aside is not None:
+                changed = changes(present.record, self.record)
+                _say(f"{name}: changed: {changed}; the training so far ({present.progress}) is kept in {aside}")
+        if not self.folder.exists() and (back := bring_back(name, own)) is not None:
+            _say(f"{name}: the training with these keys and this code is back ({back.progress})")
 
     def open_folder(self) -> None:
-        """Remove what other parameters left behind and write what is known before training."""
-        config = self.folder / "config.json"
-        if self.folder.exists() and _fingerprint_in(config) != self.fingerprint:
-            shutil.rmtree(self.folder)
-        for left in self.folder.glob(f"{RESUME}/*"):
-            if left != self.resume_path:
-                left.unlink()
+        """Write what is known before training."""
         (self.folder / RESULT).unlink(missing_ok=True)
-        write_json(config, {"model": to_dict(self.config), **self.record})
+        write_json(self.folder / "config.json", self.record)
 
     def close_folder(self, result: PretrainResult) -> None:
         """Write the result, which marks the folder as complete, and drop the state to resume from."""
@@ -136,33 +134,8 @@ class Outcome:
     main: bool
 
 
-def _start(study: Study, cell: Cell) -> str | None:
-    """What an uptrained cell starts from: the method and the source's fingerprint."""
-    if cell.source is None:
-        return None
-    assert cell.variant is not None
-    init = study.variants[cell.variant].init
-    assert init is not None
-    return f"{init.method} {_fingerprint_in(paths.checkpoint(cell.source) / 'config.json')}"
-
-
-def _fingerprint_in(config: Path) -> str | None:
-    try:
-        found: str | None = read_object(config).get("fingerprint")
-    except UserError:
-        return None
-    return found
-
-
-@cache
-def code_hash() -> str:
-    """A hash of the code that decides a cell's weights, so that a changed model is trained anew."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parents[1]
-    for part in ("data", "models", "training"):
-        for source in sorted((package / part).rglob("*.py")):
-            digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def is_main_process() -> bool:

@@ -26,6 +26,8 @@ def pretrain(study: Study, cell: Cell, on_row: Callable[[Row], None] | None = No
     not fit tokens or machine, and :class:`Stopped` after Ctrl-C or SIGTERM, once the state is saved.
     """
     job = Job.of(study, cell, on_row)
+    if is_main_process():
+        job.take_place()
     stored = job.stored_result()
     if stored is not None:
         print(f"{cell.name} is trained already; its weights are kept", file=sys.stderr)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from pipeline.base.errors import UserError
 from pipeline.models.config import BlockConfig, VanillaConfig, from_dict, to_dict
-from pipeline.study import Study, cells, find_cell, fingerprint, load_study, model_config, pretraining
+from pipeline.study import Study, cells, find_cell, load_study, model_config, pretraining
 from pipeline.study.cells import default_heads, split_layers
 
 
@@ -50,21 +49,6 @@ def test_every_architecture_survives_json(study: Study) -> None:
 def test_an_unknown_cell_names_those_there_are(study: Study) -> None:
     with pytest.raises(UserError, match="'vanilla-xl-0' is not in the study's grid; its cells are vanilla-s-0"):
         find_cell(study, "vanilla-xl-0")
-
-
-def test_fingerprint_changes_with_whatever_decides_the_weights(study: Study) -> None:
-    config = model_config(study, find_cell(study, "block-s-4-base-0"), 4096)
-    base = fingerprint(config, study.pretrain, True, 0, "corpus")
-    assert base == fingerprint(config, study.pretrain, True, 0, "corpus")
-    others = {
-        fingerprint(dataclasses.replace(config, context_length=8), study.pretrain, True, 0, "corpus"),
-        fingerprint(config, dataclasses.replace(study.pretrain, tokens=1), True, 0, "corpus"),
-        fingerprint(config, dataclasses.replace(study.pretrain, learning_rate=1.0), True, 0, "corpus"),
-        fingerprint(config, study.pretrain, False, 0, "corpus"),
-        fingerprint(config, study.pretrain, True, 1, "corpus"),
-        fingerprint(config, study.pretrain, True, 0, "other"),
-    }
-    assert len(others | {base}) == 7
 
 
 def test_a_size_may_train_otherwise_and_split_otherwise(tmp_path: Path, params_text: str) -> None:

@@ -63,7 +63,7 @@ def test_target_tokens_are_those_the_model_predicts(tiny: Study) -> None:
 
 def test_changed_code_trains_a_finished_cell_anew(tiny: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(tiny, "vanilla-s-0")
-    monkeypatch.setattr("pipeline.training.job.code_hash", lambda: "changed")
+    monkeypatch.setattr("pipeline.study.causes.training_code", lambda *_: {"pipeline.models.layers": "changed"})
     again = train(tiny, "vanilla-s-0")
     assert again.seconds != first.seconds
     assert again.train_loss == first.train_loss

@@ -1,0 +1,151 @@
+"""What decides each result, its keys and its code, as the files that DVC watches: the stage `check` writes them.
+
+An edit that changes no such file changes no result: a comment, a docstring, a key that is written out with its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.base import paths
+from pipeline.base.code import code_of
+from pipeline.base.files import is_file, read_json, write_json
+from pipeline.base.made_of import made_of
+from pipeline.base.paths import CAUSES
+from pipeline.models.config import ModelConfig, to_dict
+from pipeline.study.cells import Cell, cells, model_config, pretraining
+from pipeline.study.schema import Json, Study
+from pipeline.study.superseded import training_in
+
+READING = ("pipeline.base", "pipeline.study", "pipeline.commands", "pipeline.tracking")
+"""Code that no result is made by: it reads the study, whose keys count as they were read, and writes files."""
+
+RECORDS = "pipeline.results"
+"""What a record looks like: for the report to read."""
+
+FAMILIES = {"vanilla": "pipeline.models.vanilla", "block": "pipeline.models.block_transformer"}
+TRAINING = ("pipeline.training.lightning.module", "pipeline.training.lightning.data")
+START = ("pipeline.models.factory", "pipeline.training.start")
+"""These build either family: they count without what they import, since no vanilla cell depends on block models."""
+
+UPTRAINING = "pipeline.interop.uptraining"
+BESIDE_TRAINING = (
+    *READING,
+    RECORDS,
+    "pipeline.data.manifest",  # a cell's fingerprint has the hash of its tokens
+    "pipeline.models.checkpoint",
+    "pipeline.training.curve",
+    "pipeline.training.fitting",
+    "pipeline.training.hardware",
+    "pipeline.training.job",
+    "pipeline.training.meter",
+    "pipeline.training.wrapping",
+)
+"""Modules that training runs and that change its weights by rounding at most."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The keys that a stage reads, sections or parts of them, and what its code leaves out."""
+
+    keys: tuple[str, ...]
+    without: tuple[str, ...] = (*READING, RECORDS)
+
+
+STAGES = {
+    "corpus": Stage(("corpus",)),
+    "tokenize": Stage(("tokenize",)),
+    "evaluate": Stage(("evaluate",)),
+    "benchmark": Stage(("benchmark", "hardware.label")),
+    "report": Stage(("name", "sizes", "variants", "grid", "pretrained"), READING),
+    "search": Stage(("search", "sizes", "variants", "pretrain", "benchmark", "hardware.label")),
+}
+
+
+def write_causes(study: Study, vocabulary: int) -> None:
+    """Write the file of every stage and cell, and remove those of cells that are gone; equal files stay untouched."""
+    causes = {CAUSES / f"{name}.json": stage_cause(study, name) for name in STAGES}
+    causes |= {CAUSES / "cells" / f"{cell.name}.json": cell_cause(study, cell, vocabulary) for cell in cells(study)}
+    for path, cause in causes.items():
+        if not is_file(path) or read_json(path) != cause:
+            write_json(path, cause)
+    for path in CAUSES.rglob("*.json"):
+        if path not in causes:
+            path.unlink()
+
+
+def stage_cause(study: Study, name: str) -> Json:
+    """What decides the stage's results, beside its inputs."""
+    stage = STAGES[name]
+    return {
+        "keys": {key: made_of(_value(study, key)) for key in stage.keys},
+        "code": code_of([f"stages.{name}"], stage.without),
+    }
+
+
+def cell_cause(study: Study, cell: Cell, vocabulary: int) -> Json:
+    """What decides the cell's weights, beside the tokens and an uptrained cell's source."""
+    if cell.family == "pretrained":
+        code = code_of(["stages.pretrained"], (*READING, RECORDS))
+        return {"keys": made_of(study.pretrained[cell.name]), "code": code}
+    config = model_config(study, cell, vocabulary)
+    return {**keys_of(study, cell, config), "code": training_code(config, cell)}
+
+
+def keys_of(study: Study, cell: Cell, config: ModelConfig) -> Json:
+    """The keys that decide the cell's weights, as its fingerprint has them."""
+    variant = None if cell.variant is None else study.variants[cell.variant]
+    return {
+        "model": to_dict(config),
+        "pretrain": made_of(pretraining(study, cell)),
+        "padding": variant is not None and variant.padding,
+        "seed": cell.seed,
+        "start": variant.init.method if variant is not None and variant.init is not None else None,
+    }
+
+
+def training_code(config: ModelConfig, cell: Cell) -> dict[str, str]:
+    """The code that decides the weights of a model of that family."""
+    uptraining = [] if cell.source is None else [UPTRAINING]
+    return code_of([FAMILIES[config.family], *TRAINING, *START, *uptraining], BESIDE_TRAINING, START)
+
+
+def training_record(study: Study, cell: Cell, config: ModelConfig, corpus: str) -> Json:
+    """What a cell's ``config.json`` holds: its model, who it is, and all that decides its weights.
+
+    ``corpus`` is the hash of its tokens. ``start`` says how an uptrained cell starts, and from which weights.
+    """
+    keys = keys_of(study, cell, config)
+    start = None if cell.source is None else f"{keys['start']} {_fingerprint_in(paths.checkpoint(cell.source))}"
+    mark = fingerprint(keys, corpus, start)
+    return {
+        "model": keys["model"],
+        "cell": dataclasses.asdict(cell.identity(mark)),
+        "fingerprint": mark,
+        "pretrain": dataclasses.asdict(pretraining(study, cell)) | {"padding": keys["padding"]},
+        "start": start,
+        "corpus": corpus,
+        "code": training_code(config, cell),
+    }
+
+
+def fingerprint(keys: Json, corpus: str, start: str | None) -> str:
+    """A hash of all that decides a cell's weights but the code: its keys, the hash of its tokens, and its start."""
+    made = keys | {"corpus": corpus, "start": start}
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fingerprint_in(folder: Path) -> str | None:
+    training = training_in(folder)
+    return None if training is None else training.record.get("fingerprint")
+
+
+def _value(study: Study, key: str) -> object:
+    value: object = study
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
