@@ -9,13 +9,14 @@ from pathlib import Path
 from pipeline.analysis import write_report
 from pipeline.base import paths
 from pipeline.base.files import write_json
-from pipeline.data import describe_inputs, write_corpus, write_tokens
+from pipeline.data import describe_inputs, model_vocabulary, write_corpus, write_tokens
 from pipeline.interop.pretrained import bring_in
 from pipeline.models import build, checkpoint, initialise
 from pipeline.models.checkpoint import load
 from pipeline.results.environment import provenance
 from pipeline.results.records import STAGES, identity_of, read_result, write_result
 from pipeline.study import Cell, Study, cells, load_study
+from pipeline.study.causes import write_causes
 from pipeline.training.job import Job
 from tests.analysis.synthetic import write_results
 
@@ -25,6 +26,7 @@ def finish() -> None:
     study = load_study()
     write_json(Path("data/inputs.json"), describe_inputs(study))
     write_json(Path("data/search.json"), None)
+    write_causes(study, model_vocabulary(study.tokenize))
     write_corpus(study.corpus, paths.CORPUS)
     write_tokens(study.tokenize, paths.CORPUS, paths.TOKENS, processes=1)
     write_results(study)

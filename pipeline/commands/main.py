@@ -256,7 +256,7 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
         Command(
             "clean",
             "list the trainings that edits have set aside, or remove them",
-            (f"{PROGRAM} clean", f"{PROGRAM} clean --remove", f"{PROGRAM} clean block-m-4-base-0 --remove"),
+            (f"{PROGRAM} clean", f"{PROGRAM} clean --remove"),
             clean.run,
             clean.add_arguments,
         ),

@@ -22,7 +22,6 @@ DVC_KEYS = (
     "grid.uptrained.variant",
     "grid.seed",
     "pretrained",
-    "hardware.label",
 )
 """Keys that dvc.yaml reads itself, and so must find even where their values are the defaults."""
 

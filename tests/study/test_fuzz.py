@@ -236,7 +236,7 @@ def test_the_command_ends_well_for_many_mutants(trial: Trial, tmp_path: Path, ro
 def test_the_keys_that_dvc_reads_are_asked_for(trial: Trial, root: Path) -> None:
     """A study that leaves one of them to its default would end in DVC's own message, before any stage."""
     dvc = (root / "dvc.yaml").read_text(encoding="utf-8")
-    assert set(re.findall(r"\$\{((?!item|key)[\w.]+)\}", dvc)) | {"hardware.label"} == set(DVC_KEYS)
+    assert set(re.findall(r"\$\{((?!item|key)[\w.]+)\}", dvc)) == set(DVC_KEYS)
     for key in DVC_KEYS:
         values = load_yaml(str(root / "params.yaml"))
         *sections, last = key.split(".")
