@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipeline.base.errors import UserError
-from pipeline.generation import Session, engine, generate
+from pipeline.generation import Session, generate, request
 from tests.generation.models import CONFIGS, VOCABULARY, greedy, model, next_logits, prompts
 
 NEW = 9
@@ -145,7 +145,7 @@ def test_where_memory_is_short_fewer_prompts_run_at_a_time(monkeypatch: pytest.M
                 raise torch.OutOfMemoryError
             super().__init__(model, batch, *arguments)
 
-    monkeypatch.setattr(engine, "Session", Small)
+    monkeypatch.setattr(request, "Session", Small)
     assert generate(built, batch, NEW) == expected
     assert max(sizes) == 5
 
