@@ -17,7 +17,7 @@ from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.folded import FoldedLayer, FoldedStack
 
 Attend = Callable[[Tensor, int], None]
-"""Attention of layer ``index`` on projected rows: ``attend(u, index)`` overwrites the queries of ``u`` by its output."""
+"""``attend(u, index)``: the attention of layer ``index``, which overwrites the queries of ``u`` by its output."""
 
 
 class TorchOps:
@@ -64,7 +64,7 @@ class TorchOps:
         keys, values = cache.keys[layer], cache.values[layer]
         keys[:, :, now] = key
         values[:, :, now] = value
-        # [B, KV, H / KV, E]: the heads that share a key head take the place of positions, so that keys are not repeated.
+        # [B, KV, H / KV, E]: heads that share a key head take the place of positions, so that no key is repeated.
         query = query.unflatten(1, (cache.config.kv_heads, -1))
         attended = F.scaled_dot_product_attention(
             query, keys[:, :, low : now + 1], values[:, :, low : now + 1], attn_mask=cache.mask(now)
