@@ -51,6 +51,8 @@ def run_tasks(
     """
     from lm_eval.evaluator import evaluate
 
+    adapter.requests.clear()
+    adapter.beyond.clear()
     with _undisturbed():
         loaded = load_tasks(names, texts, task_data=task_data, few_shot=few_shot)
         for task in loaded["tasks"].values():

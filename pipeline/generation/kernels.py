@@ -6,7 +6,7 @@ KV key/value heads, G = H / KV, E head width. A layer's projected row is
 ``[values KV*E | keys KV*E | queries H*E | feed-forward F]``; attention overwrites its queries with its output, so that
 the output projection reads ``[attention | feed-forward]`` in place.
 
-``rows`` are int64 wherever they are multiplied by a stride: 2^31 elements of a cache are reached.
+Rows that index a cache are int64, as caches of more than 2^31 elements occur.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def head_argmax_kernel(
         best = tl.max(total, 1)
         # The smallest token of the greatest logit, as torch's argmax: the largest int32 stands for no token.
         where = tl.min(tl.where(total == best[:, None], columns[None, :], 2147483647), 1)
-        # Tile by tile, [tiles, M], so that neighbouring rows are written together; pick_kernel reads it back by columns.
+        # [tiles, M], so that neighbouring rows are written together; pick_kernel reads a column of it.
         rows = m * BM + tl.arange(0, BM)
         tl.store(values + n * M + rows, best, mask=rows < M)
         tl.store(indices + n * M + rows, where, mask=rows < M)

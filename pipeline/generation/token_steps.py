@@ -153,7 +153,7 @@ class CrossAttentionSteps:
             tokens = out[:, place]
 
     def _step(self, x: Tensor, place: int, cross: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Take in one position, [B, 1, W]; the hidden state [B, W]. ``cross``: each layer's keys, values of the slots."""
+        """Take in one position, [B, 1, W]; the hidden state [B, W]. ``cross``: layers' keys, values of slots."""
         for index in range(len(self.t5.layers)):
             layer = self._layer(index)
             query, self.keys[index, :, :, place : place + 1], self.values[index, :, :, place : place + 1] = layer.qkv(x)

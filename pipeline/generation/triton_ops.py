@@ -28,7 +28,7 @@ class TritonOps(TorchOps):
     def __init__(self, device: torch.device) -> None:
         cuda = device.type == "cuda"
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 2
-        # (rows, columns, inner width, warps, pipeline stages) of a tile; the head's epilogue leaves room for 3 stages.
+        # (rows, columns, inner width, warps, pipeline stages) of a tile.
         self.linear_tile = (128, 256, 64, 8, 4)
         self.head_tile = (128, 256, 64, 8, 3)
         self.decode_tile = (64, 4, 3)  # (cached positions, warps, pipeline stages)
@@ -93,7 +93,7 @@ class TritonOps(TorchOps):
         config, (block, warps, stages) = cache.config, self.decode_tile
         width, group, padded = config.head_width, config.heads // config.kv_heads, _padded_group(config)
         # Few rows leave processors idle: then each row's cache is split, into as many parts as give each processor 8
-        # programs, but of two tiles at least, at most 64, and a power of two, as combine_kernel takes them.
+        # programs, but of two tiles at least, at most 64, and a power of two, so that few kernels are compiled.
         spans = len(u) * config.kv_heads
         splits = max(1, min(triton.cdiv(8 * self.processors, spans), cache.capacity // (2 * block), 64))
         splits = 1 << splits.bit_length() - 1
