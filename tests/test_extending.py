@@ -32,7 +32,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     values, change = yaml.safe_load((root / "tests/params.yaml").read_text()), yaml.safe_load(study.text)
     values["variants"] = change["variants"]
     values["pretrain"] |= {"tokens": 8192, "batch_size": 2, "warmup_steps": 2, "validation_tokens": 1024}
-    values["evaluate"] |= {"tasks": [], "max_documents": 2}
+    values["evaluate"] |= {"tasks": ["halves"], "max_documents": 2}
     values["benchmark"] |= {"settings": {"short": {"prompt": 8, "new_tokens": 8}}, "batch_sizes": [2]}
     values["grid"]["vanilla"]["size"] = []
     values["grid"]["block"] = {"size": ["s"], "block_length": [4], **change["grid"]["block"]}
@@ -53,7 +53,8 @@ def run(folder: Path, *arguments: str) -> str:
 def test_the_new_kinds_pass_the_tests_of_models_and_generation(extended: Path) -> None:
     files = [f"tests/models/test_{name}.py" for name in ("models", "costs", "config")]
     files.append("tests/generation/test_engine.py")
-    printed = run(extended, "pytest", "-p", "no:cacheprovider", "-k", "mean or broadcast", *files)
+    files.append("tests/evaluation/test_local_tasks.py")
+    printed = run(extended, "pytest", "-p", "no:cacheprovider", "-k", "mean or broadcast or halves", *files)
     (passed,) = re.findall(r"^(\d+) passed", printed, re.MULTILINE)
     assert int(passed) > 30
 

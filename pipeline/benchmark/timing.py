@@ -87,7 +87,7 @@ def _measurement(session: Session, setting: Setting, runs: list[tuple[float, flo
     totals = [prefill + decode for prefill, decode in runs]
     seconds = statistics.median(totals)
     decode = statistics.median(decode for _, decode in runs)
-    later = session.batch * max(setting.new_tokens - session.decoder.stride, 0)
+    later = session.batch * max(setting.new_tokens - session.engine.stride, 0)
     return BatchMeasurement(
         batch=session.batch,
         seconds=seconds,

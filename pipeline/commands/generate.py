@@ -88,7 +88,7 @@ def _generate(
     prompts: list[list[int]],
     stream: Callable[[int, list[int]], None] | None,
 ) -> list[list[int]]:
-    from pipeline.generation.engine import generate
+    from pipeline.generation import generate
 
     return generate(
         model,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import UserError
-from pipeline.evaluation.local_tasks import BUILDERS
+from pipeline.evaluation.local_tasks import TASKS
 from pipeline.evaluation.task_data import evaluated_splits, few_shot_split, path_of, write_rows
 from pipeline.study import load_study
 
@@ -33,7 +33,7 @@ def prefetch(names: Sequence[str], folder: Path, few_shot: int = 0) -> list[tupl
     """Write the documents of tasks and groups; each file with its number of documents. Local tasks need none."""
     from pipeline.evaluation.harness import load_tasks
 
-    tasks = load_tasks([name for name in names if name not in BUILDERS])["tasks"]
+    tasks = load_tasks([name for name in names if name not in TASKS])["tasks"]
     return [written for task in tasks.values() for written in write_task(task, folder, few_shot)]
 
 

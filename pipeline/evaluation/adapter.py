@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,8 @@ Encoded = tuple[tuple[str, str], list[int], list[int]]
 class Adapter(TemplateLM):  # type: ignore[misc]
     """A vanilla or block model behind lm-eval's requests: log-likelihood, rolling log-likelihood, generation.
 
-    Contexts are cut on the left to the model's context length, as lm-eval's Hugging Face model cuts them; an empty
-    context becomes the end-of-text token.
+    Contexts are cut on the left to the model's context length, as lm-eval's Hugging Face model cuts them, and
+    :meth:`cut` says how many were; an empty context becomes the end-of-text token.
     """
 
     def __init__(self, scorer: Scorer, tokenizer: tokenizers.Tokenizer, end_of_text: int) -> None:
@@ -37,6 +38,8 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         self.tokenizer = tokenizer
         self.end_of_text = end_of_text
         self.max_length: int = scorer.model.config.context_length
+        self.requests: Counter[str] = Counter()
+        self.beyond: Counter[str] = Counter()
         self._encoded: dict[str, list[int]] = {}
 
     @classmethod
@@ -68,25 +71,47 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         return self.end_of_text
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        found = self._encoded.get(string)
-        return found if found is not None else list(self.tokenizer.encode(string, add_special_tokens=False).ids)
+        known = self._encoded.get(string)
+        return known if known is not None else list(self.tokenizer.encode(string, add_special_tokens=False).ids)
+
+    def cut(self) -> str | None:
+        """What to warn of where requests so far exceed the context length, with counts by task; ``None``: nothing."""
+        if not self.beyond:
+            return None
+        counts = ", ".join(f"{count} of {self.requests[task]} of {task}" for task, count in self.beyond.items())
+        return (
+            f"the context length is {self.max_length} tokens; prompts were cut on the left where they and what follows "
+            f"exceed it: {counts}"
+        )
+
+    def _note(self, requests: list[Instance], beyond: list[bool]) -> None:
+        """Count requests that exceed the context; lm-eval's log names them, where nobody silenced it."""
+        tasks = [request.task_name or "requests" for request in requests]
+        self.requests.update(tasks)
+        self.beyond.update(task for task, is_beyond in zip(tasks, beyond, strict=True) if is_beyond)
+        if any(beyond):
+            logging.getLogger("lm_eval").warning(self.cut())
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """lm-eval's own method, after every text that it will encode was encoded, in parallel and once."""
         texts = {text for request in requests for text in _encoded_texts(*request.args)}
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         self._encoded = {text: encoding.ids for text, encoding in zip(texts, encodings, strict=True)}
+        # Context and continuation are encoded as one text; end of text stands for an empty context.
+        lengths = [len(self._encoded[context + new]) + (not context) for context, new in (r.args for r in requests)]
+        # The last token is no input: that many tokens and one are scored with all of their context.
+        self._note(requests, [length > self.max_length + 1 for length in lengths])
         results: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
         self._encoded = {}
         return results
 
     def _loglikelihood_tokens(self, requests: Sequence[Encoded], **kwargs: Any) -> list[tuple[float, bool]]:
         """Sum of log-probabilities, and whether greedy decoding would give the continuation, in input order."""
-        windows = [(owner, window) for owner, request in enumerate(requests) for window in self._windows(*request)]
+        windows = [(index, window) for index, request in enumerate(requests) for window in self._windows(*request)]
         sums, greedy = [0.0] * len(requests), [True] * len(requests)
-        for (owner, _), result in zip(windows, self.scorer([window for _, window in windows]), strict=True):
-            sums[owner] += float(np.sum(result.log_probabilities, dtype=np.float64))
-            greedy[owner] &= bool(result.greedy.all())
+        for (index, _), result in zip(windows, self.scorer([window for _, window in windows]), strict=True):
+            sums[index] += float(np.sum(result.log_probabilities, dtype=np.float64))
+            greedy[index] &= bool(result.greedy.all())
         return list(zip(sums, greedy, strict=True))
 
     def _windows(self, texts: tuple[str, str], context: list[int], continuation: list[int]) -> Iterator[Request]:
@@ -94,6 +119,7 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         if not continuation:
             raise UserError(f"nothing to score: {texts[1]!r} after {texts[0][-40:]!r} is no token")
         tokens = context + continuation
+        # A window is the targets first ... end - 1 and what precedes them: max_length inputs, and the last target.
         for first in range(len(context), len(tokens), self.max_length):
             end = min(first + self.max_length, len(tokens))
             start = max(end - self.max_length - 1, 0)
@@ -112,21 +138,23 @@ class Adapter(TemplateLM):  # type: ignore[misc]
             groups[repr(request.args[1])].append(index)
         texts = [""] * len(requests)
         for indices in groups.values():
-            contexts = [requests[index].args[0] for index in indices]
-            for index, text in zip(indices, self._generate(contexts, requests[indices[0]].args[1]), strict=True):
+            asked = [requests[index] for index in indices]
+            for index, text in zip(indices, self._generate(asked, asked[0].args[1]), strict=True):
                 texts[index] = text
         return texts
 
-    def _generate(self, contexts: list[str], arguments: dict[str, Any]) -> list[str]:
+    def _generate(self, requests: list[Instance], arguments: dict[str, Any]) -> list[str]:
+        """Continuations of requests with equal arguments; prompts are cut on the left to leave room for new tokens."""
         options = normalize_gen_kwargs(arguments, default_max_gen_toks=256)
         new_tokens = options["max_gen_toks"]
         room = self.max_length - new_tokens
         if room < 1:
             raise UserError(f"{new_tokens} new tokens leave no room for a prompt in a context of {self.max_length}")
-        prompts = [(self.tok_encode(text) or [self.end_of_text])[-room:] for text in contexts]
+        prompts = [self.tok_encode(request.args[0]) or [self.end_of_text] for request in requests]
+        self._note(requests, [len(prompt) > room for prompt in prompts])
         generated = generate(
             self.scorer.model,
-            prompts,
+            [prompt[-room:] for prompt in prompts],
             new_tokens,
             temperature=float(options.get("temperature", 0.0)),
             top_k=options.get("top_k"),

@@ -45,11 +45,14 @@ def run_tasks(
 ) -> list[TaskScore]:
     """Scores of tasks and groups by name: local ones over the held-out ``texts``, all others lm-eval's own.
 
-    lm-eval's ``evaluate`` is called instead of its ``simple_evaluate``, which reseeds every global generator.
+    lm-eval's ``evaluate`` is called instead of its ``simple_evaluate``, which reseeds every global generator. Where
+    requests exceed the context length, one line on stderr says how many of which task.
     Raises :class:`UserError` for an unknown task, documents that cannot be had, and scores that are not finite.
     """
     from lm_eval.evaluator import evaluate
 
+    adapter.requests.clear()
+    adapter.beyond.clear()
     with _undisturbed():
         loaded = load_tasks(names, texts, task_data=task_data, few_shot=few_shot)
         for task in loaded["tasks"].values():
@@ -57,6 +60,9 @@ def run_tasks(
                 task.set_config("num_fewshot", few_shot)
             task.set_fewshot_seed(FEW_SHOT_SEED)
         results = evaluate(adapter, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=False)
+    cut = adapter.cut()
+    if cut is not None:
+        print(f"warning: {cut}", file=sys.stderr)
     members = {name: [task] for name, task in loaded["tasks"].items()}
     return _scores(results, members | {name: group.get_all_tasks() for name, group in loaded["groups"].items()})
 
@@ -65,20 +71,20 @@ def load_tasks(
     names: Sequence[str], texts: Sequence[str] = (), *, task_data: Path | None = None, few_shot: int = 0
 ) -> Any:
     """lm-eval's mapping of tasks and groups, documents loaded."""
-    foreign = [name for name in names if name not in local_tasks.BUILDERS]
+    foreign = [name for name in names if name not in local_tasks.TASKS]
     manager = manager_for(foreign)
     if task_data is not None:
         read_from(manager, foreign, task_data, few_shot)
     loaded: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
     for name in names:
-        for kind, found in _load(manager, name, texts, task_data).items():
-            loaded[kind] |= found
+        for kind, of_name in _load(manager, name, texts, task_data).items():
+            loaded[kind] |= of_name
     return loaded
 
 
 def _load(manager: TaskManager, name: str, texts: Sequence[str], task_data: Path | None) -> Any:
-    if name in local_tasks.BUILDERS:
-        return manager.load([local_tasks.task_config(name, local_tasks.BUILDERS[name](texts))])
+    if name in local_tasks.TASKS:
+        return manager.load([local_tasks.task_config(name, texts)])
     try:
         return manager.load([name])
     except UserError:

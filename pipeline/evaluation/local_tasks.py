@@ -48,7 +48,7 @@ def continuation(texts: Iterable[str], seed: int = 0) -> list[Row]:
     drawn = list(_draws(texts, PASSAGE_WORDS, CONTINUATION_WORDS, generator))
     rows = []
     for number, document, end in drawn:
-        others = [other for other in drawn if other[0] != number]
+        others = [other for other in drawn if other[0] != number]  # of another document
         if len(others) < CHOICES - 1:
             continue
         choices = [_following(other, at) for _, other, at in generator.sample(others, CHOICES - 1)]
@@ -92,31 +92,46 @@ def _some(rows: list[Row], task: str, needed: str) -> list[Row]:
     return rows
 
 
-BUILDERS: dict[str, Callable[..., list[Row]]] = {"cloze": cloze, "continuation": continuation}
+@dataclass(frozen=True)
+class LocalTask:
+    """``rows`` makes the documents from the held-out texts; ``form`` is how lm-eval asks and scores them."""
+
+    rows: Callable[..., list[Row]]
+    form: dict[str, Any]
+
 
 _MEAN = {"aggregation": "mean", "higher_is_better": True}
-_CONFIGS: dict[str, dict[str, Any]] = {
-    "cloze": {
-        "output_type": "loglikelihood",
-        "doc_to_text": "context",
-        "doc_to_target": "target",
-        "metric_list": [
-            {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
-            {"metric": "acc", **_MEAN},
-        ],
-    },
-    "continuation": {
-        "output_type": "multiple_choice",
-        "doc_to_text": "context",
-        "doc_to_choice": "choices",
-        "doc_to_target": "label",
-        "metric_list": [{"metric": "acc", **_MEAN}, {"metric": "acc_norm", **_MEAN}],
-    },
+
+TASKS = {
+    "cloze": LocalTask(
+        cloze,
+        {
+            "output_type": "loglikelihood",
+            "doc_to_text": "context",
+            "doc_to_target": "target",
+            "metric_list": [
+                {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
+                {"metric": "acc", **_MEAN},
+            ],
+        },
+    ),
+    "continuation": LocalTask(
+        continuation,
+        {
+            "output_type": "multiple_choice",
+            "doc_to_text": "context",
+            "doc_to_choice": "choices",
+            "doc_to_target": "label",
+            "metric_list": [{"metric": "acc", **_MEAN}, {"metric": "acc_norm", **_MEAN}],
+        },
+    ),
 }
+"""Every local task: the study's check of names, the harness and `prefetch` read this alone."""
 
 
-def task_config(name: str, rows: list[Row]) -> dict[str, Any]:
-    """lm-eval's configuration of a local task over its rows."""
+def task_config(name: str, texts: Iterable[str]) -> dict[str, Any]:
+    """lm-eval's configuration of a local task over the held-out ``texts``."""
+    rows = TASKS[name].rows(texts)
 
     def documents(**_: Any) -> Any:
         from datasets import Dataset
@@ -128,5 +143,5 @@ def task_config(name: str, rows: list[Row]) -> dict[str, Any]:
         "test_split": "test",
         "custom_dataset": documents,
         "metadata": {"version": 1.0},
-        **_CONFIGS[name],
+        **TASKS[name].form,
     }

@@ -52,8 +52,8 @@ def needle_scores(
             drawn = [haystack(opened.tokenizer, stack, form, depth, length, generator) for _ in range(examples)]
             generated = generate(opened.model, [prompt for prompt, _ in drawn], NEW_TOKENS)
             texts = [opened.tokenizer.decode(new) for new in generated]
-            found = sum(number in text for (_, number), text in zip(drawn, texts, strict=True))
-            scores.append(NeedleScore(form, depth, found / examples, examples, length))
+            right = sum(number in text for (_, number), text in zip(drawn, texts, strict=True))
+            scores.append(NeedleScore(form, depth, right / examples, examples, length))
     return scores
 
 

@@ -68,7 +68,7 @@ def document_losses(scorer: Scorer, documents: Iterable[Tokens], context_length:
     nats: list[float] = []
     targets: list[int] = []
     block_length = scorer.model.first
-    by_position = np.zeros((2, block_length))
+    by_position = np.zeros((2, block_length))  # nats, targets
     pending = (
         (index, document, window)
         for index, document in enumerate(_counted(documents, nats, targets))
@@ -80,10 +80,20 @@ def document_losses(scorer: Scorer, documents: Iterable[Tokens], context_length:
             losses = -result.log_probabilities.astype(np.float64)
             nats[index] += float(losses.sum())
             targets[index] += len(losses)
-            position = (np.arange(request.first, len(request.tokens)) - 1) % block_length
+            position = _block_position(np.arange(request.first, len(request.tokens)), block_length, scorer.padded)
             by_position[0] += np.bincount(position, losses, block_length)
             by_position[1] += np.bincount(position, minlength=block_length)
     return Losses(np.array(nats), np.array(targets), by_position[0], by_position[1].astype(np.int64))
+
+
+def _block_position(token: npt.NDArray[np.int64], length: int, padded: bool) -> npt.NDArray[np.int64]:
+    """Where in its block the scorer decodes each token of a window.
+
+    Its L - 1 pads put token p at position p + L - 1, which is p - 1 modulo L. Without padding in training they stand
+    before the first L tokens alone.
+    """
+    shift = 1 if padded else (token < length).astype(np.int64)
+    return (token - shift) % length
 
 
 def _counted(documents: Iterable[Tokens], nats: list[float], targets: list[int]) -> Iterator[Tokens]:
@@ -150,6 +160,7 @@ def losses_by_position(
         return None
     mean = -np.mean([result.log_probabilities for result in scorer(requests)], axis=0, dtype=np.float64)
     starts = np.unique(np.linspace(1, length, BUCKETS + 1).astype(int))[:-1]
+    # mean[i] is of position i + 1, as position 0 is no target; buckets are cut where each but the first starts.
     losses = [float(bucket.mean()) for bucket in np.split(mean, starts[1:] - 1)]
     return PositionLosses(length, len(requests), starts.tolist(), losses)
 

@@ -1,6 +1,6 @@
 """Log-probabilities of given tokens under any language model of the project.
 
-Shapes: B batch, T tokens, R rows that are scored, D width, V vocabulary, L block length (1 for a vanilla model).
+Shapes: B batch, T tokens, M targets that are scored, D width, V vocabulary, L block length (1 for a vanilla model).
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Scorer:
         first = self.model.first
         if self.padded or first == 1:
             return self._score(requests, left=first - 1)
+        # A request whose targets lie on both sides of position L is two: its head in blocks shifted by the pads, its
+        # tail in blocks that begin with the first token, as in training.
         head = {i: Request(r.tokens[:first], r.first) for i, r in enumerate(requests) if r.first < first}
         tail = {i: Request(r.tokens, max(r.first, first)) for i, r in enumerate(requests) if len(r.tokens) > first}
         heads = dict(zip(head, self._score(list(head.values()), left=first - 1), strict=True))
@@ -74,61 +76,73 @@ class Scorer:
         """Scores with ``left`` pads before every request."""
         device = next(self.model.parameters()).device
         budget = self.batch_tokens or (1 << 17 if device.type == "cuda" else 1 << 12)
-        trunks = self._trunks(requests, left)
-        whole = [index for index, trunk in enumerate(trunks) if trunk is None]
-        branches = {index: trunk for index, trunk in enumerate(trunks) if trunk is not None}
+        prefixes = self._prefixes(requests, left)
+        whole = [index for index, prefix in enumerate(prefixes) if prefix is None]
+        shared = {index: prefix for index, prefix in enumerate(prefixes) if prefix is not None}
         scores: dict[int, Score] = {}
         for batch in _batches(whole, lambda index: len(requests[index].tokens), budget):
-            scores |= zip(batch, self._batch([requests[index] for index in batch], left, device), strict=True)
-        order = sorted(branches, key=lambda index: (-len(branches[index]), branches[index]))
+            scores |= zip(batch, self._score_whole([requests[index] for index in batch], left, device), strict=True)
+        # By length, so that rows of a batch are padded little; then by content, so that one batch has all requests
+        # of a prefix, which then runs once.
+        order = sorted(shared, key=lambda index: (-len(shared[index]), shared[index]))
         for batch in _batches(order, lambda index: left + len(requests[index].tokens), budget, keep_order=True):
-            members = [(requests[index], branches[index]) for index in batch]
-            scores |= zip(batch, self._branches(members, left, device), strict=True)
+            members = [(requests[index], shared[index]) for index in batch]
+            scores |= zip(batch, self._score_continuations(members, left, device), strict=True)
         return [scores[index] for index in range(len(requests))]
 
-    def _trunks(self, requests: Sequence[Request], left: int) -> list[bytes | None]:
+    def _prefixes(self, requests: Sequence[Request], left: int) -> list[bytes | None]:
         """What stands before each request's targets and is worth a pass of its own, as int64 bytes.
 
         For a vanilla model what several requests share; for a block model all, as no token decoder needs it.
         """
-        first = self.model.first
-        trunks = []
+        length = self.model.first
+        prefixes = []
         for request in requests:
-            blocks = (left + request.first) // first - 1
-            tokens = np.asarray(request.tokens[: max(blocks * first - left, 0)], dtype=np.int64)
-            trunks.append(tokens.tobytes())
-        counts = Counter(trunks)
-        return [trunk if trunk and (first > 1 or counts[trunk] > 1) else None for trunk in trunks]
+            # The first target stands at position left + first, in block (left + first) // L. The block before it makes
+            # its context and begins the continuation; all blocks before that one are the prefix. With L = 4, left = 3,
+            # first = 6 (T: the first target):
+            #     - - - 0 | 1 2 3 4 | 5 T 7 8      the prefix is one block: token 0 behind three pads
+            # For a vanilla model a block is a token: the prefix is all but the last token before the target.
+            blocks = (left + request.first) // length - 1
+            tokens = np.asarray(request.tokens[: max(blocks * length - left, 0)], dtype=np.int64)
+            prefixes.append(tokens.tobytes())  # equal tokens are equal keys
+        counts = Counter(prefixes)
+        return [prefix if prefix and (length > 1 or counts[prefix] > 1) else None for prefix in prefixes]
 
     @torch.inference_mode()
-    def _batch(self, requests: list[Request], left: int, device: torch.device) -> list[Score]:
+    def _score_whole(self, requests: list[Request], left: int, device: torch.device) -> list[Score]:
+        """Scores of requests without a prefix of their own."""
         tokens, valid = _stacked([request.tokens for request in requests], left)
         valid = None if valid is None else valid.to(device)
         hidden = self.model.hidden(tokens.to(device), valid, padded_blocks=False)
         return self._scores(requests, hidden, tokens, left)
 
     @torch.inference_mode()
-    def _branches(self, members: list[tuple[Request, bytes]], left: int, device: torch.device) -> list[Score]:
-        """Scores of requests after their trunks, each of which runs once."""
-        place = {trunk: number for number, trunk in enumerate(dict.fromkeys(trunk for _, trunk in members))}
-        trunks = [np.frombuffer(trunk, dtype=np.int64) for trunk in place]
-        trunk, trunk_valid = _stacked(trunks, left)
-        requests = [_after(request, len(kept) // trunks[0].itemsize) for request, kept in members]
-        tokens, _ = _stacked([request.tokens for request in requests], 0)
-        lengths = torch.tensor([(left + len(row)) // self.model.first for row in trunks], device=device)
-        owner = torch.tensor([place[kept] for _, kept in members], device=device)
+    def _score_continuations(
+        self, members: list[tuple[Request, bytes]], left: int, device: torch.device
+    ) -> list[Score]:
+        """Scores of requests after their prefixes, each of which runs once."""
+        place = {prefix: number for number, prefix in enumerate(dict.fromkeys(prefix for _, prefix in members))}
+        rows = [np.frombuffer(prefix, dtype=np.int64) for prefix in place]
+        prefixes, prefix_valid = _stacked(rows, left)
+        requests = [_after(request, len(rows[place[prefix]])) for request, prefix in members]
+        tokens, _ = _stacked([request.tokens for request in requests], 0)  # the pads stand in the prefix
+        lengths = torch.tensor([(left + len(row)) // self.model.first for row in rows], device=device)
+        prefix_index = torch.tensor([place[prefix] for _, prefix in members], device=device)
         valid = None
-        if trunk_valid is not None:
-            valid = trunk_valid.to(device), torch.ones(tokens.shape, dtype=torch.bool, device=device)
-        hidden = self.model.branch(trunk.to(device), lengths, tokens.to(device), owner, valid)
+        if prefix_valid is not None:
+            valid = prefix_valid.to(device), torch.ones(tokens.shape, dtype=torch.bool, device=device)
+        hidden = self.model.branch(prefixes.to(device), lengths, tokens.to(device), prefix_index, valid)
         return self._scores(requests, hidden, tokens, 0)
 
     def _scores(
         self, requests: Sequence[Request], hidden: torch.Tensor, tokens: torch.Tensor, left: int
     ) -> list[Score]:
+        """Scores from ``hidden`` [B, T - first or more, D] and ``tokens`` [B, T], each after ``left`` pads."""
         first = self.model.first
-        predicted = tokens[:, first:]
+        predicted = tokens[:, first:]  # [:, i] is what row i of the hidden states predicts
         wanted = _wanted(requests, predicted.shape, left - first)
+        # A mask takes its elements row by row, so that the targets of a request stay together, in order: [M].
         targets = predicted[wanted].to(hidden.device)
         hidden = hidden[:, : predicted.shape[1]][wanted.to(hidden.device)]
         log_probabilities, greedy = _score_rows(self.model, hidden, targets)
@@ -182,7 +196,10 @@ def _stacked(rows: Sequence[Tokens], left: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def _wanted(requests: Sequence[Request], shape: torch.Size, shift: int) -> torch.Tensor:
-    """Of the predicted positions, a tensor of ``shape`` [B, T - first], those to score."""
+    """Of the predicted positions, a tensor of ``shape`` [B, T - first], those to score.
+
+    Token p of a request stands at position ``left + p``, which column ``left + p - first`` predicts: ``shift`` further.
+    """
     wanted = torch.zeros(shape, dtype=torch.bool)
     for row, request in enumerate(requests):
         wanted[row, request.first + shift : len(request.tokens) + shift] = True
@@ -190,13 +207,13 @@ def _wanted(requests: Sequence[Request], shape: torch.Size, shift: int) -> torch
 
 
 def _score_rows(
-    model: LanguageModel, hidden_RD: torch.Tensor, targets_R: torch.Tensor
+    model: LanguageModel, hidden_MD: torch.Tensor, targets_M: torch.Tensor
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """In pieces of rows, so that [R, V] logits never exist at once; the softmax in fp32 whatever the model's dtype."""
-    elements = 1 << 28 if hidden_RD.is_cuda else 1 << 22
+    """In pieces of rows, so that [M, V] logits never exist at once; the softmax in fp32 whatever the model's dtype."""
+    elements = 1 << 28 if hidden_MD.is_cuda else 1 << 22
     rows = max(elements // model.config.vocabulary, 1)
     pieces, hits = [], []
-    for hidden, targets in zip(hidden_RD.split(rows), targets_R.split(rows), strict=True):
+    for hidden, targets in zip(hidden_MD.split(rows), targets_M.split(rows), strict=True):
         logits = model.logits(hidden).float()
         pieces.append(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1))
         hits.append(logits.argmax(1) == targets)

@@ -37,16 +37,16 @@ def read_from(manager: TaskManager, names: Iterable[str], folder: Path, few_shot
 
 def leaves(manager: TaskManager, names: Iterable[str]) -> list[str]:
     """Tasks behind names of tasks, groups and tags, each once."""
-    found: dict[str, None] = {}
+    tasks: dict[str, None] = {}  # a set that keeps order
     for name in names:
         entry = manager.task_index[name]
         if entry.kind.name == "GROUP":
-            found |= dict.fromkeys(leaves(manager, members(entry)))
+            tasks |= dict.fromkeys(leaves(manager, members(entry)))
         elif entry.kind.name == "TAG":
-            found |= dict.fromkeys(leaves(manager, sorted(entry.tags)))
+            tasks |= dict.fromkeys(leaves(manager, sorted(entry.tags)))
         else:
-            found[name] = None
-    return list(found)
+            tasks[name] = None
+    return list(tasks)
 
 
 def members(entry: Any) -> list[str]:
@@ -97,14 +97,15 @@ def _check_columns(path: Path, config: dict[str, Any], dataset: Any) -> None:
 def _columns_read(config: dict[str, Any]) -> set[str]:
     from jinja2 import Environment, meta
 
-    found: set[str] = set()
+    columns: set[str] = set()
     for key in ("doc_to_text", "doc_to_target", "doc_to_choice"):
         template = config.get(key)
         if isinstance(template, str):
-            found |= (
+            # A bare name is a column; all else is a template.
+            columns |= (
                 {template} if template.isidentifier() else meta.find_undeclared_variables(Environment().parse(template))
             )
-    return found
+    return columns
 
 
 def evaluated_splits(config: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.base.errors import UserError
-from pipeline.evaluation.local_tasks import BUILDERS
+from pipeline.evaluation.local_tasks import TASKS
 
 DEFINED = re.compile(rb"""^["']?(?:task|group|tag)["']?:[ \t]*["']?([\w.-]+)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
 
@@ -20,13 +20,13 @@ NAME = re.compile(r"\w[^/\\]*")
 
 def check_tasks(names: Iterable[str]) -> None:
     """Raise :class:`UserError`, with the nearest name, for one that is no task of lm-eval or of this project."""
-    unknown = {name for name in names if name not in BUILDERS}
+    unknown = {name for name in names if name not in TASKS}
     if unknown:
         unknown -= _defined(_files(likely_folders(unknown)))
     if unknown:
         unknown -= _mentioned(filter(NAME.fullmatch, unknown), _files([root()]))
     for name in sorted(unknown):
-        close = difflib.get_close_matches(name, [*_defined(_files([root()])), *BUILDERS], n=1, cutoff=0.0)
+        close = difflib.get_close_matches(name, [*_defined(_files([root()])), *TASKS], n=1, cutoff=0.0)
         raise UserError(
             f"evaluate.tasks: {name!r} is no task of lm-eval or of this project; did you mean {close[0]!r}?"
         )

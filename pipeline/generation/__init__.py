@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.generation.engine import generate
+    from pipeline.generation.request import generate
     from pipeline.generation.sampling import Sampling
     from pipeline.generation.session import Session
 
 __all__ = ["Sampling", "Session", "generate"]
 
-_MODULES = {"generate": "engine", "Sampling": "sampling", "Session": "session"}
+_MODULES = {"generate": "request", "Sampling": "sampling", "Session": "session"}
 
 
 def __getattr__(name: str) -> Any:

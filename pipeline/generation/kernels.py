@@ -5,6 +5,8 @@ Legend: M rows (samples, or samples times positions), D width, F feed-forward wi
 KV key/value heads, G = H / KV, E head width. A layer's projected row is
 ``[values KV*E | keys KV*E | queries H*E | feed-forward F]``; attention overwrites its queries with its output, so that
 the output projection reads ``[attention | feed-forward]`` in place.
+
+Rows that index a cache are int64, as caches of more than 2^31 elements occur.
 """
 
 from __future__ import annotations
@@ -80,7 +82,9 @@ def head_argmax_kernel(
         columns = n * BN + tl.arange(0, BN)
         total = tl.where((columns < V)[None, :], total, float("-inf"))
         best = tl.max(total, 1)
+        # The smallest token of the greatest logit, as torch's argmax: the largest int32 stands for no token.
         where = tl.min(tl.where(total == best[:, None], columns[None, :], 2147483647), 1)
+        # [tiles, M], so that neighbouring rows are written together; pick_kernel reads a column of it.
         rows = m * BM + tl.arange(0, BM)
         tl.store(values + n * M + rows, best, mask=rows < M)
         tl.store(indices + n * M + rows, where, mask=rows < M)
@@ -146,11 +150,15 @@ def local_attention_kernel(
     k = tl.load(k_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
     k = k * cos + tl.load(k_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin
     v = tl.load(base + kv * E + at[None, :], mask=mask, other=0.0)
+    # The cache is [P, M, KV, E]: ``size`` elements a position.
     cache = rows[:, None] * (KV * E) + kv * E + at[None, :]
     size = tl.cast(M, tl.int64) * KV * E
+    # Each of the G query heads of a key head has a program of its own, and each has computed the key; one stores it.
     if STORE and head % G == 0:
         tl.store(keys + POSITION * size + cache, k.to(keys.dtype.element_ty), mask=mask)
         tl.store(values + POSITION * size + cache, v, mask=mask)
+    # Softmax in one pass: sums are relative to the greatest score so far, and rescaled where a greater one comes. It
+    # begins with the row's own position, whose key and value are at hand and not yet readable from the cache.
     peak = tl.sum(q * k, 1)
     weight = tl.full((BM,), 1.0, dtype=tl.float32)
     total = v.to(tl.float32)
@@ -202,6 +210,8 @@ def decode_attention_kernel(
     row = (tl.program_id(0) // KV).to(tl.int64)
     kv = tl.program_id(0) % KV
     split = tl.program_id(1)
+    # The row attends to positions first ... now - 1 of the cache, cut into SPLITS spans, of which the last may be short
+    # or empty, and to ``now``, whose key and value still stand in ``u``.
     now = tl.load(position).to(tl.int32)
     first = tl.load(starts + row).to(tl.int32)
     if WINDOW > 0:
@@ -219,13 +229,14 @@ def decode_attention_kernel(
     mask = (group < G)[:, None]
     q = tl.load(q_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
     q = q * cos[None, :] + tl.load(q_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin[None, :]
-    q = q * (scale * 1.4426950408889634)
+    q = q * (scale * 1.4426950408889634)  # 1 / log(2): exp2 is cheaper than exp
+    # The cache is [B, KV, CAPACITY, E].
     cache = (row * KV + kv) * CAPACITY * E
     peak, weight, total = _attend(
         q.to(keys.dtype.element_ty), keys + cache, values + cache, low, high, GP, E, BT, PRECISION
     )
 
-    if split == SPLITS - 1:
+    if split == SPLITS - 1:  # one program of the row's takes in and stores the new position
         k_at = base + KV * E + kv * E
         k = tl.load(k_at + at).to(tl.float32) * cos + tl.load(k_at + partner).to(tl.float32) * sin
         v = tl.load(base + kv * E + at)
@@ -240,6 +251,7 @@ def decode_attention_kernel(
     if SPLITS == 1:
         tl.store(q_at + at[None, :], (total / weight[:, None]).to(u.dtype.element_ty), mask=mask)
     else:
+        # ``parts`` [B, KV, SPLITS, GP, E]; ``peaks`` and ``weights`` [B, KV, SPLITS, GP]
         part = ((row * KV + kv) * SPLITS + split) * GP + group
         tl.store(parts + part[:, None] * E + at[None, :], total, mask=mask)
         tl.store(peaks + part, peak, mask=group < G)
@@ -287,7 +299,7 @@ def rotate_and_store_kernel(
         q = tl.load(q_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
         q = q * cos + tl.load(q_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin
         tl.store(q_at + at[None, :], q.to(u.dtype.element_ty), mask=mask)
-    if head < KV:
+    if head < KV:  # of the programs of a row, as many as there are key heads; row ``b * T + t`` is sample b's
         cache = ((rows // T * KV + head) * CAPACITY + time)[:, None] * E + at[None, :]
         k_at = base + KV * E + head * E
         k = tl.load(k_at + at[None, :], mask=mask, other=0.0).to(tl.float32)

@@ -1,10 +1,13 @@
 """The operations of a decode step in plain torch: every device, and the reference of the Triton kernels.
 
 Legend: M rows, B batch, T positions, D width, V vocabulary, H heads, KV key/value heads, E head width. ``u`` are
-projected rows [M, values KV*E | keys KV*E | queries H*E | feed-forward F]; attention overwrites the queries.
+projected rows [M, values KV*E | keys KV*E | queries H*E | feed-forward F]. Attention overwrites the queries by its
+output, so that [attention | feed-forward] is one slice of ``u``, which the output projection reads without a copy.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +16,21 @@ from torch import Tensor
 from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.folded import FoldedLayer, FoldedStack
 
+Attend = Callable[[Tensor, int], None]
+"""``attend(u, index)``: the attention of layer ``index``, which overwrites the queries of ``u`` by its output."""
+
 
 class TorchOps:
     """Plain torch; attention reads the filled part of the cache, whose length it takes from the host."""
 
     graphs = False
+
+    def layer(self, x: Tensor, stack: FoldedStack, index: int, attend: Attend) -> None:
+        """Take the residual stream ``x`` [M, D] through a layer, in place: the same for all but attention."""
+        layer = stack.layers[index]
+        u = self.project(self.normalise(x, layer.shift, stack.config.norm_eps), layer, stack)
+        attend(u, index)
+        self.output(x, u, layer, stack)
 
     def normalise(self, x: Tensor, shift: Tensor, eps: float) -> Tensor:
         """[M, D] -> [M, D]: ``x + shift`` with mean 0 and variance 1 in every row."""
@@ -51,6 +64,7 @@ class TorchOps:
         keys, values = cache.keys[layer], cache.values[layer]
         keys[:, :, now] = key
         values[:, :, now] = value
+        # [B, KV, H / KV, E]: heads that share a key head take the place of positions, so that no key is repeated.
         query = query.unflatten(1, (cache.config.kv_heads, -1))
         attended = F.scaled_dot_product_attention(
             query, keys[:, :, low : now + 1], values[:, :, low : now + 1], attn_mask=cache.mask(now)
@@ -62,6 +76,7 @@ class TorchOps:
         value, key, query = _heads(u, cache, cache.cosine[position], cache.sine[position])
         cache.keys[layer, position] = key
         cache.values[layer, position] = value
+        # [positions, B, KV, E] -> [B, KV, positions, E], as torch's attention takes them.
         keys = cache.keys[layer, : position + 1].permute(1, 2, 0, 3)
         values = cache.values[layer, : position + 1].permute(1, 2, 0, 3)
         query = query.unflatten(1, (cache.config.kv_heads, -1))
@@ -77,7 +92,7 @@ class TorchOps:
         batch = rows.stop - rows.start
         after = slice(first, first + len(u) // batch)
         self.store(u, cache, layer, rows, first)
-        query = _queries(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))
+        query = _queries(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))  # [B, T, H, E]
         _rotate(query, cache, cache.cosine[after, None], cache.sine[after, None])
         attended = F.scaled_dot_product_attention(
             query.transpose(1, 2),
@@ -92,6 +107,7 @@ class TorchOps:
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         """Store keys and values of positions ``first`` ... of the samples ``rows``; ``u`` [B * T, 2 KV E or more]."""
         batch, kv_heads, width = rows.stop - rows.start, cache.config.kv_heads, cache.config.head_width
+        # [B * T, values | keys] -> [B, T, 2, KV, E] -> values and keys [B, T, KV, E]
         heads = u[:, : 2 * kv_heads * width].unflatten(0, (batch, -1)).unflatten(2, (2, kv_heads, width))
         after = slice(first, first + heads.shape[1])
         value, key = heads.permute(2, 0, 1, 3, 4)
@@ -105,8 +121,9 @@ class TorchOps:
 
 
 def _queries(u: Tensor, cache: Cache | LocalCache) -> Tensor:
+    """The columns of ``u`` that hold the queries, and after attention its output: [M, H*E], a part of ``u``."""
     config = cache.config
-    begin = 2 * config.kv_heads * config.head_width
+    begin = 2 * config.kv_heads * config.head_width  # behind values and keys
     return u[:, begin : begin + config.width]
 
 

@@ -1,6 +1,6 @@
 """A batch of prompts of one padded length, decoded from preallocated memory; can be run again and again.
 
-Legend: B batch, T prompt tokens after padding, S tokens a step (1, or the block length).
+Legend: B batch, T prompt tokens after padding, D width, L tokens a step: the block length, 1 for a vanilla model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.generation.decoders import BlockDecoder, Decoder, VanillaDecoder
+from pipeline.base.errors import UserError
+from pipeline.generation.engines import BlockEngine, Engine, VanillaEngine
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.sampling import Sampling, draw, uniform
 from pipeline.models.block_transformer import BlockTransformer
@@ -21,7 +22,7 @@ Prompts = Sequence[Sequence[int]] | Tensor
 """Token lists of any lengths >= 1, or int64 [B, T]."""
 
 Watch = Callable[[Tensor], bool]
-"""Sees the tokens [B, S] of a step, and says whether to go on."""
+"""Sees the tokens [B, L] of a step, and says whether to go on."""
 
 PREFILL_POSITIONS = {"cpu": 4096, "cuda": 65536}
 """Positions a prefill chunk holds; its activations are some 20 rows of the model's width each."""
@@ -72,10 +73,11 @@ class Handoff:
         self.put(first)
 
     def put(self, tokens: Tensor) -> None:
-        """Take the tokens [B, S] of the next step."""
+        """Take the tokens [B, L] of the next step."""
         if not self.lagging:
             self.go_on = self.watch(tokens)
             return
+        # Two buffers in turn: one is copied to while the other, of the step before, is shown.
         self._buffers.reverse()
         buffer, event = self._buffers[0], torch.cuda.Event()
         buffer.copy_(tokens, non_blocking=True)
@@ -117,10 +119,11 @@ class Session:
         self.steps = -(-new_tokens // stride)
         capacity = self.prompt + self.steps * stride
         chunk = chunk or PREFILL_POSITIONS[device.type]
-        self.decoder = _decoder(model, self.ops, batch, capacity, chunk)
+        self.engine = _engine(model, self.ops, batch, capacity, chunk)
         self.choose = Chooser(model.head_weight, self.ops, sampling or Sampling(), batch)
         self.new_tokens = new_tokens
         self.output = torch.zeros(batch, self.steps * stride, dtype=torch.int64, device=device)
+        # The L tokens of the step at hand: a captured graph reads and writes this memory at every replay.
         self._block = torch.zeros(batch, stride, dtype=torch.int64, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -133,19 +136,19 @@ class Session:
 
     @torch.inference_mode()
     def prefill(self, prompts: Prompts, rows: Sequence[int] | None = None) -> None:
-        """Take in the prompts and choose the first S tokens. ``rows``: the prompts' places in the request."""
-        tokens, padding = _padded(prompts, self.decoder.stride)
+        """Take in the prompts and choose the first L tokens. ``rows``: the prompts' places in the request."""
+        tokens, padding = _padded(prompts, self.engine.stride)
         assert len(tokens) == self.batch
         assert tokens.shape[1] <= self.prompt
         self.choose.start(range(self.batch) if rows is None else rows)
-        self.decoder.prefill(tokens.to(self.device), padding)
-        self.decoder.emit(self.choose, self._block)
-        self.output[:, : self.decoder.stride] = self._block
+        self.engine.prefill(tokens.to(self.device), padding)
+        self.engine.emit(self.choose, self._block)
+        self.output[:, : self.engine.stride] = self._block
 
     @torch.inference_mode()
     def decode(self, watch: Watch | None = None) -> None:
-        """Generate what follows the first S tokens."""
-        stride = self.decoder.stride
+        """Generate what follows the first L tokens."""
+        stride = self.engine.stride
         handoff = None if watch is None else Handoff(self._block, watch)
         for step in range(1, self.steps):
             if handoff is not None and not handoff.go_on:
@@ -164,22 +167,39 @@ class Session:
             for _ in range(min(2, self.steps - 1)):
                 self._step()
 
+    def check_finite(self) -> None:
+        """Raise :class:`UserError` unless the hidden states that the first tokens were chosen from are finite.
+
+        After :meth:`prefill`, whose choice is repeated for it: a step has no room for a check.
+        """
+        finite: list[Tensor] = []
+
+        def look(hidden: Tensor, out: Tensor) -> None:
+            finite.append(hidden.isfinite().all(-1))
+            out.zero_()
+
+        with torch.inference_mode():
+            self.engine.emit(look, torch.zeros_like(self._block))
+            wrong = int((~torch.stack(finite)).sum())
+        if wrong:
+            raise UserError(f"{wrong} of {self._block.numel()} hidden states are not finite: the weights have diverged")
+
     def _step(self) -> None:
         if self._graph is not None:
             self._graph.replay()
-            self.decoder.causal.clock.host += 1
+            self.engine.causal.clock.host += 1  # the graph advances the device's clock alone
             return
         self._eager_step()
         if self.ops.graphs and self.steps > CAPTURE_STEPS:
             self._capture()
 
     def _eager_step(self) -> None:
-        self.decoder.advance(self._block)
-        self.decoder.emit(self.choose, self._block)
+        self.engine.advance(self._block)
+        self.engine.emit(self.choose, self._block)
 
     def _capture(self) -> None:
         """Record a step. Lengths, starts and draws are read from the device, so one graph serves all steps and runs."""
-        clock = self.decoder.causal.clock
+        clock = self.engine.causal.clock
         position = clock.host
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
@@ -192,14 +212,14 @@ class Session:
     def bytes(self) -> int:
         """Size of the caches, the output, and the logits of a step: what grows with the batch."""
         logits = min(self.batch, self.choose.chunk) * self.choose.head.shape[0] * self.choose.head.element_size()
-        return self.decoder.bytes + self.output.nbytes + logits
+        return self.engine.bytes + self.output.nbytes + logits
 
 
-def _decoder(model: LanguageModel, ops: TorchOps, batch: int, capacity: int, chunk: int) -> Decoder:
+def _engine(model: LanguageModel, ops: TorchOps, batch: int, capacity: int, chunk: int) -> Engine:
     if isinstance(model, VanillaTransformer):
-        return VanillaDecoder(model, ops, batch, capacity, chunk)
+        return VanillaEngine(model, ops, batch, capacity, chunk)
     assert isinstance(model, BlockTransformer)
-    return BlockDecoder(model, ops, batch, capacity, chunk)
+    return BlockEngine(model, ops, batch, capacity, chunk)
 
 
 def choose_ops(model: LanguageModel) -> TorchOps:

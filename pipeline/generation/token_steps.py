@@ -1,6 +1,6 @@
 """Decoding the tokens of one block from its context, for every kind of token decoder.
 
-Legend: B batch, L block length, D block decoder width, W token decoder width, R slots, P positions.
+Legend: B batch, L block length, D block decoder width, W token decoder width, S slots, P positions.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Expansion:
 
     def __init__(self, model: BlockTransformer) -> None:
         decoder = model.token_decoder
+        # The stored matrix is [S * W, D], slot by slot; as [S, W, D] it is a batch of S products.
         weight, bias = fold_norm(model.block_decoder.norm, decoder.expansion)
         dtype = decoder.expansion.weight.dtype
         self.slots = decoder.slots
@@ -52,7 +53,7 @@ class Expansion:
         self.bias = bias.to(dtype).unflatten(0, (self.slots, 1, -1))
 
     def __call__(self, context: Tensor) -> Tensor:
-        """[B, D] -> [R, B, W]."""
+        """[B, D] -> [S, B, W]: one product a slot, each slot's rows together as the steps read them."""
         return torch.baddbmm(self.bias, context.expand(self.slots, -1, -1), self.weight.mT)
 
 
@@ -70,16 +71,21 @@ class StackSteps:
         return self.cache.bytes
 
     def _step(self, x: Tensor, position: int) -> Tensor:
-        """Take in one position, [B, W]; the stack's output."""
-        for index, layer in enumerate(self.stack.layers):
-            u = self.ops.project(self.ops.normalise(x, layer.shift, self.stack.config.norm_eps), layer, self.stack)
+        """Take in one position, [B, W], which is overwritten; the stack's output."""
+
+        def attend(u: Tensor, index: int) -> None:
             self.ops.local_attention(u, self.cache, index, position)
-            self.ops.output(x, u, layer, self.stack)
+
+        for index in range(len(self.stack.layers)):
+            self.ops.layer(x, self.stack, index, attend)
         return self.ops.final_norm(x, self.stack)
 
 
 class PrefixSteps(StackSteps):
-    """R slots before the tokens: positions 0 ... R + L - 2. The slots are one pass, whose last output gives a token."""
+    """S slots before the tokens: positions 0 ... S + L - 2. The slots are one pass, whose last output gives a token.
+
+    A block's last token is chosen and not taken in, so that it has no position.
+    """
 
     def __init__(self, model: BlockTransformer, decoder: PrefixTokenDecoder, ops: TorchOps, batch: int) -> None:
         super().__init__(model, decoder.stack, ops, batch, decoder.slots + model.config.block_length - 1)
@@ -92,13 +98,16 @@ class PrefixSteps(StackSteps):
             choose(hidden, out[:, place])
 
     def _prefix(self, slots: Tensor) -> Tensor:
-        """[R, B, W] -> the stack's output [B, W] at the last slot."""
+        """[S, B, W] -> the stack's output [B, W] at the last slot."""
         batch, x = slots.shape[1], slots.flatten(0, 1)
-        for index, layer in enumerate(self.stack.layers):
-            u = self.ops.project(self.ops.normalise(x, layer.shift, self.stack.config.norm_eps), layer, self.stack)
+
+        def attend(u: Tensor, index: int) -> None:
+            # Row ``slot * B + b`` is sample b's slot. In order, as each slot stores the key that the later ones read.
             for slot in range(len(slots)):
                 self.ops.local_attention(u[slot * batch : (slot + 1) * batch], self.cache, index, slot)
-            self.ops.output(x, u, layer, self.stack)
+
+        for index in range(len(self.stack.layers)):
+            self.ops.layer(x, self.stack, index, attend)
         return self.ops.final_norm(x[-batch:], self.stack)
 
 
@@ -123,10 +132,12 @@ class CrossAttentionSteps:
         self.t5, self.embedding, self.scale = decoder.decoder, decoder.embedding, decoder.width**-0.5
         self.expand = Expansion(model)
         config, length, weight = decoder.decoder.config, model.config.block_length, decoder.embedding.weight
+        # Keys and values of the block so far, [layers, B, KV, L, head width] each.
         shape = (2, config.layers, batch, config.kv_heads, length, config.head_width)
         self.keys, self.values = weight.new_zeros(shape)
         self.start = torch.full((batch,), decoder.start_token, device=weight.device)
         with torch.no_grad():
+            # One a place of the block: relative positions of a single query, [1, heads, 1, place + 1].
             self.masks = [Mask(bias=decoder.decoder.bias(1, place + 1).to(weight.dtype)) for place in range(length)]
 
     @property
@@ -142,6 +153,7 @@ class CrossAttentionSteps:
             tokens = out[:, place]
 
     def _step(self, x: Tensor, place: int, cross: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Take in one position, [B, 1, W]; the hidden state [B, W]. ``cross``: layers' keys, values of slots."""
         for index in range(len(self.t5.layers)):
             layer = self._layer(index)
             query, self.keys[index, :, :, place : place + 1], self.values[index, :, :, place : place + 1] = layer.qkv(x)

@@ -28,9 +28,10 @@ class TritonOps(TorchOps):
     def __init__(self, device: torch.device) -> None:
         cuda = device.type == "cuda"
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 2
+        # (rows, columns, inner width, warps, pipeline stages) of a tile.
         self.linear_tile = (128, 256, 64, 8, 4)
         self.head_tile = (128, 256, 64, 8, 3)
-        self.decode_tile = (64, 4, 3)
+        self.decode_tile = (64, 4, 3)  # (cached positions, warps, pipeline stages)
 
     @staticmethod
     def supports(model: LanguageModel) -> bool:
@@ -61,6 +62,7 @@ class TritonOps(TorchOps):
         bm, bn, bk, warps, stages = self.linear_tile
         programs = min(self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
         kernels.linear_kernel[(programs,)](
+            # Stored in halves of a tile's columns, as the kernel says.
             _tiles(y, bm, bk), _tiles(layer.input_weight, bn, bk), _tiles(u, bm, bn // 2), layer.input_bias,
             rows, columns, width, GELU_FROM=columns - stack.config.feed_forward,
             BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs, PRECISION=_precision(y),
@@ -90,9 +92,12 @@ class TritonOps(TorchOps):
     def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
         config, (block, warps, stages) = cache.config, self.decode_tile
         width, group, padded = config.head_width, config.heads // config.kv_heads, _padded_group(config)
+        # Few rows leave processors idle: then each row's cache is split, into as many parts as give each processor 8
+        # programs, but of two tiles at least, at most 64, and a power of two, so that few kernels are compiled.
         spans = len(u) * config.kv_heads
         splits = max(1, min(triton.cdiv(8 * self.processors, spans), cache.capacity // (2 * block), 64))
         splits = 1 << splits.bit_length() - 1
+        # One allocation for the parts' values [spans, splits, padded, E], peaks and weights [spans, splits, padded].
         parts = torch.empty(spans * splits * padded * (width + 2), dtype=torch.float32, device=u.device)
         parts, peaks, weights = parts.split([spans * splits * padded * n for n in (width, 1, 1)])
         sizes = {"KV": config.kv_heads, "G": group, "GP": padded, "E": width, "SPLITS": splits}
@@ -111,6 +116,7 @@ class TritonOps(TorchOps):
         config, rows, block = cache.config, len(u), 16
         kernels.local_attention_kernel[(triton.cdiv(rows, block), config.heads)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.cosine, cache.sine, rows,
+            # No position follows the last, so nobody reads its key.
             config.head_width**-0.5, POSITION=position, STORE=position + 1 < cache.keys.shape[1], KV=config.kv_heads,
             G=config.heads // config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
         )  # fmt: skip

@@ -50,19 +50,24 @@ class BlockTransformer(LanguageModel):
         return context
 
     def branch(
-        self, trunk: Tensor, lengths: Tensor, tokens: Tensor, owner: Tensor, valid: tuple[Tensor, Tensor] | None = None
+        self,
+        prefixes: Tensor,
+        lengths: Tensor,
+        continuations: Tensor,
+        prefix_index: Tensor,
+        valid: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        trunk_valid, own_valid = (None, None) if valid is None else map(self.split, valid)
-        blocks = self.split(tokens)
+        prefix_valid, own_valid = (None, None) if valid is None else map(self.split, valid)
+        blocks = self.split(continuations)
         context = self.block_decoder.branch(
-            self.embedder(self.split(trunk), trunk_valid),
+            self.embedder(self.split(prefixes), prefix_valid),
             lengths,
             self.embedder(blocks[:, :-1], None if own_valid is None else own_valid[:, :-1]),
-            owner,
+            prefix_index,
         )
         targets = None if own_valid is None else own_valid[:, 1:].flatten(0, 1)
         hidden = self.token_decoder.hidden(context.flatten(0, 1), blocks[:, 1:].flatten(0, 1), targets)
-        return hidden.reshape(len(tokens), -1, hidden.shape[-1])
+        return hidden.reshape(len(continuations), -1, hidden.shape[-1])
 
     def split(self, tokens: Tensor) -> Tensor:
         """[B, T] -> [B, N, L], the last block filled up with zeros; nothing before them can see them."""

@@ -42,13 +42,19 @@ class LanguageModel(nn.Module):
         raise NotImplementedError
 
     def branch(
-        self, trunk: Tensor, lengths: Tensor, tokens: Tensor, owner: Tensor, valid: tuple[Tensor, Tensor] | None = None
+        self,
+        prefixes: Tensor,
+        lengths: Tensor,
+        continuations: Tensor,
+        prefix_index: Tensor,
+        valid: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """:meth:`hidden` of ``tokens`` [R, T] as continuations of sequences that several of them share.
+        """:meth:`hidden` of ``continuations`` [C, T] of prefixes that several of them share.
 
-        Row r goes on after the first ``lengths[g]`` * ``first`` tokens of ``trunk[g]``, g being ``owner[r]``; ``trunk``
-        [G, P] and ``tokens`` are whole blocks. What is shared runs once, and only as far as the rows need it.
-        ``valid``: of trunk and tokens; ``None`` if there is no padding.
+        Continuation c goes on after the first ``lengths[g]`` blocks (for a vanilla model: tokens) of ``prefixes[g]``, g
+        being ``prefix_index[c]``; ``prefixes`` [G, P] are whole blocks. Each prefix runs once, and only as far as its
+        continuations need it.
+        ``valid``: of prefixes and continuations; ``None`` if there is no padding.
         """
         raise NotImplementedError
 

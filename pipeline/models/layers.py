@@ -68,24 +68,29 @@ class Stack(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def branch(self, trunk: Tensor, lengths: Tensor, x: Tensor, owner: Tensor) -> Tensor:
-        """Causal [R, T, D] -> [R, T, D]: row r goes on where the ``lengths[g]`` first positions of ``trunk[g]`` end.
+    def branch(self, prefixes: Tensor, lengths: Tensor, x: Tensor, prefix_index: Tensor) -> Tensor:
+        """Causal [C, T, D] -> [C, T, D]: row c goes on where the ``lengths[g]`` first positions of ``prefixes[g]`` end.
 
-        ``trunk`` [G, P, D] and ``lengths`` [G] are shared; ``owner`` [R] is each row's g.
+        ``prefixes`` [G, P, D] and ``lengths`` [G] are shared; ``prefix_index`` [C] is each row's g.
         """
-        shared, length = trunk.shape[1], x.shape[1]
+        shared, length = prefixes.shape[1], x.shape[1]
         places = torch.arange(shared + length, device=x.device)
-        positions = lengths[owner][:, None] + places[:length]
-        trunk_table, table = self.rotary(places[:shared]), self.rotary(positions)
-        trunk_mask = causal_mask(shared, None, self.config.window, x.device)
-        mask = _branch_mask(lengths[owner], shared, length, self.config.window)
+        positions = lengths[prefix_index][:, None] + places[:length]
+        prefix_table, table = self.rotary(places[:shared]), self.rotary(positions)
+        prefix_mask = causal_mask(shared, None, self.config.window, x.device)
+        mask = _branch_mask(lengths[prefix_index], shared, length, self.config.window)
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            query, key, value = layer.qkv(trunk, trunk_table)
+            query, key, value = layer.qkv(prefixes, prefix_table)
             own_query, own_key, own_value = layer.qkv(x, table)
-            keys, values = torch.cat([key[owner], own_key], 2), torch.cat([value[owner], own_value], 2)
+            # [C, kv_heads, P + T, head width]: its prefix's keys before each row's own; the mask leaves out what a
+            # shorter prefix does not fill.
+            keys, values = (
+                torch.cat([shared_part[prefix_index], own], 2)
+                for shared_part, own in ((key, own_key), (value, own_value))
+            )
             x = layer.finish(x, attend(own_query, keys, values, mask))
-            trunk = layer.finish(trunk, attend(query, key, value, trunk_mask))
+            prefixes = layer.finish(prefixes, attend(query, key, value, prefix_mask))
         normed: Tensor = self.norm(x)
         return normed
 
@@ -95,7 +100,10 @@ class Stack(nn.Module):
 
 
 def _branch_mask(lengths: Tensor, shared: int, length: int, window: int | None) -> Mask:
-    """Rows of ``length`` positions after the first ``lengths`` [R] of ``shared`` ones see those, and their own past."""
+    """Rows of ``length`` positions after the first ``lengths`` [C] of ``shared`` ones see those, and their own past.
+
+    [C, 1, T, P + T]: queries stand at positions ``lengths`` + 0, 1, ...; keys are the shared ones, then the row's own.
+    """
     places = torch.arange(shared + length, device=lengths.device)
     after = lengths[:, None] + places[:length]
     key = torch.cat([places[:shared].expand(len(lengths), -1), after], 1)

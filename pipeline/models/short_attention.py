@@ -13,6 +13,7 @@ from torch import Tensor
 
 LONGEST = 32
 TILE = 64
+"""Rows of a tile, TILE // T sequences of T positions each; what is left of it stays empty."""
 
 
 def short_attention(
@@ -96,10 +97,11 @@ def _launch(
     together = TILE // length
     sizes = {
         "M": count,
+        # From one sequence's [T, T] mask to the next; 0 where all have the same.
         "allowed_m": 0 if allowed is None or len(allowed) == 1 else length * length,
         "T": length,
         "E": width,
-        "EP": max(16, 1 << (width - 1).bit_length()),
+        "EP": max(16, 1 << (width - 1).bit_length()),  # E padded to a tile of a product
         "GROUP": query_heads // key.shape[1],
         "SEQUENCES": together,
         "TILE": TILE,

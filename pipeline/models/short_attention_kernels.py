@@ -19,6 +19,7 @@ def _rows(M, T: tl.constexpr, SEQUENCES: tl.constexpr, TILE: tl.constexpr):
 
 @triton.jit
 def _at(sequence, head, place, m, h, t, EP: tl.constexpr):
+    """Offsets [TILE, EP] of the tile's rows of one head, by the strides of sequence, head and position."""
     return (sequence * m + head * h + place * t)[:, None] + tl.arange(0, EP)[None, :]
 
 
@@ -28,6 +29,7 @@ def _weights(
     T: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Attention weights [TILE, TILE] in fp32, 0 between sequences."""
+    # One product of the whole tile [TILE, TILE]; all but the blocks of T on its diagonal is thrown away.
     seen = (sequence[:, None] == sequence[None, :]) & real[:, None] & real[None, :]
     if CAUSAL:
         seen = seen & (place[:, None] >= place[None, :])
@@ -80,6 +82,7 @@ def backward_kernel(
         g = tl.load(gradient + _at(sequence, head, place, g_m, g_h, g_t, EP), mask=mask, other=0.0)
         weights = _weights(q, k, allowed, allowed_m, sequence, place, real, scale, T, CAUSAL, MASKED, PRECISION)
         dv += tl.dot(tl.trans(weights.to(v.dtype)), g, input_precision=PRECISION)
+        # The gradient of the scores: of the weights, then through the softmax.
         slope = tl.dot(g, tl.trans(v), input_precision=PRECISION)
         slope = (weights * (slope - tl.sum(weights * slope, 1)[:, None]) * scale).to(q.dtype)
         dq = tl.dot(slope, k, input_precision=PRECISION)

@@ -33,7 +33,12 @@ class VanillaTransformer(LanguageModel):
         return hidden
 
     def branch(
-        self, trunk: Tensor, lengths: Tensor, tokens: Tensor, owner: Tensor, valid: tuple[Tensor, Tensor] | None = None
+        self,
+        prefixes: Tensor,
+        lengths: Tensor,
+        continuations: Tensor,
+        prefix_index: Tensor,
+        valid: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         assert valid is None
-        return self.stack.branch(self.embedding(trunk), lengths, self.embedding(tokens[:, :-1]), owner)
+        return self.stack.branch(self.embedding(prefixes), lengths, self.embedding(continuations[:, :-1]), prefix_index)

@@ -136,3 +136,44 @@ def test_published_adapter_gives_the_same_logits_where_it_is_right() -> None:
         torch.testing.assert_close(masked[row, :length], published[row, :length], atol=1e-5, rtol=1e-4)
         assert not torch.allclose(ours[row, :length], published[row, :length], atol=1e-2)
     assert (published[3, 5] == 0).all()
+
+
+def of_tasks(kind: str, arguments: list[tuple[object, ...]], tasks: list[str]) -> list[Instance]:
+    return [Instance(kind, {}, given, 0, (task, 0, 1)) for given, task in zip(arguments, tasks, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("context", "new", "beyond"),
+    [
+        (WORDS[:20], WORDS[20:25], False),
+        (WORDS[:24], WORDS[24:25], False),
+        (WORDS[:25], WORDS[25:26], True),
+        (WORDS[:1], WORDS[1:26], True),
+        ("", WORDS[:24], False),
+        ("", WORDS[:25], True),
+        (WORDS, "x", True),
+    ],
+)
+@pytest.mark.parametrize("block_length", [None, 4])
+def test_requests_beyond_the_context_are_counted_by_task(
+    make: Make, tokenizer: Tokenizer, block_length: int | None, context: str, new: str, beyond: bool
+) -> None:
+    """A context of 24 tokens: that many are read and one more is scored."""
+    lm = adapter(make, tokenizer, block_length)
+    pairs = [(context, new), ("a", "b"), ("c", "d")]
+    lm.loglikelihood(of_tasks("loglikelihood", pairs, ["long", "long", "short"]), True)
+    expected = (
+        "the context length is 24 tokens; prompts were cut on the left where they and what follows exceed it: "
+        "1 of 2 of long"
+    )
+    assert lm.cut() == (expected if beyond else None)
+
+
+def test_prompts_to_continue_are_counted_and_rolling_texts_are_not(make: Make, tokenizer: Tokenizer) -> None:
+    lm = adapter(make, tokenizer, 4)
+    options = {"until": [], "max_gen_toks": 4}
+    lm.loglikelihood_rolling(instances("loglikelihood_rolling", [(WORDS,)]), True)
+    lm.generate_until(of_tasks("generate_until", [(WORDS[:20], options)], ["qa"]), True)
+    assert lm.cut() is None
+    lm.generate_until(of_tasks("generate_until", [(WORDS[:21], options), (WORDS, options)], ["qa", "qa"]), True)
+    assert str(lm.cut()).endswith("exceed it: 2 of 3 of qa")

@@ -89,14 +89,14 @@ def test_scores_are_what_the_log_likelihoods_say(adapter: Adapter, folder: Path)
 def test_tasks_of_every_kind_run_from_files(adapter: Adapter, folder: Path) -> None:
     names = ["lambada_openai", "blimp_causative", "hellaswag", "sciq", "cloze", "continuation"]
     scores = run_tasks(adapter, names, TEXTS, limit=3, task_data=folder)
-    found = {(score.task, score.metric): score for score in scores}
-    assert {task for task, _ in found} == set(names)
-    assert found["lambada_openai", "perplexity"].value > 1
-    assert found["blimp_causative", "acc"].split == "train"
-    assert found["hellaswag", "acc"].chance == 0.25
-    assert found["sciq", "acc"].split == "validation"
-    assert found["cloze", "acc"].documents == 3
-    assert found["hellaswag", "acc"].stderr is None
+    by_metric = {(score.task, score.metric): score for score in scores}
+    assert {task for task, _ in by_metric} == set(names)
+    assert by_metric["lambada_openai", "perplexity"].value > 1
+    assert by_metric["blimp_causative", "acc"].split == "train"
+    assert by_metric["hellaswag", "acc"].chance == 0.25
+    assert by_metric["sciq", "acc"].split == "validation"
+    assert by_metric["cloze", "acc"].documents == 3
+    assert by_metric["hellaswag", "acc"].stderr is None
 
 
 def test_global_generators_and_loggers_are_left_alone(adapter: Adapter) -> None:
@@ -155,3 +155,15 @@ def test_an_unknown_task_is_met_with_the_nearest() -> None:
 
 def test_tasks_groups_and_tags_are_known_without_an_index() -> None:
     check_tasks(["cloze", "hellaswag", "blimp", "mmlu_anatomy", "pile_10k", "gpqa", "acp_bench"])
+
+
+def test_tasks_beyond_the_context_are_one_line(
+    adapter: Adapter, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_tasks(adapter, ["piqa"], [], task_data=folder)
+    assert capsys.readouterr().err == ""
+    adapter.max_length = 20
+    run_tasks(adapter, ["piqa", "sciq"], [], task_data=folder)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the context length is 20 tokens; prompts were cut on the left ")
+    assert line.endswith("exceed it: 8 of 8 of piqa, 4 of 4 of sciq")

@@ -80,6 +80,17 @@ def test_position_in_the_block_is_that_of_the_window(make: Make) -> None:
     assert losses.targets_by_block_position.tolist() == [3, 3, 2, 2]
 
 
+def test_position_in_the_block_without_padding_is_the_documents_but_for_the_first_block(make: Make) -> None:
+    """Tokens 1, 2, 3 are decoded at places 0, 1, 2 behind three pads; tokens 4 ... 10 at places 0, 1, 2, 3, 0, 1, 2."""
+    scorer, document = Scorer(make(4), padded=False), random_tokens(11)
+    losses = document_losses(scorer, [document], CONTEXT, 12)
+    by_token = dict(enumerate(-scorer([Request(document)])[0].log_probabilities, start=1))
+    places = [(1, 4, 8), (2, 5, 9), (3, 6, 10), (7,)]
+    expected = [np.mean([by_token[token] for token in tokens]) for tokens in places]
+    assert mean_by_block_position(losses) == pytest.approx(expected, abs=1e-5)
+    assert losses.targets_by_block_position.tolist() == [3, 3, 3, 1]
+
+
 def test_a_document_shorter_than_a_block_fills_the_first_positions_alone(make: Make) -> None:
     losses = document_losses(Scorer(make(4)), [random_tokens(3)], CONTEXT, 12)
     assert len(mean_by_block_position(losses)) == 2

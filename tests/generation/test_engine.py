@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipeline.base.errors import UserError
-from pipeline.generation import Session, engine, generate
+from pipeline.generation import Session, generate, request
 from tests.generation.models import CONFIGS, VOCABULARY, greedy, model, next_logits, prompts
 
 NEW = 9
@@ -145,10 +145,57 @@ def test_where_memory_is_short_fewer_prompts_run_at_a_time(monkeypatch: pytest.M
                 raise torch.OutOfMemoryError
             super().__init__(model, batch, *arguments)
 
-    monkeypatch.setattr(engine, "Session", Small)
+    monkeypatch.setattr(request, "Session", Small)
     assert generate(built, batch, NEW) == expected
     assert max(sizes) == 5
 
 
 def test_no_prompts_give_no_results() -> None:
     assert generate(model("vanilla"), [], 4) == []
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("name", ["vanilla", "prefix-4", "summation", "cross-attention", "cls"])
+def test_a_weight_that_is_not_finite_is_said_wherever_it_stands(name: str, value: float) -> None:
+    for number, (weight_name, weight) in enumerate(model(name).named_parameters()):
+        built = model(name)
+        with torch.no_grad():
+            list(built.parameters())[number].view(-1)[weight.numel() // 2] = value
+        with pytest.raises(UserError, match=rf"1 of \d+ weights .*\({weight_name} is .*: the weights have diverged"):
+            generate(built, prompts(5), 2)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_finite_weights_that_overflow_are_said_before_a_token_is_streamed(name: str) -> None:
+    built, streamed = model(name), []
+    with torch.no_grad():
+        for weight in built.parameters():
+            weight.mul_(1e30)
+    with pytest.raises(UserError, match=r"\d+ of \d+ hidden states are not finite: the weights have diverged"):
+        generate(built, prompts(5, 3), 2, stream=lambda row, tokens: streamed.append(row))
+    assert streamed == []
+
+
+@pytest.mark.parametrize(
+    ("lengths", "new", "expected"),
+    [
+        ((60,), 4, None),
+        ((5, 60, 1), 4, None),
+        ((60,), 5, "1 of 1 prompts exceed it with their 5 new tokens, 0 of them alone (the longest has 60)"),
+        ((64,), 1, "1 of 1 prompts exceed it with their 1 new tokens, 0 of them alone (the longest has 64)"),
+        ((65,), 1, "1 of 1 prompts exceed it with their 1 new tokens, 1 of them alone (the longest has 65)"),
+        ((3, 70, 62, 90), 4, "3 of 4 prompts exceed it with their 4 new tokens, 2 of them alone (the longest has 90)"),
+        ((1,), 64, "1 of 1 prompts exceed it with their 64 new tokens, 0 of them alone (the longest has 1)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["vanilla", "prefix-4"])
+def test_prompts_beyond_the_context_are_counted_in_one_line(
+    name: str, lengths: tuple[int, ...], new: int, expected: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = generate(model(name), prompts(*lengths), new, batch_size=2)
+    assert [len(tokens) for tokens in results] == [new] * len(lengths)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (expected is not None)
+    for line in lines:
+        assert line.startswith("warning: the context length is 64 tokens; ")
+        assert expected in line

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.generation import Sampling, Session, generate
 from pipeline.generation.cache import Cache, Clock, LocalCache
-from pipeline.generation.decoders import CausalStack
+from pipeline.generation.engines import CausalStack
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.session import CAPTURE_STEPS

@@ -146,11 +146,11 @@ def test_bfloat16_is_close(name: str) -> None:
 def test_branches_equal_whole_sequences(name: str) -> None:
     model = lively(name)
     step = model.first
-    trunk, tokens = random_tokens(2, 6 * step), random_tokens(3, 3 * step + 1)
-    lengths, owner = torch.tensor([6, 4]), torch.tensor([1, 0, 1])
-    found = model.branch(trunk, lengths, tokens, owner)
-    for row, hidden in zip(range(3), found, strict=True):
-        kept = int(lengths[owner[row]]) * step
-        whole = torch.cat([trunk[owner[row], :kept], tokens[row]])[None]
+    prefixes, continuations = random_tokens(2, 6 * step), random_tokens(3, 3 * step + 1)
+    lengths, prefix_index = torch.tensor([6, 4]), torch.tensor([1, 0, 1])
+    branched = model.branch(prefixes, lengths, continuations, prefix_index)
+    for row, hidden in zip(range(3), branched, strict=True):
+        kept = int(lengths[prefix_index[row]]) * step
+        whole = torch.cat([prefixes[prefix_index[row], :kept], continuations[row]])[None]
         expected = model.hidden(whole)[0, kept:]
         torch.testing.assert_close(hidden[: len(expected)], expected, rtol=1e-4, atol=1e-4)

@@ -1,8 +1,8 @@
-"""Decoding with caches: prefill, and the step from one token (or block of tokens) to the next.
+"""The decoding engines of both families: a model with its caches, from the prompts to one step after the other.
 
-Legend: B batch, T tokens, N blocks, L block length, D width, R prefix length, S tokens a step (1, or L).
-Both families have one interface: ``prefill`` a padded batch, then alternate ``emit`` (choose the next S tokens) and
-``advance`` (take them in). Nothing here waits for the device, so that a step can be captured as a CUDA graph.
+Legend: B batch, T tokens, N blocks, D width, L tokens a step: the block length, 1 for a vanilla model.
+An engine does ``prefill`` on a padded batch, then ``emit`` (choose the next L tokens) and ``advance`` (take them in) in
+turn. Nothing here waits for the device, so that a step can be captured as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ class CausalStack:
         row b's first ``padding[b]`` positions are padding. Samples go in chunks of about ``chunk`` positions.
         """
         self.cache.set_starts(padding)
+        # The last layer's attention is needed at the last position alone, where it is a decode step: the position
+        # that the clock shows.
         self.clock.set(length - 1)
         last = self.stack.norm_weight.new_empty(len(padding), self.stack.config.width)
         for rows, first in self._chunks(length, padding):
             last[rows] = self._all_but_last(embed(rows, first), rows, first)
-        self._layer(last, len(self.stack.layers) - 1)
+        self.ops.layer(last, self.stack, len(self.stack.layers) - 1, self._attend_to_cache)
         return last
 
     def step(self, x: Tensor) -> Tensor:
         """Take in one position a row, [B, D], after the last; the residual stream, in place of ``x``."""
         self.clock.advance()
-        for layer in range(len(self.stack.layers)):
-            self._layer(x, layer)
+        for index in range(len(self.stack.layers)):
+            self.ops.layer(x, self.stack, index, self._attend_to_cache)
         return x
 
-    def _layer(self, x: Tensor, index: int) -> None:
-        layer = self.stack.layers[index]
-        u = self.ops.project(self.ops.normalise(x, layer.shift, self.stack.config.norm_eps), layer, self.stack)
+    def _attend_to_cache(self, u: Tensor, index: int) -> None:
         self.ops.decode_attention(u, self.cache, index, self.clock)
-        self.ops.output(x, u, layer, self.stack)
 
     def _chunks(self, length: int, padding: list[int]) -> Iterator[tuple[slice, int]]:
+        """Rows of each chunk, and the position before which all of them are padding."""
         size = max(self.chunk // length, 1)
         for begin in range(0, len(padding), size):
             end = min(begin + size, len(padding))
@@ -71,49 +71,50 @@ class CausalStack:
         Returns the last layer's input at the last position, [b, D].
         """
         batch, length, width = x.shape
-        eps, mask = self.stack.config.norm_eps, self._mask(rows, first, length)
-        flat = x.reshape(batch * length, width)
-        for index, layer in enumerate(self.stack.layers[:-1]):
-            u = self.ops.project(self.ops.normalise(flat, layer.shift, eps), layer, self.stack)
+        mask, final = self._mask(rows, first, length), len(self.stack.layers) - 1
+
+        def attend(u: Tensor, index: int) -> None:
             self.ops.sequence_attention(u, self.cache, index, rows, first, mask)
-            self.ops.output(flat, u, layer, self.stack)
+
+        flat = x.reshape(batch * length, width)
+        for index in range(final):
+            self.ops.layer(flat, self.stack, index, attend)
         x = flat.view(batch, length, width)
         if length > 1:
-            layer = self.stack.layers[-1]
-            y = self.ops.normalise(x[:, :-1].reshape(-1, width), layer.shift, eps)
-            self.ops.store(
-                self.ops.key_values(y, layer, self.stack), self.cache, len(self.stack.layers) - 1, rows, first
-            )
+            layer = self.stack.layers[final]
+            y = self.ops.normalise(x[:, :-1].reshape(-1, width), layer.shift, self.stack.config.norm_eps)
+            self.ops.store(self.ops.key_values(y, layer, self.stack), self.cache, final, rows, first)
         return x[:, -1]
 
     def _mask(self, rows: slice, first: int, length: int) -> Tensor | None:
+        """bool [rows or 1, 1, T, T] for T positions from ``first`` on, ``None`` where it is plainly causal."""
         starts = self.cache.starts[rows]
         ragged = max(self.cache.offsets[rows]) > first
         valid = torch.arange(first, first + length, device=starts.device) >= starts[:, None] if ragged else None
         return causal_mask(length, valid, self.stack.config.window, starts.device).allowed
 
 
-class Decoder(Protocol):
-    """A model with its caches, for one batch; ``stride`` is S."""
+class Engine(Protocol):
+    """A model with its caches, for one batch; ``stride`` is L."""
 
     stride: int
     causal: CausalStack
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
-        """Take in ``tokens`` [B, T], T a multiple of S, row b's first ``padding[b]`` being padding."""
+        """Take in ``tokens`` [B, T], T a multiple of L, row b's first ``padding[b]`` being padding."""
 
     def emit(self, choose: Choose, out: Tensor) -> None:
-        """Choose the next S tokens, into ``out`` [B, S]."""
+        """Choose the next L tokens, into ``out`` [B, L]; what is taken in stays as it is."""
 
     def advance(self, tokens: Tensor) -> None:
-        """Take in S tokens a row, [B, S]."""
+        """Take in L tokens a row, [B, L]."""
 
     @property
     def bytes(self) -> int:
         """Size of the caches."""
 
 
-class VanillaDecoder:
+class VanillaEngine:
     """A step is one token."""
 
     stride = 1
@@ -141,8 +142,11 @@ class VanillaDecoder:
         return self.causal.cache.bytes
 
 
-class BlockDecoder:
-    """A step is one block: L token decoder steps, the block's embedding, one block decoder step."""
+class BlockEngine:
+    """A step is one block: L token decoder steps, the block's embedding, one block decoder step.
+
+    The block decoder's positions are blocks: its cache, clock and padding count those, not tokens.
+    """
 
     def __init__(self, model: BlockTransformer, ops: TorchOps, batch: int, capacity: int, chunk: int) -> None:
         self.model, self.ops = model, ops

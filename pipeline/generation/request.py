@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import UserError
+from pipeline.generation.context import beyond_context
 from pipeline.generation.sampling import Sampling
 from pipeline.generation.session import Session
 from pipeline.models.language_model import LanguageModel
@@ -33,11 +35,16 @@ def generate(
     """The tokens that follow each prompt: ``max_new_tokens``, or those before ``end_of_text`` if that comes first.
 
     Prompts may have any length >= 1; at most ``batch_size`` run at a time, those of like length together, which
-    changes no result. ``temperature`` 0 is greedy. Raises :class:`UserError` for prompts that are empty or hold
-    tokens outside the vocabulary, and for sampling parameters out of range.
+    changes no result. ``temperature`` 0 is greedy. Where prompts and new tokens exceed the model's context length, one
+    line on stderr says how many do. Raises :class:`UserError` for prompts that are empty or hold tokens outside the
+    vocabulary, for sampling parameters out of range, and for weights that have diverged.
     """
     sampling = Sampling(temperature, top_k, top_p, seed)
     _check(model, prompts, max_new_tokens)
+    _check_weights(model)
+    warning = beyond_context([len(prompt) for prompt in prompts], max_new_tokens, model.config.context_length)
+    if warning is not None:
+        print(f"warning: {warning}", file=sys.stderr)
     request = Request(model, prompts, max_new_tokens, sampling, end_of_text, stream, [[] for _ in prompts])
     was_training = model.training
     model.eval()
@@ -83,7 +90,9 @@ class Request:
         batch = [self.prompts[row] for row in rows]
         session = Session(self.model, len(rows), max(map(len, batch)), self.max_new_tokens, self.sampling)
         collector = Collector(rows, self.results, self.max_new_tokens, self.end_of_text, self.stream)
-        session.run(batch, rows, collector)
+        session.prefill(batch, rows)
+        session.check_finite()
+        session.decode(collector)
 
 
 class Collector:
@@ -131,3 +140,17 @@ def _check(model: LanguageModel, prompts: list[list[int]], max_new_tokens: int) 
             raise UserError(f"prompt {row} is empty: give at least one token (the end of text starts a new document)")
         if not 0 <= min(prompt) <= max(prompt) < vocabulary:
             raise UserError(f"prompt {row} holds token {max(prompt)}: this model's tokens are 0 ... {vocabulary - 1}")
+
+
+@torch.inference_mode()
+def _check_weights(model: LanguageModel) -> None:
+    """Raise :class:`UserError` for weights that are not finite: an argmax over nan is a token like any other."""
+    names, weights = zip(*model.named_parameters(), strict=True)
+    # The least and the greatest are nan where any number is, and take no memory; one wait for the device in all.
+    extremes = torch.stack([torch.stack(torch.aminmax(weight)) for weight in weights])
+    wrong = [name for name, finite in zip(names, extremes.isfinite().all(1).tolist(), strict=True) if not finite]
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} of {len(names)} weights hold numbers that are not finite ({wrong[0]} is the first): "
+            "the weights have diverged"
+        )
