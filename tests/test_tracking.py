@@ -197,3 +197,11 @@ def test_an_experiment_of_dvc_leaves_the_studys_runs_as_they_are(
         ("slower", "b"): {"pareto.decode_heavy": "false"},
     }
     assert set(tags_of_runs("report")) == {(None, None), ("slower", None)}
+    monkeypatch.delenv("DVC_EXP_NAME")
+    assert tracking.sync_cell("study", name)
+    assert tracking.sync_report("study", workspace / "report")
+    assert tags_of_runs() == {
+        (None, "a"): {"superseded": "true"},
+        ("slower", "a"): {"superseded": "true"},
+        (None, "b"): {"pareto.decode_heavy": "false"},
+    }, "the experiment was applied: its run is the study's"

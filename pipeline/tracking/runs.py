@@ -1,6 +1,7 @@
 """Runs in MLflow: found or made, one for the same thing; described, and given numbers that it does not hold yet.
 
-An experiment of DVC has runs of its own, with the tag ``dvc_experiment``: the study's keep their numbers and marks.
+An experiment of DVC has runs of its own, with the tag ``dvc_experiment``: the study's keep their numbers and marks. Those
+of an experiment that is applied to the study become the study's.
 """
 
 from __future__ import annotations
@@ -47,11 +48,23 @@ def cell_run(mlflow: MlflowClient, study_name: str, record: dict[str, Any]) -> R
         experiment = experiment_id(mlflow, study_name)
         runs = runs_of(mlflow, experiment, f"tags.cell = '{cell['name']}'")
         run = only_run(mlflow, [run for run in runs if run.data.tags.get("fingerprint") == fingerprint])
+        run = run or _of_an_applied_experiment(mlflow, experiment, cell["name"], fingerprint)
         if run is None:
             tags = {key: str(value) for key, value in cell.items() if value is not None and key != "name"}
             run = create_run(mlflow, experiment, cell["name"], tags | {"cell": cell["name"], "kind": "cell"})
         mark_present(mlflow, run, [old for old in runs if old.data.tags.get("fingerprint") != fingerprint])
         return _described(mlflow, run, record)
+
+
+def _of_an_applied_experiment(mlflow: MlflowClient, experiment: str, cell: str, fingerprint: str) -> Run | None:
+    """The run that a DVC experiment made for weights that the study now has; from here on the study's own."""
+    if dvc_experiment():
+        return None
+    same = f"tags.cell = '{cell}' and tags.fingerprint = '{fingerprint}'"
+    for run in mlflow.search_runs([experiment], same, order_by=["attributes.start_time ASC"], max_results=1):
+        mlflow.delete_tag(run.info.run_id, "dvc_experiment")
+        return run
+    return None
 
 
 def only_run(mlflow: MlflowClient, same: list[Run]) -> Run | None:
