@@ -66,8 +66,8 @@ def artifacts(folder: Path) -> dict[str, list[str]]:
     """Each run's artifacts as MLflow lists them; all lie in the folder, which every location names."""
     utils._artifact_repos_cache.clear()
     mlflow = tracking.client()
-    for experiment in mlflow.search_experiments():
-        assert experiment.artifact_location.removeprefix("file://") == tail(folder, experiment.artifact_location)
+    for each in mlflow.search_experiments():
+        assert each.artifact_location.removeprefix("file://") == tail(folder, each.artifact_location)
     experiment = mlflow.get_experiment_by_name("study")
     assert experiment is not None
     found = {}

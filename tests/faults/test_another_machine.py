@@ -18,13 +18,13 @@ from tests.faults.stages import BLOCK, ROOT, VANILLA, hashes, start
 
 
 @pytest.mark.slow
-def test_the_page_leads_to_another_machine(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_leads_to_another_machine(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Command by command: a finished cell is not trained again, a half-trained one from where it was."""
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("tokens: 5120", "tokens: 51200"))
-    place = tmp_path / "elsewhere"
-    shared, other = place / "shared", place / "machine"
-    (shared / "rest").mkdir(parents=True)
-    other.mkdir()
+    shared, other = (tmp_path_factory.mktemp(name) for name in ("shared", "machine"))
+    (shared / "rest").mkdir()
     shell("git init -q --bare study.git", shared)
     shell(f"git remote add origin {shared}/study.git && git push -q -u origin HEAD", repository)
     shell(f"dvc repro pretrain-vanilla@{VANILLA}", repository)
