@@ -1,7 +1,7 @@
 """Runs in MLflow: found or made, one for the same thing; described, and given numbers that it does not hold yet.
 
-An experiment of DVC has runs of its own, with the tag ``dvc_experiment``: the study's keep their numbers and marks. Those
-of an experiment that is applied to the study become the study's.
+An experiment of DVC has runs of its own, with the tag ``dvc_experiment``: the study's keep their numbers and marks.
+Those of an experiment that is applied to the study become the study's.
 """
 
 from __future__ import annotations
