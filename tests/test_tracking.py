@@ -146,3 +146,62 @@ def test_a_tracker_that_is_away_costs_a_warning(
     write_checkpoint("a", steps=1)
     tracking.sync_cell("study", identity().name)
     assert "warning: MLflow is behind for block-s-4-base-0" in capsys.readouterr().err
+
+
+def tags_of_runs(kind: str = "cell") -> dict[tuple[str | None, str | None], dict[str, str]]:
+    """By DVC's experiment and fingerprint, the marks of each run of that kind."""
+    mlflow = tracking.client()
+    experiment = mlflow.get_experiment_by_name("study")
+    assert experiment is not None
+    runs = mlflow.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'")
+    marks = ("superseded", "pareto.")
+    found = {}
+    for run in runs:
+        tags = run.data.tags
+        own = {key: value for key, value in tags.items() if key.startswith(marks)}
+        found[tags.get("dvc_experiment"), tags.get("fingerprint")] = own
+    assert len(found) == len(runs)
+    return found
+
+
+def test_a_run_whose_fingerprint_comes_back_is_the_present_one_again(workspace: Path) -> None:
+    name = identity().name
+    present = {}
+    for fingerprint in ("a", "b", "a", "c", "b"):
+        write_checkpoint(fingerprint, steps=1)
+        for _ in range(2):
+            assert tracking.sync_cell("study", name)
+        superseded = {key for (_, key), tags in tags_of_runs().items() if "superseded" in tags}
+        present[fingerprint] = {key for _, key in tags_of_runs()} - superseded
+        assert present[fingerprint] == {fingerprint}
+
+
+def test_an_experiment_of_dvc_leaves_the_studys_runs_as_they_are(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = identity().name
+    write_checkpoint("a", steps=1)
+    assert tracking.sync_cell("study", name)
+    write_report(workspace / "report", {"decode_heavy": [name]})
+    assert tracking.sync_report("study", workspace / "report")
+    study = {(None, "a"): {"pareto.decode_heavy": "true"}}
+    assert tags_of_runs() == study
+    monkeypatch.setenv("DVC_EXP_NAME", "slower")
+    for fingerprint in ("a", "b"):
+        write_checkpoint(fingerprint, steps=1)
+        assert tracking.sync_cell("study", name)
+    write_report(workspace / "report", {"decode_heavy": []})
+    assert tracking.sync_report("study", workspace / "report")
+    assert tags_of_runs() == study | {
+        ("slower", "a"): {"superseded": "true"},
+        ("slower", "b"): {"pareto.decode_heavy": "false"},
+    }
+    assert set(tags_of_runs("report")) == {(None, None), ("slower", None)}
+    monkeypatch.delenv("DVC_EXP_NAME")
+    assert tracking.sync_cell("study", name)
+    assert tracking.sync_report("study", workspace / "report")
+    assert tags_of_runs() == {
+        (None, "a"): {"superseded": "true"},
+        ("slower", "a"): {"superseded": "true"},
+        (None, "b"): {"pareto.decode_heavy": "false"},
+    }, "the experiment was applied: its run is the study's"

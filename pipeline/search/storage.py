@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,25 +12,38 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
-from optuna.exceptions import UpdateFinishedTrialError
+from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
+from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.base.errors import UserError
+from pipeline.base.files import REFUSALS
 from pipeline.base.paths import SEARCH
+from pipeline.search.journal import Journal
 
 HEARTBEAT, GRACE = 5.0, 30.0  # seconds between signs of life, and without one until a worker counts as dead
 LOCKS = SEARCH / "locks"
 DATABASE = SEARCH / "study.db"
 BUSY_SECONDS = 60
+PATIENCE = 10.0  # seconds before a worker says which lock it waits for
 
 
-def lock(name: str) -> FileLock:
-    """A lock among the processes of this file system; a killed one's is free."""
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold a lock among the processes of this file system; a killed one's is free. Says what it waits for."""
     LOCKS.mkdir(parents=True, exist_ok=True)
-    return FileLock(LOCKS / f"{name}.lock")
+    held = FileLock(LOCKS / f"{name}.lock")
+    try:
+        held.acquire(timeout=PATIENCE)
+    except Timeout:
+        print(f"search: waits for {held.lock_file}, which another worker holds", file=sys.stderr, flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def open_study(name: str, storage: str | None, directions: list[StudyDirection]) -> optuna.Study:
@@ -39,10 +53,31 @@ def open_study(name: str, storage: str | None, directions: list[StudyDirection])
         try:
             opened = _open(storage)
             return optuna.create_study(study_name=name, storage=opened, directions=directions, load_if_exists=True)
+        except UserError:
+            raise
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             right = "it is a database's URL that SQLAlchemy can open, or the path of a journal file"
-            raise UserError(f"search.storage: {storage or DATABASE!s} does not open: {reason}; {right}") from None
+            if isinstance(error, OSError) and error.errno in REFUSALS:
+                right = "name a place that can be written"
+            shown = storage or DATABASE
+            raise UserError(f"search.storage: {shown!s} does not open: {_reason(error)}; {right}") from None
+
+
+@contextmanager
+def storage_errors(storage: str | None) -> Iterator[None]:
+    """What a storage that opened refuses later, as a :class:`UserError`: a database that is locked or away."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        again = "the same command goes on once that is put right"
+        raise UserError(f"search.storage: {storage or DATABASE!s}: {_reason(error)}; {again}") from None
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong, as the database says it."""
+    while isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _open(storage: str | None) -> Any:
@@ -51,7 +86,7 @@ def _open(storage: str | None) -> Any:
         storage = f"sqlite:///{DATABASE}"
     if "://" not in storage:
         Path(storage).parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(storage))
+        return JournalStorage(Journal(Path(storage)))
     # Workers that write at the same time wait for each other.
     options = {"connect_args": {"timeout": BUSY_SECONDS}} if storage.startswith("sqlite") else {}
     return RDBStorage(storage, engine_kwargs=options)
@@ -78,6 +113,8 @@ def _beat(trial: optuna.Trial, stop: threading.Event) -> None:
             trial.set_user_attr("heartbeat", count)
         except UpdateFinishedTrialError:
             return
+        except (StorageInternalError, SQLAlchemyError, OSError):
+            continue  # the next sign may come through; if none does, the trial is retried by whoever waits for it
 
 
 class Watch:

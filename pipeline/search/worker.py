@@ -15,7 +15,7 @@ from pipeline.data import Manifest
 from pipeline.results.search import SearchResult
 from pipeline.search.feasibility import violations
 from pipeline.search.ledger import Ledger
-from pipeline.search.record import save
+from pipeline.search.outputs import save
 from pipeline.search.storage import heartbeat
 from pipeline.search.trial import Measured, Prune, run_trial
 from pipeline.study import Study

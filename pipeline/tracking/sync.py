@@ -1,0 +1,183 @@
+"""A cell's run and the report's, brought up to date from their files any number of times."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.base import paths
+from pipeline.base.errors import UserError
+from pipeline.base.files import read_json
+from pipeline.results.records import STAGES, AnyResult, EvaluateResult, PretrainResult, read_result
+from pipeline.tracking.runs import (
+    cell_run,
+    create_run,
+    experiment_id,
+    finish,
+    flat,
+    log,
+    log_changed,
+    only_run,
+    runs_of,
+    set_tags,
+)
+from pipeline.tracking.store import client, lock, reason
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
+
+
+def sync_cell(study_name: str, cell: str) -> bool:
+    """Bring a cell's run up to date with its files: whether it is. A tracker that fails costs a warning, no more."""
+    with only_warns(cell):
+        _sync_cell(study_name, cell)
+        return True
+    return False
+
+
+def sync_report(study_name: str, folder: Path = paths.REPORT) -> bool:
+    """The report's own run, and flags on the cells' runs; a tracker that fails costs a warning, no more.
+
+    The run holds page and figures as artifacts, the speed-ups as metrics and the headline as its description. A cell's
+    tag ``pareto.decode_heavy`` says whether it is on the front of loss and tokens/s in that setting; ``_memory`` and
+    ``_all`` after the setting stand for the fronts of loss and bytes a sample, and of all three.
+    """
+    if not (folder / "report.json").exists():
+        return True
+    with only_warns("report"):
+        report = read_json(folder / "report.json")
+        mlflow = client()
+        with lock():
+            experiment = experiment_id(mlflow, study_name)
+            run = only_run(mlflow, runs_of(mlflow, experiment, "tags.kind = 'report'"))
+            run = run or create_run(mlflow, experiment, "report", {"kind": "report"})
+        mlflow.log_artifacts(run.info.run_id, str(folder))
+        set_tags(mlflow, run, {"mlflow.note.content": report["headline"]})
+        log_changed(mlflow, run, flat(report["speedup"], "speedup."))
+        finish(mlflow, run)
+        _flag_fronts(mlflow, experiment, report["pareto"])
+        return True
+    return False
+
+
+@contextmanager
+def only_warns(what: str) -> Iterator[None]:
+    """Whatever goes wrong between here and the tracker costs a warning, unless it is a user's mistake."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        warn_behind(what, reason(error))
+
+
+def warn_behind(what: str, why: str) -> None:
+    """Say that MLflow lacks something, and how it gets it."""
+    print(
+        f"warning: MLflow is behind for {what}: {why}\n"
+        "warning: the results are on disk; `python -m pipeline tracking sync` brings MLflow up to date",
+        file=sys.stderr,
+    )
+
+
+def checkpoint_record(cell: str) -> dict[str, Any] | None:
+    """The cell's ``config.json``: identity, fingerprint, model and training keys; ``None`` before training began."""
+    path = paths.checkpoint(cell) / "config.json"
+    return read_json(path) if path.exists() else None
+
+
+def sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
+    """Log the rows of the curve file that the run does not hold yet, with the times of the file."""
+    from mlflow.entities import Metric
+
+    if not path.exists():
+        return
+    done = dict.fromkeys(CURVES, -1)
+    for key in CURVES:
+        if key in run.data.metrics:
+            done[key] = max(metric.step for metric in mlflow.get_metric_history(run.info.run_id, key))
+    with path.open(newline="", encoding="utf-8") as opened:
+        metrics = [
+            Metric(key, float(row[key]), int(row["time"]), int(row["step"]))
+            for row in csv.DictReader(opened)
+            for key in CURVES
+            if row.get(key) and int(row["step"]) > done[key]
+        ]
+    log(mlflow, run, metrics)
+
+
+def _sync_cell(study_name: str, cell: str) -> None:
+    record = checkpoint_record(cell)
+    if record is None:
+        return
+    mlflow = client()
+    run = cell_run(mlflow, study_name, record)
+    sync_curve(mlflow, run, paths.checkpoint(cell) / "curve.csv")
+    metrics, tags = _result_metrics(cell, record["fingerprint"])
+    log_changed(mlflow, run, metrics)
+    set_tags(mlflow, run, tags)
+    if "total_parameters" in metrics and run.info.status != "FINISHED":
+        finish(mlflow, run)
+
+
+def _flag_fronts(mlflow: MlflowClient, experiment: str, fronts: dict[str, list[str]]) -> None:
+    """Flag the run of each cell's present weights; take earlier reports' flags off every other run."""
+    for run in runs_of(mlflow, experiment, "tags.kind = 'cell'"):
+        cell = run.data.tags["cell"]
+        record = checkpoint_record(cell)
+        current = record is not None and record["fingerprint"] == run.data.tags["fingerprint"]
+        flags = {f"pareto.{name}": str(cell in cells).lower() for name, cells in fronts.items()} if current else {}
+        for key in run.data.tags:
+            if key.startswith("pareto.") and key not in flags:
+                mlflow.delete_tag(run.info.run_id, key)
+        set_tags(mlflow, run, flags)
+
+
+def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Flat metrics and tags of the result files that were made from these weights; the curve holds the rest."""
+    metrics: dict[str, float] = {}
+    tags: dict[str, str] = {}
+    for stage, kind in STAGES.items():
+        path = paths.result(stage, cell)
+        if not path.exists():
+            continue
+        result = read_result(path, kind, stage)
+        if result.cell.fingerprint != fingerprint:
+            continue
+        metrics |= {key: value for key, value in result_metrics(result).items() if key not in CURVES}
+        tags |= {f"{stage}.device": result.environment.device, f"{stage}.revision": result.environment.revision}
+        if isinstance(result, PretrainResult):
+            tags["diverged"] = str(result.diverged).lower()
+    return metrics, tags
+
+
+def result_metrics(result: AnyResult) -> dict[str, float]:
+    """A record's numbers under flat names: ``loss``, ``cloze_acc``, ``prefill_heavy_tokens_per_second``."""
+    values = asdict(result)
+    for key in ("cell", "environment", "tasks", "settings"):
+        values.pop(key, None)
+    metrics = {key: float(value) for key, value in values.items() if _is_number(value)}
+    if isinstance(result, PretrainResult):
+        metrics |= {f"parameters_{group}": float(count) for group, count in result.parameters.items()}
+        metrics["pretrain_seconds"] = metrics.pop("seconds")
+        metrics["training_tokens_per_second"] = metrics.pop("tokens_per_second")
+    elif isinstance(result, EvaluateResult):
+        metrics |= {f"{score.task}_{score.metric}": score.value for score in result.tasks}
+        metrics["evaluate_seconds"] = metrics.pop("seconds")
+    else:
+        metrics = {}
+        for name, setting in result.settings.items():
+            metrics |= {f"{name}_{key}": float(value) for key, value in asdict(setting).items() if _is_number(value)}
+    return metrics
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
