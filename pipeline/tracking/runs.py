@@ -88,7 +88,7 @@ def _described(mlflow: MlflowClient, run: Run, record: dict[str, Any]) -> Run:
     from mlflow.entities import Param
 
     cell = record["cell"]
-    params = flat({key: value for key, value in record.items() if key != "fingerprint"})
+    params = flat({key: value for key, value in record.items() if key not in ("fingerprint", "code")})
     identity = ("family", "size", "block_length", "variant", "seed")
     params |= {key: cell[key] for key in identity if cell[key] is not None}
     known = run.data.params
