@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.base.errors import UserError
 from pipeline.base.files import is_file
 from pipeline.data.foreign import pair
-from pipeline.data.sources import expand
+from pipeline.data.source_files import expand
 from pipeline.data.tokenizer import on_the_hub
 from pipeline.study import Study
 from pipeline.study.schema import Json

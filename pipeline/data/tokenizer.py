@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import is_file, read_json
+from pipeline.data.archives import one_line
 from pipeline.study.schema import Tokenize
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ def hub_tokenizer(name: str, vocabulary: int) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_pretrained(name)
     except Exception as error:  # tokenizers raises plain Exception, the hub's client its own
-        raise UserError(
-            f"tokenize.tokenizer: {name!r} could not be fetched from the hub ({_one_line(error)})"
-        ) from None
+        raise UserError(f"tokenize.tokenizer: {name!r} could not be fetched from the hub ({one_line(error)})") from None
     if padded(vocabulary_size(tokenizer)) != padded(vocabulary):
         raise UserError(f"tokenize.vocabulary: {vocabulary} is wrong; {name} has {vocabulary_size(tokenizer)} tokens")
     return _plain(tokenizer)
@@ -72,12 +71,8 @@ def open_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
-        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({_one_line(error)})") from None
+        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({one_line(error)})") from None
     return _plain(tokenizer)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:

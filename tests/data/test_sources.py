@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.base.errors import UserError
 from pipeline.data import sources
-from pipeline.data.sources import expand, read_source
+from pipeline.data.source_files import expand
+from pipeline.data.sources import read_source
 from pipeline.study.schema import Corpus, Dataset
 
 TEXTS = ["First document.", "Zweites Dokument: äöü €", "third\nwith\nlines \x00 and NUL", "", "   \n\t"]
@@ -102,8 +103,8 @@ def test_a_pattern_without_a_file_is_refused(tmp_path):
         (b'{"text": null}', "field 'text' holds NoneType, not text"),
         (b'{"text": ["a"]}', "field 'text' holds list, not text"),
         (b'{"text": "a', "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
-        (b'["text"]', "a record is a JSON object, not list"),
+        (b"[" * 100_000, "the beginning of an array"),
+        (b'["text"]', "an array, not an object; a .jsonl file holds one"),
         (b'{"text": "' + b"x" * 3000 + b'"}', "longer than"),
     ],
 )
@@ -162,7 +163,7 @@ def test_a_truncated_archive_is_refused_by_name(tmp_path, suffix, keep):
 def test_an_archive_that_is_none_is_refused_by_name(tmp_path, suffix):
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(b"no archive at all" * 20)
-    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read to its end")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: not of ")):
         texts_of(files=[str(path)])
 
 

