@@ -2,7 +2,7 @@
 
 from pipeline.base.command import command
 from pipeline.base.paths import CORPUS, TOKENS
-from pipeline.data import write_tokens
+from pipeline.data import RoundTrip, write_tokens
 from pipeline.study import load_study
 
 
@@ -10,7 +10,17 @@ from pipeline.study import load_study
 def main() -> None:
     manifest = write_tokens(load_study().tokenize, CORPUS, TOKENS)
     counts = ", ".join(f"{split} {part.tokens:,}" for split, part in manifest.splits.items())
-    print(f"{TOKENS}: vocabulary {manifest.vocabulary:,}; tokens: {counts}")
+    print(f"{TOKENS}: vocabulary {manifest.vocabulary:,}; tokens: {counts}{_changed(manifest.round_trip)}")
+
+
+def _changed(found: RoundTrip) -> str:
+    if not found.changed:
+        return ""
+    lost = f", {found.lost:,} of them without some characters" if found.lost else ""
+    return (
+        f"; {found.changed:,} of {found.documents:,} sampled documents come back from their tokens changed{lost}: "
+        f"bits a byte counts text that the tokens do not hold"
+    )
 
 
 if __name__ == "__main__":

@@ -38,6 +38,19 @@ class SplitManifest:
 
 
 @dataclass(frozen=True)
+class RoundTrip:
+    """Sampled ``documents`` that were decoded from their tokens again.
+
+    ``changed`` came back otherwise: what divides by their bytes, as bits a byte does, counts text that the tokens do
+    not hold. Of these, ``lost`` lack characters, which vanished or became the unknown token.
+    """
+
+    documents: int
+    changed: int
+    lost: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """``vocabulary`` is one more than the largest token id, ``model_vocabulary`` the size of the models' tables."""
 
@@ -46,6 +59,7 @@ class Manifest:
     end_of_text: int
     padding: int
     tokenizer_hash: str
+    round_trip: RoundTrip
     splits: dict[str, SplitManifest]
 
     @property

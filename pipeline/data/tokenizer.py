@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -80,6 +81,18 @@ def _plain(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def with_plain_end_of_text(tokenizer: Tokenizer, end_of_text: str) -> Tokenizer:
+    """The tokenizer, which takes text that reads like end of text for text, though its file has it as any added token."""
+    from tokenizers import Tokenizer
+
+    settings = json.loads(tokenizer.to_str())
+    found = [token for token in settings["added_tokens"] if token["content"] == end_of_text and not token["special"]]
+    if not found:
+        return tokenizer
+    found[0]["special"] = True
+    return _plain(Tokenizer.from_str(json.dumps(settings)))
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, end_of_text: str) -> Tokenizer:
