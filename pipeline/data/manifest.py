@@ -18,6 +18,9 @@ class ShardManifest:
 
     ``sha256`` is of both files, one after another; of files used in place, it is the fingerprint of
     :mod:`pipeline.data.foreign`. ``ends_included``: each document's last token in the file is its end of text.
+
+    ``index``: the file in the tokens folder that takes the place of the .idx, where that cuts a stream of documents
+    somewhere; ``unfinished``: the stream's tokens behind its last end of text, which are left out.
     """
 
     path: str
@@ -25,6 +28,8 @@ class ShardManifest:
     tokens: int
     sha256: str
     ends_included: bool = False
+    index: str | None = None
+    unfinished: int = 0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ def sampled(documents: int) -> int:
     return math.ceil(documents / stride(documents))
 
 
+ENOUGH = 100
+"""Sampled documents after which too many lost ones are refused."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """``lost`` is the first character that is not in the tokens, if any; ``changed`` includes those documents."""
@@ -84,18 +88,17 @@ class Tally:
         self.checked = self.changed = self.lost = 0
 
     def add(self, origin: str, outcome: Outcome) -> None:
-        """Count a document. Raises :class:`UserError` as soon as more lose text than may."""
+        """Count a document. Raises :class:`UserError` where more lose text than may, without waiting for the rest."""
         self.checked += 1
         self.changed += outcome.changed
-        if not outcome.lost:
-            return
-        self.lost += 1
-        self._first = self._first or f"first U+{ord(outcome.lost):04X} in {origin!a}"
-        if self.lost > MOST_LOST * self._documents:
+        if outcome.lost:
+            self.lost += 1
+            self._first = self._first or f"first U+{ord(outcome.lost):04X} in {origin!a}"
+        if self.lost > MOST_LOST * self._documents and self.checked >= min(ENOUGH, self._documents):
             raise UserError(
-                f"tokenize.tokenizer: {self._tokenizer!r} loses text: {self.lost} of {self.checked} sampled documents do "
-                f"not come back from their tokens ({self._first}), more than {MOST_LOST:.0%}; take one whose vocabulary "
-                f"has every byte (trained with all of byte-level BPE's initial alphabet, or with byte fallback)"
+                f"tokenize.tokenizer: {self._tokenizer!r} loses text: {self.lost} of {self.checked} sampled documents "
+                f"do not come back from their tokens ({self._first}), more than {MOST_LOST:.0%}; take one whose "
+                f"vocabulary has every byte (byte-level BPE's whole initial alphabet, or byte fallback)"
             )
 
     def result(self) -> RoundTrip:

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.base.files import sha256
 from pipeline.data.corpus import SPLITS, CorpusManifest, read_documents, read_lines
 from pipeline.data.folders import replacing_folder
-from pipeline.data.foreign import foreign_split
+from pipeline.data.foreign import check_pairs, foreign_split
 from pipeline.data.indexed import IndexedWriter
 from pipeline.data.manifest import Manifest, ShardManifest, SplitManifest
 from pipeline.data.pool import Piece, Pool, pieces
@@ -36,6 +36,7 @@ def write_tokens(tokenize: Tokenize, corpus: Path, folder: Path, processes: int 
 
     Raises :class:`UserError` for a corpus or tokenizer that cannot be used.
     """
+    check_pairs(tokenize.indexed)
     with replacing_folder(folder) as partial:
         tokenizer = with_plain_end_of_text(_tokenizer(tokenize, corpus), tokenize.end_of_text)
         tokenizer.save(str(partial / "tokenizer.json"))
@@ -47,7 +48,7 @@ def write_tokens(tokenize: Tokenize, corpus: Path, folder: Path, processes: int 
         tally = Tally(tokenize.tokenizer, sum(counts))
         with Pool(partial / "tokenizer.json", tokenize.end_of_text, dtype, processes or _cores()) as pool:
             splits = {
-                split: foreign_split(tokenize.indexed[split], vocabulary, end_of_text, folder)
+                split: foreign_split(tokenize.indexed[split], vocabulary, end_of_text, folder, partial, split)
                 if split in tokenize.indexed
                 else _write_split(split, corpus, partial, pool, tokenize.shard_tokens, tally)
                 for split in SPLITS

@@ -84,7 +84,7 @@ def _plain(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def with_plain_end_of_text(tokenizer: Tokenizer, end_of_text: str) -> Tokenizer:
-    """The tokenizer, which takes text that reads like end of text for text, though its file has it as any added token."""
+    """The tokenizer, for which text that reads like end of text is text, even where its file has no special token."""
     from tokenizers import Tokenizer
 
     settings = json.loads(tokenizer.to_str())

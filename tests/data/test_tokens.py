@@ -29,7 +29,7 @@ def corpus(tmp_path_factory) -> Path:
     odd = [
         END,
         f"text {END} text <|padding|>",
-        "\x00\x01",
+        "\x00\x01 x",
         "naïve café 漢字 🎉 e\u0301",
         " \u00a0x",
         "x" * 5000,
