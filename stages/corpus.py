@@ -2,7 +2,7 @@
 
 from pipeline.base.command import command
 from pipeline.base.paths import CORPUS
-from pipeline.data import write_corpus
+from pipeline.data import CorpusManifest, write_corpus
 from pipeline.study import load_study
 
 
@@ -11,10 +11,26 @@ def main() -> None:
     manifest = write_corpus(load_study().corpus, CORPUS)
     counts = ", ".join(f"{split} {part.documents:,}" for split, part in manifest.splits.items())
     megabytes = sum(part.bytes for part in manifest.splits.values()) / 1e6
-    left_out = f"{manifest.empty_documents:,} empty left out"
+    notes = [f"{manifest.empty_documents:,} empty left out"]
     if manifest.invalid_documents:
-        left_out += f", {manifest.invalid_documents:,} that are no valid Unicode (first {manifest.first_invalid})"
-    print(f"{CORPUS}: {megabytes:,.1f} MB of text; documents: {counts}; {left_out}")
+        notes.append(
+            f"{manifest.invalid_documents:,} left out that are no valid Unicode (first {manifest.first_invalid})"
+        )
+    if manifest.duplicate_documents:
+        notes.append(_duplicates(manifest))
+    print(f"{CORPUS}: {megabytes:,.1f} MB of text; documents: {counts}; {'; '.join(notes)}")
+
+
+def _duplicates(manifest: CorpusManifest) -> str:
+    count = f"{manifest.duplicate_documents:,} exact copies"
+    if manifest.deduplicated:
+        return f"{count} left out"
+    leaks = [f"{part.also_in_train:,} of {name}" for name, part in manifest.splits.items() if part.also_in_train]
+    if not leaks:
+        return f"{count} kept, none of a training document among those held out"
+    return (
+        f"{count} kept, by which {' and '.join(leaks)} stand in train too (corpus.deduplicate: true leaves copies out)"
+    )
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def tokens() -> tuple[bytes, bytes]:
 
 def read_tokens() -> None:
     """As stage tokenize takes the pair in and training reads all of it."""
-    split = foreign_split(["pair"], 280, 0, Path())
+    split = foreign_split(["pair"], 280, 0, Path(), Path(), "train")
     file = IndexedFile.open(Path("pair"), split.shards[0].ends_included)
     stream = PackedStream(TokenCorpus([file], 280, 0, split.shards[0].sha256, Path("tokens")), 16, 4, 0, 0)
     for index in range(len(stream)):

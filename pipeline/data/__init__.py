@@ -3,7 +3,7 @@
 from pipeline.data.batches import Batch, Batches
 from pipeline.data.corpus import CorpusManifest, read_documents, write_corpus
 from pipeline.data.inputs import describe_inputs
-from pipeline.data.manifest import Manifest, SplitManifest
+from pipeline.data.manifest import Manifest, RoundTrip, SplitManifest
 from pipeline.data.packing import PackedStream
 from pipeline.data.shards import write_tokens
 from pipeline.data.tokenizer import load_tokenizer, model_vocabulary
@@ -15,6 +15,7 @@ __all__ = [
     "CorpusManifest",
     "Manifest",
     "PackedStream",
+    "RoundTrip",
     "SplitManifest",
     "TokenCorpus",
     "describe_inputs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,42 +17,57 @@ from typing import Any
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json, write_json
 from pipeline.base.typed_json import build
+from pipeline.data.archives import open_binary
+from pipeline.data.duplicates import Duplicates
 from pipeline.data.folders import replacing_folder
 from pipeline.data.hashing import keyed
-from pipeline.data.sources import open_binary, read_source
+from pipeline.data.sources import read_source
 from pipeline.study.schema import Corpus
 
 SPLITS = ("train", "validation", "test")
 SHARD_BYTES = 256 * 2**20
 """Text bytes after which a new file is begun."""
 
-
 MOST_INVALID = 0.01
 """Share of the documents that may be no valid Unicode; more are of another encoding."""
+
+SEEN = re.compile(
+    "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+"""A character that is neither white space, nor a control character, nor invisible (Unicode: default ignorable)."""
 
 
 @dataclass(frozen=True)
 class CorpusSplit:
-    """``bytes`` counts the documents' text as UTF-8; ``sha256`` is of the uncompressed JSON lines of all files."""
+    """``bytes`` counts the documents' text as UTF-8; ``sha256`` is of the uncompressed JSON lines of all files.
+
+    ``also_in_train`` of a held-out split's documents have the text of a training document: what is measured on them is
+    too good.
+    """
 
     documents: int
     bytes: int
     files: list[str]
     sha256: str
+    also_in_train: int
 
 
 @dataclass(frozen=True)
 class CorpusManifest:
     """What the corpus stage wrote.
 
-    Left out were ``empty_documents``, which held nothing but white space, and ``invalid_documents``, which were no
-    valid Unicode; ``first_invalid`` names the first of these.
+    Left out were ``empty_documents``, which held nothing that is seen, and ``invalid_documents``, which were no valid
+    Unicode; ``first_invalid`` names the first of these. ``duplicate_documents`` had the text of one before them, letter
+    for letter, and were left out too if ``deduplicated``.
     """
 
     source: str
     empty_documents: int
     invalid_documents: int
     first_invalid: str
+    duplicate_documents: int
+    deduplicated: bool
     splits: dict[str, CorpusSplit]
 
     @staticmethod
@@ -145,6 +161,7 @@ def _write(corpus: Corpus, folder: Path) -> CorpusManifest:
     from tqdm import tqdm
 
     held_out = HeldOut(corpus.validation_fraction, corpus.test_fraction, corpus.seed)
+    duplicates = Duplicates(SPLITS)
     documents = empty = invalid = 0
     first_invalid = ""
     with ExitStack() as stack:
@@ -155,10 +172,13 @@ def _write(corpus: Corpus, folder: Path) -> CorpusManifest:
                 invalid += 1
                 first_invalid = first_invalid or document.fault
                 continue
-            if not document.text.strip():
+            if not SEEN.search(document.text):
                 empty += 1
                 continue
-            bar.update(writers[held_out.split(documents)].add(document.text, document.origin))
+            split = held_out.split(documents)
+            if duplicates.add(document.text, split) and corpus.deduplicate:
+                continue
+            bar.update(writers[split].add(document.text, document.origin))
             documents += 1
             if documents == corpus.max_documents:
                 break
@@ -167,8 +187,11 @@ def _write(corpus: Corpus, folder: Path) -> CorpusManifest:
             f"{first_invalid}; {invalid} of {documents + invalid} documents are no valid Unicode, more than the "
             f"{MOST_INVALID:.0%} that may be left out; convert them to UTF-8"
         )
-    splits = {split: writer.manifest() for split, writer in writers.items()}
-    return CorpusManifest(corpus.source, empty, invalid, first_invalid, splits)
+    splits = {
+        split: writer.manifest(0 if corpus.deduplicate else duplicates.also_in_train(split))
+        for split, writer in writers.items()
+    }
+    return CorpusManifest(corpus.source, empty, invalid, first_invalid, duplicates.copies, corpus.deduplicate, splits)
 
 
 @dataclass
@@ -201,8 +224,8 @@ class _SplitWriter:
         self.bytes += size
         return size
 
-    def manifest(self) -> CorpusSplit:
-        return CorpusSplit(self.documents, self.bytes, self.files, self._sha256.hexdigest())
+    def manifest(self, also_in_train: int) -> CorpusSplit:
+        return CorpusSplit(self.documents, self.bytes, self.files, self._sha256.hexdigest(), also_in_train)
 
     def _next_file(self) -> None:
         from pyarrow import output_stream

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +31,9 @@ Tokens = npt.NDArray[Any]
 class IndexedFile:
     """A memory-mapped pair of files that holds ``documents`` documents back to back.
 
+    Sequence s is ``tokens[offsets[s] / itemsize :]``, ``sequence_lengths[s]`` of them; document d is the sequences
+    ``document_index[d]`` to ``document_index[d + 1] - 1``. Documents count from 0, and so do a document's tokens.
+
     ``document_index`` is ``None`` where every document is one sequence, as in the Pile of Pythia. ``ends_included``
     says that each document's last token is its end of text, which then is not counted among its tokens.
     """
@@ -40,31 +44,41 @@ class IndexedFile:
     offsets: npt.NDArray[np.int64]
     document_index: npt.NDArray[np.int64] | None
     ends_included: bool = False
+    index: Path | None = None
 
     @staticmethod
-    def open(prefix: Path, ends_included: bool = False) -> IndexedFile:
-        """Map ``prefix``.bin and .idx, and check the index in pieces. Raises :class:`UserError` naming the file."""
-        index, binary = _beside(prefix, ".idx"), _beside(prefix, ".bin")
+    def open(prefix: Path, ends_included: bool = False, index: Path | None = None) -> IndexedFile:
+        """Map ``prefix``.bin and .idx, and check the index in pieces. Raises :class:`UserError` naming the file.
+
+        ``index`` takes the place of the .idx, and need not reach to the end of the .bin.
+        """
+        other, index, binary = index, index or _beside(prefix, ".idx"), _beside(prefix, ".bin")
         dtype, sequences, entries = _read_header(index)
         if not binary.exists():
             raise UserError(f"{binary}: no such file; it belongs beside {index.name}")
         size = binary.stat().st_size
         if size % dtype.itemsize:
             raise UserError(f"{binary}: {size} bytes are no whole number of {dtype.name} tokens; it is truncated")
-        _check_sequences(index, sequences, dtype.itemsize, size)
+        described = _check_sequences(index, sequences, dtype.itemsize)
+        if described > size or (described < size and other is None):
+            raise UserError(
+                f"{binary}: {size} bytes, but {index.name} describes {described}; "
+                f"it is truncated, or not this index's file"
+            )
         trivial = _check_document_index(index, sequences, entries)
         return IndexedFile(
             binary,
-            _map(binary, dtype, 0, size // dtype.itemsize),
+            _map(binary, dtype, 0, described // dtype.itemsize),
             _map(index, np.dtype("<i4"), HEADER.size, sequences),
             _map(index, np.dtype("<i8"), HEADER.size + 4 * sequences, sequences),
             None if trivial else _map(index, np.dtype("<i8"), HEADER.size + 12 * sequences, entries),
             ends_included,
+            other,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process maps the files itself; the tokens are not sent to it."""
-        return IndexedFile.open, (self.path.with_suffix(""), self.ends_included)
+        return IndexedFile.open, (self.path.with_suffix(""), self.ends_included, self.index)
 
     @property
     def documents(self) -> int:
@@ -93,9 +107,12 @@ class IndexedFile:
         """At most ``count`` tokens of documents document..stop - 1, without end of text, from token ``skip`` on."""
         sequence = document if self.document_index is None else int(self.document_index[document])
         start = int(self._starts(np.array([sequence]))[0]) + skip
+        # Where each document's end of text lies, counted from `start`; without any, as if each had one behind it.
         ends = np.cumsum(self.lengths(document, stop) + 1) - 1 - skip
         if not self.ends_included:
+            # ends[-1] counts an end of text behind each document before the last, and there is none.
             return self.tokens[start : start + min(count, int(ends[-1]) + 1 - len(ends))]
+        # `count` tokens and, at most, all the ends of text between them.
         stored = self.tokens[start : start + min(int(ends[-1]) + 1, count + len(ends))]
         ends = ends[ends < len(stored)]
         if (stored[ends] != end_of_text).any():
@@ -134,21 +151,22 @@ class IndexedWriter:
     def close(self) -> str:
         """Write the index; the SHA-256 of the .bin followed by the .idx."""
         self._binary.close()
-        lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])
-        offsets = np.zeros(len(lengths), np.int64)
-        np.cumsum(lengths[:-1], out=offsets[1:])
-        code = next(code for code, dtype in TYPE_CODES.items() if dtype == self.dtype)
-        parts = (
-            HEADER.pack(MAGIC, 1, code, len(lengths), len(lengths) + 1),
-            lengths.astype("<i4").tobytes(),
-            (offsets * self.dtype.itemsize).astype("<i8").tobytes(),
-            np.arange(len(lengths) + 1, dtype="<i8").tobytes(),
-        )
         with _beside(self.prefix, ".idx").open("wb") as opened:
-            for part in parts:
+            for part in index_parts(self.dtype, np.concatenate([np.empty(0, np.int32), *self._lengths])):
                 opened.write(part)
                 self._sha256.update(part)
         return self._sha256.hexdigest()
+
+
+def index_parts(dtype: np.dtype[Any], lengths: npt.NDArray[Any]) -> Iterator[bytes]:
+    """The bytes of an .idx of documents of one sequence each, given their lengths in tokens."""
+    code = next(code for code, known in TYPE_CODES.items() if known == dtype)
+    offsets = np.zeros(len(lengths), np.int64)
+    np.cumsum(lengths[:-1], out=offsets[1:])
+    yield HEADER.pack(MAGIC, 1, code, len(lengths), len(lengths) + 1)
+    yield lengths.astype("<i4").tobytes()
+    yield (offsets * dtype.itemsize).astype("<i8").tobytes()
+    yield np.arange(len(lengths) + 1, dtype="<i8").tobytes()
 
 
 def check_tokens(tokens: Tokens, vocabulary: int, path: Path) -> None:
@@ -182,8 +200,8 @@ def _read_header(path: Path) -> tuple[np.dtype[Any], int, int]:
     return TYPE_CODES[code], sequences, entries
 
 
-def _check_sequences(path: Path, sequences: int, itemsize: int, binary_size: int) -> None:
-    """The sequences must fill the .bin one after another. Read in pieces, not through the map: memory is bounded."""
+def _check_sequences(path: Path, sequences: int, itemsize: int) -> int:
+    """The bytes that the sequences fill, one after another. Read in pieces, not through the map: memory is bounded."""
     with path.open("rb") as lengths, path.open("rb") as offsets:
         lengths.seek(HEADER.size)
         offsets.seek(HEADER.size + 4 * sequences)
@@ -197,11 +215,7 @@ def _check_sequences(path: Path, sequences: int, itemsize: int, binary_size: int
                 where = start + int(wrong[0])
                 raise UserError(f"{path}: sequence {where} does not follow the one before it; the index is damaged")
             end = int(ends[-1])
-    if end != binary_size:
-        binary = path.with_suffix(".bin")
-        raise UserError(
-            f"{binary}: {binary_size} bytes, but {path.name} describes {end}; it is truncated, or not this index's file"
-        )
+    return end
 
 
 def _check_document_index(path: Path, sequences: int, entries: int) -> bool:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import is_file
-from pipeline.data.foreign import pair
-from pipeline.data.sources import expand
+from pipeline.data.foreign import check_pairs, pair
+from pipeline.data.source_files import expand
 from pipeline.data.tokenizer import on_the_hub
 from pipeline.study import Study
 from pipeline.study.schema import Json
@@ -21,6 +21,7 @@ def describe_inputs(study: Study) -> list[Json]:
         files.add(_existing("tokenize.tokenizer", Path(tokenizer)))
     for split, given in study.tokenize.indexed.items():
         files |= {_existing(f"tokenize.indexed.{split}", path) for name in given for path in pair(name)}
+    check_pairs(study.tokenize.indexed)
     return [_describe(path) for path in sorted(files)]
 
 

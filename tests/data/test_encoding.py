@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from pipeline.data import encoding
 from pipeline.data.encoding import Encoder
-from pipeline.data.sources import sotu_files
+from pipeline.data.source_files import sotu_files
 from pipeline.data.tokenizer import train_tokenizer
 
 

@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -102,3 +103,97 @@ def test_fingerprint_sees_tokens_boundaries_and_type(tmp_path, write_pair):
     prints.add(fingerprint(IndexedFile.open(write_pair(tmp_path / "int32", DOCUMENTS, "<i4"))))
     assert len(prints) == 4
     assert fingerprint(IndexedFile.open(write_pair(tmp_path / "again", DOCUMENTS))) in prints
+
+
+def stream_of(documents, end=0):
+    return [token for document in documents for token in [*document, end]]
+
+
+def cuts(stream, length):
+    return [stream[start : start + length] for start in range(0, len(stream), length)]
+
+
+def documents_of(lengths, seed=0):
+    random = np.random.default_rng(seed)
+    return [random.integers(1, 200, length).tolist() for length in lengths]
+
+
+STREAMS = {
+    "some cuts end in end of text": (DOCUMENTS, 4),
+    "no cut does": ([[5] * 6, [6] * 6, [7] * 6, [8] * 6], 5),
+    "one cut": (DOCUMENTS, 1000),
+    "a cut is a token": ([[5, 6], [7]], 1),
+    "long documents": (documents_of([900, 1200, 800]), 64),
+    "empty documents": ([[5, 6], [], [], [7, 8, 9], []], 3),
+    "a document before each end": ([[], [5, 6], [7]], 2),
+    "thousands of cuts": (documents_of(np.arange(3000) % 37), 16),
+    "documents longer than a cut": (documents_of([3, 100, 4, 100, 5]), 10),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_documents_of_a_stream_are_found_by_their_ends(prepared, tmp_path, write_pair, name):
+    documents, length = STREAMS[name]
+    for dtype, tail in (("<u2", []), ("<i4", [9, 9, 9])):
+        write_pair(tmp_path / "pile", cuts(stream_of(documents) + tail, length), dtype)
+        manifest = tokenize(prepared, {"train": [str(tmp_path / "pile")]}, tmp_path / "data" / "tokens")
+        corpus = TokenCorpus.open(tmp_path / "data" / "tokens", "train")
+        assert [corpus.document(i).tolist() for i in range(len(corpus))] == documents
+        (shard,) = manifest.splits["train"].shards
+        assert (shard.documents, shard.tokens) == (len(documents), sum(map(len, documents)))
+        assert (shard.index, shard.unfinished) == ("train-00000.idx", len(tail))
+        assert sorted(path.name for path in tmp_path.glob("pile*")) == ["pile.bin", "pile.idx"]
+
+
+def test_windows_of_a_stream_are_those_of_its_documents(prepared, tmp_path, write_pair):
+    documents = documents_of(np.arange(200) % 29 + 1)
+    streams = []
+    for name, pair in (("documents", documents), ("stream", cuts(stream_of(documents), 8))):
+        write_pair(tmp_path / name, pair)
+        tokenize(prepared, {"train": [str(tmp_path / name)]}, tmp_path / name / "tokens")
+        corpus = pickle.loads(pickle.dumps(TokenCorpus.open(tmp_path / name / "tokens", "train")))
+        streams.append(PackedStream(corpus, 37, 4, 0, seed=0))
+    assert len(streams[0]) == len(streams[1]) > 50
+    for index in range(len(streams[0])):
+        for one, other in zip(streams[0].window(index), streams[1].window(index), strict=True):
+            assert one.tolist() == other.tolist()
+
+
+def test_several_documents_a_sequence_are_found_by_their_ends(prepared, tmp_path, write_pair):
+    write_pair(tmp_path / "a", [[5, 0, 6, 0], [7, 8, 0], [9, 0, 9, 9, 0]])
+    tokenize(prepared, {"train": [str(tmp_path / "a")]}, tmp_path / "tokens")
+    corpus = TokenCorpus.open(tmp_path / "tokens", "train")
+    assert [corpus.document(i).tolist() for i in range(len(corpus))] == [[5], [6], [7, 8], [9], [9, 9]]
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [[5, 0, 6], [7, 8], [9] * 4],
+        [[0, 5, 6], [0, 7], [0, 8, 9]],
+        [[5, 6]] * 300 + [[5, 0, 6]] + [[7]] * 300 + [[5, 6]] * 2,
+    ],
+)
+def test_end_of_text_within_documents_is_refused(prepared, tmp_path, write_pair, documents):
+    write_pair(tmp_path / "a", documents)
+    with pytest.raises(UserError, match=r"a\.bin: documents hold token 0, end of text, but do not end in it"):
+        tokenize(prepared, {"train": [str(tmp_path / "a")]}, tmp_path / "tokens")
+
+
+@pytest.mark.parametrize("documents", [[[5, 6], [7, 8]], [[5, 6], [7, 8], [9]], [[5], [6]]])
+def test_documents_of_one_length_are_no_stream_without_ends(prepared, tmp_path, write_pair, documents):
+    for end in ([], [0]):
+        write_pair(tmp_path / "a", [document + end for document in documents])
+        manifest = tokenize(prepared, {"train": [str(tmp_path / "a")]}, tmp_path / "tokens")
+        assert manifest.splits["train"].shards[0].index is None
+        corpus = TokenCorpus.open(tmp_path / "tokens", "train")
+        assert [corpus.document(i).tolist() for i in range(len(corpus))] == documents
+
+
+def test_a_stream_that_has_become_shorter_is_refused(prepared, tmp_path, write_pair):
+    write_pair(tmp_path / "a", cuts(stream_of(DOCUMENTS), 4))
+    tokenize(prepared, {"train": [str(tmp_path / "a")]}, tmp_path / "tokens")
+    content = (tmp_path / "a.bin").read_bytes()
+    (tmp_path / "a.bin").write_bytes(content[:-8])
+    with pytest.raises(UserError, match=r"a\.bin: \d+ bytes, but train-00000\.idx describes \d+; it is truncated"):
+        TokenCorpus.open(tmp_path / "tokens", "train")

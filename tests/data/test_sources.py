@@ -3,6 +3,8 @@ import json
 import lzma
 import os
 import re
+import shutil
+import subprocess
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +12,8 @@ import pytest
 
 from pipeline.base.errors import UserError
 from pipeline.data import sources
-from pipeline.data.sources import expand, read_source
+from pipeline.data.source_files import expand
+from pipeline.data.sources import read_source
 from pipeline.study.schema import Corpus, Dataset
 
 TEXTS = ["First document.", "Zweites Dokument: äöü €", "third\nwith\nlines \x00 and NUL", "", "   \n\t"]
@@ -102,8 +105,16 @@ def test_a_pattern_without_a_file_is_refused(tmp_path):
         (b'{"text": null}', "field 'text' holds NoneType, not text"),
         (b'{"text": ["a"]}', "field 'text' holds list, not text"),
         (b'{"text": "a', "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
-        (b'["text"]', "a record is a JSON object, not list"),
+        (b"[" * 100_000, "the beginning of an array"),
+        (b"[", "the beginning of an array; a .jsonl file holds one JSON object a line"),
+        (b'[{"text": "a"},', "the beginning of an array"),
+        (b'[{"text": "a"}, {"text": "b"}]', "an array, not an object"),
+        (b'"text"', "a string, not an object"),
+        (b"null", "null, not an object"),
+        (b"3.5", "a number, not an object"),
+        (b'{"text": "a", "text": "b"}', "has field 'text' 2 times; which of them is the text"),
+        (b'{"text": "a", "\\u0074ext": "a", "text": ""}', "has field 'text' 3 times"),
+        (b'["text"]', "an array, not an object; a .jsonl file holds one"),
         (b'{"text": "' + b"x" * 3000 + b'"}', "longer than"),
     ],
 )
@@ -162,7 +173,7 @@ def test_a_truncated_archive_is_refused_by_name(tmp_path, suffix, keep):
 def test_an_archive_that_is_none_is_refused_by_name(tmp_path, suffix):
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(b"no archive at all" * 20)
-    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read to its end")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: not of ")):
         texts_of(files=[str(path)])
 
 
@@ -193,3 +204,99 @@ def test_memory_holds_one_document_at_a_time(tmp_path):
     assert [next(documents).origin for _ in range(3)] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3"]
     with pytest.raises(UserError):
         next(documents)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id": 1, "id": 2, "text": "a"}',
+        b'{"meta": {"text": "x", "text": "y"}, "text": "a"}',
+        b'{"text": "a", "texts": [{"text": 1}], "Text": 2}',
+        b'{"a": [{"b": 1, "b": 2}], "text": "a"}\r',
+    ],
+)
+def test_other_fields_may_stand_twice(tmp_path, line):
+    (tmp_path / "a.jsonl").write_bytes(line)
+    assert texts_of(files=[str(tmp_path / "a.jsonl")]) == ["a"]
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
+def test_byte_order_marks_at_the_start_of_lines_are_dropped(tmp_path, suffix):
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(
+        compress(MARK + jsonl(["one", "\ufeffkept"]) + MARK + b"\n" + MARK + jsonl(["two"]) + MARK, suffix)
+    )
+    assert texts_of(files=[str(path)]) == ["one", "\ufeffkept", "", "two", ""]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"text", "text"), (b"", ""), (b"\n text", "\n text"), (MARK, "\ufeff"), (b" " + MARK, " \ufeff")],
+)
+def test_the_byte_order_mark_of_a_text_file_is_dropped_once(tmp_path, content, text):
+    (tmp_path / "a.txt").write_bytes(MARK + content)
+    assert texts_of(files=[str(tmp_path / "a.txt")]) == [text]
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_utf_16_is_named(tmp_path, name, mark):
+    (tmp_path / name).write_bytes(mark + b"t\x00e\x00")
+    (document,) = read_source(Corpus(source="files", files=[str(tmp_path / name)]))
+    assert f"not valid UTF-8 (it begins as UTF-16 does; byte 0: {mark[0]:#x})" in document.fault
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", gzip.compress(b"x"), "a gzip file, not text; give it the ending .jsonl.gz"),
+        ("a.jsonl", lzma.compress(b"x"), "a xz file, not text; give it the ending .jsonl.xz"),
+        ("a.jsonl", pa.compress(b"x" * 99, "zstd", asbytes=True), "give it the ending .jsonl.zst"),
+        ("a.jsonl", b"PK\x03\x04" + bytes(30), "a zip file, not text; unpack it first"),
+        ("a.txt", gzip.compress(b"x"), "a gzip file, not text; unpack it first"),
+        ("a.jsonl.gz", jsonl(TEXTS), "not of gzip's format, as its ending says; it is compressed otherwise, or not"),
+        (
+            "a.jsonl.zst",
+            gzip.compress(b"x"),
+            "not of zstd's format, as its ending says; its first bytes are those of gzip",
+        ),
+        ("a.jsonl.xz", POINTER, "a Git LFS pointer, not the file it stands for; fetch that with `git lfs pull`"),
+        ("a.jsonl", POINTER, "a Git LFS pointer"),
+        ("a.txt", POINTER, "a Git LFS pointer"),
+        ("a.parquet", POINTER, "a Git LFS pointer"),
+    ],
+)
+def test_a_file_that_is_something_else_says_so(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        texts_of(files=[str(tmp_path / name)])
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="needs zstd")
+@pytest.mark.parametrize(("long", "read"), [(24, True), (27, True), (28, False), (31, False)])
+def test_a_zstd_window_that_is_too_long_is_named(tmp_path, long, read):
+    path = tmp_path / "a.jsonl.zst"
+    # From a pipe, so that zstd does not know that a shorter window would do.
+    with path.open("wb") as opened:
+        subprocess.run(["zstd", "-q", f"--long={long}"], input=jsonl(TEXTS), stdout=opened, check=True)
+    if read:
+        assert texts_of(files=[str(path)]) == TEXTS
+        return
+    with pytest.raises(
+        UserError, match=r"its zstd window is longer than the 128 MiB that are read .* --long=27 or less"
+    ):
+        texts_of(files=[str(path)])
+
+
+def test_a_parquet_column_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), path)
+    with pytest.raises(UserError, match="has column 'text' 2 times; which of them is the text"):
+        texts_of(files=[str(path)])

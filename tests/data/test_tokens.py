@@ -10,12 +10,12 @@ from pipeline.data import (
     TokenCorpus,
     load_tokenizer,
     model_vocabulary,
+    pool,
     read_documents,
-    shards,
     write_corpus,
     write_tokens,
 )
-from pipeline.data.sources import sotu_files
+from pipeline.data.source_files import sotu_files
 from pipeline.data.tokenizer import TRAINING_BYTES, open_tokenizer, padded, training_sample
 from pipeline.study.schema import Corpus, Tokenize
 
@@ -29,7 +29,7 @@ def corpus(tmp_path_factory) -> Path:
     odd = [
         END,
         f"text {END} text <|padding|>",
-        "\x00\x01",
+        "\x00\x01 x",
         "naïve café 漢字 🎉 e\u0301",
         " \u00a0x",
         "x" * 5000,
@@ -74,7 +74,7 @@ def test_manifest_counts_and_padding(tokens):
     manifest = Manifest.read(tokens)
     assert (manifest.vocabulary, manifest.model_vocabulary) == (300, 320)
     assert (manifest.end_of_text, manifest.padding) == (0, 1)
-    assert len(json.loads((tokens / "manifest.json").read_text())) == 7
+    assert len(json.loads((tokens / "manifest.json").read_text())) == 8
     assert manifest.model_vocabulary == model_vocabulary(Tokenize(vocabulary=300))
 
 
@@ -84,7 +84,7 @@ def files_of(folder):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_processes_and_pieces_change_nothing(corpus, tokens, tmp_path, monkeypatch, processes):
-    monkeypatch.setattr(shards, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(pool, "PIECE_BYTES", 20_000)
     write_tokens(Tokenize(vocabulary=300), corpus, tmp_path / "tokens", processes)
     assert files_of(tmp_path / "tokens") == files_of(tokens)
 
