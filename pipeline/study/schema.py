@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.base.made_of import added
+
 
 @dataclass
 class Dataset:
@@ -29,7 +31,7 @@ class Corpus:
     max_documents: int | None = None
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
-    deduplicate: bool = False
+    deduplicate: bool = added(False)
     seed: int = 0
 
 
