@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.analysis import tables
-from pipeline.analysis.findings import Findings, find
-from pipeline.analysis.table import load_finished
+from pipeline.analysis.page import tables
+from pipeline.analysis.rows.points import load_finished
+from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.base.files import read_json
 from pipeline.results.records import STAGES
 from pipeline.study import load_study

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from synthetic import HOSTILE, study_file, write_results
 
-from pipeline.analysis import write_report
-from pipeline.analysis.table import Row, load_rows
+from pipeline.analysis.page.report import write_report
+from pipeline.analysis.rows.points import Row, load_rows
 from pipeline.base.paths import result
 from pipeline.results.records import EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells

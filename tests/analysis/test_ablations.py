@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis.ablations import AXES, sweeps_along
-from pipeline.analysis.figures import draw_all
-from pipeline.analysis.findings import find
-from pipeline.analysis.table import Point, load_rows, points
+from pipeline.analysis.figures.ablations import AXES, sweeps_along
+from pipeline.analysis.figures.draw import draw_all
+from pipeline.analysis.rows.points import Point, load_rows, points
+from pipeline.analysis.statistics.findings import find
 from pipeline.study import Study
 from pipeline.study.schema import (
     EmbedderVariant,

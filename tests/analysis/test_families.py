@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis.families import attention, by_family, contenders, generate_points, references, slug
-from pipeline.analysis.figures import figures
-from pipeline.analysis.findings import Findings, find
-from pipeline.analysis.page import render
-from pipeline.analysis.report import summary
-from pipeline.analysis.table import Row, load_rows, points
-from pipeline.analysis.tables import speedup_csv
+from pipeline.analysis.figures.draw import figures
+from pipeline.analysis.page.html import render
+from pipeline.analysis.page.report import summary
+from pipeline.analysis.page.tables import speedup_csv
+from pipeline.analysis.rows.families import attention, by_family, contenders, generate_points, references, slug
+from pipeline.analysis.rows.points import Row, load_rows, points
+from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.study import Study, cells
 from pipeline.study.schema import Setting
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.analysis.fits import CannotFit, parabola, power_law
+from pipeline.analysis.statistics.fits import CannotFit, parabola, power_law
 
 OFFSET, SCALE, EXPONENT = 1.7, 400.0, 0.34
 FAR = 4e9

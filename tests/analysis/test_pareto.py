@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
-from pipeline.analysis.metrics import LOSS, Metric
-from pipeline.analysis.pareto import front, hypervolume, non_dominated
-from pipeline.analysis.table import Point, Row, points
+from pipeline.analysis.rows.points import Point, Row, points
+from pipeline.analysis.statistics.pareto import front, hypervolume, non_dominated
+from pipeline.results.metrics import LOSS, Metric
 
 COORDINATE = st.one_of(st.integers(0, 4).map(float), st.floats(-10, 10), st.sampled_from([math.inf, -math.inf]))
 FINITE = st.one_of(st.integers(0, 4).map(float), st.floats(0, 10))

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis import tables, write_report
-from pipeline.analysis.findings import find
-from pipeline.analysis.report import summary
-from pipeline.analysis.speed_figures import speed_figures
-from pipeline.analysis.table import load_rows
+from pipeline.analysis.figures.speed import speed_figures
+from pipeline.analysis.page import tables
+from pipeline.analysis.page.report import summary, write_report
+from pipeline.analysis.rows.points import load_rows
+from pipeline.analysis.statistics.findings import find
 from pipeline.base.paths import result
 from pipeline.results.records import EvaluateResult, PretrainResult, read_result, write_result
 from pipeline.study import Study, cells

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis.metrics import PARAMETERS, TRAINING_FLOPS, TRAINING_TOKENS
-from pipeline.analysis.scaling import scale
-from pipeline.analysis.table import Point, Row, load_rows, points
+from pipeline.analysis.rows.points import Point, Row, load_rows, points
+from pipeline.analysis.statistics.scaling import scale
+from pipeline.results.metrics import PARAMETERS, TRAINING_FLOPS, TRAINING_TOKENS
 
 SIZES = {"xs": (2, 64), "s": (4, 128), "m": (6, 192), "l": (8, 256), "xl": (12, 384)}
 

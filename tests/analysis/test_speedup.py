@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.analysis.metrics import LOSS, TRAINING_FLOPS, Metric, setting_metric
-from pipeline.analysis.speedup import Matched, at_equal_cost, at_equal_quality
-from pipeline.analysis.table import Point, Row, points
+from pipeline.analysis.rows.points import Point, Row, points
+from pipeline.analysis.statistics.speedup import Matched, at_equal_cost, at_equal_quality
+from pipeline.results.metrics import LOSS, TRAINING_FLOPS, Metric, setting_metric
 
 RATE = setting_metric("decode_heavy", "tokens_per_second")
 MEMORY = setting_metric("decode_heavy", "bytes_per_sample")

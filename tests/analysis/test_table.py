@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis import tables
-from pipeline.analysis.findings import find
-from pipeline.analysis.metrics import LOSS, all_metrics
-from pipeline.analysis.style import series_styles
-from pipeline.analysis.table import Row, load_finished, load_rows, points, read_curve, series_of
+from pipeline.analysis.figures.style import series_styles
+from pipeline.analysis.page import tables
+from pipeline.analysis.rows.points import Row, load_finished, load_rows, points, read_curve, series_of
+from pipeline.analysis.statistics.findings import find
 from pipeline.base.errors import UserError
 from pipeline.base.paths import checkpoint, result
+from pipeline.results.metrics import LOSS, all_metrics
 from pipeline.results.records import STAGES, BenchmarkResult, EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells
 
