@@ -25,9 +25,7 @@ def main() -> None:
     tracking.catch_up(study.name, "report")
     if findings.missing and not finished:
         lacking = ", ".join(each.cell for each in findings.missing)
-        raise UserError(
-            f"{REPORT}: it is made, but without {lacking}, see above; `dvc repro` goes on with what is missing"
-        )
+        raise UserError(f"{REPORT}: made without {lacking}, as said above; `dvc repro` goes on with what is missing")
 
 
 if __name__ == "__main__":

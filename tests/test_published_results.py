@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.analysis.page import tables
-from pipeline.analysis.rows.points import load_finished
+from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.base.files import read_json
 from pipeline.results.records import STAGES
@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def findings() -> Findings:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(FOLDER)
-        return find(*load_finished(load_study()))
+        return find(*load_rows(load_study()))
 
 
 def row_of(text: str, first: str) -> str:

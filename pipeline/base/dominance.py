@@ -24,7 +24,7 @@ def unbeaten(points: Floats) -> NDArray[np.bool_]:
     Less is better; a point with a nan neither beats nor is beaten.
     """
     one, other = points[..., :, None, :], points[..., None, :, :]
-    beats = (one <= other).all(axis=-1) & (one < other).any(axis=-1)
+    beats = np.asarray((one <= other).all(axis=-1) & (one < other).any(axis=-1))
     return np.asarray(~beats.any(axis=-2))
 
 

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol, get_type_hints
 
 from pipeline.results.records import (
@@ -94,17 +93,19 @@ def readable(name: str) -> str:
     return name.replace("_", "-")
 
 
-@cache
-def measures(kind: type) -> dict[str, Measure]:
-    """What a record's fields declare, by the field's name."""
+def _measures(kind: type) -> dict[str, Measure]:
     hints = get_type_hints(kind, include_extras=True)
     declared = ((name, getattr(hint, "__metadata__", ())) for name, hint in hints.items())
     return {name: found[0] for name, found in declared if found and isinstance(found[0], Measure)}
 
 
+MEASURES = {kind: _measures(kind) for kind in (*STAGES.values(), SettingResult, BatchMeasurement, Roofline, Baseline)}
+"""What the fields of each record declare, by the field's name."""
+
+
 def own_metric(stage: str, field: str) -> Metric:
     """The metric that a field of the stage's record declares."""
-    measure = measures(STAGES[stage])[field]
+    measure = MEASURES[STAGES[stage]][field]
     return Metric.declared(measure, measure.key or field, stage, lambda record: getattr(record, field))
 
 
@@ -113,18 +114,18 @@ BITS_PER_BYTE = own_metric("evaluate", "bits_per_byte")
 PARAMETERS = own_metric("pretrain", "non_embedding_parameters")
 TRAINING_FLOPS = own_metric("pretrain", "training_flops")
 TRAINING_TOKENS = own_metric("pretrain", "tokens")
-GENERATION = tuple(name for name, measure in measures(SettingResult).items() if measure.column)
+GENERATION = tuple(name for name, measure in MEASURES[SettingResult].items() if measure.column)
 """The figures of a benchmark setting that are columns."""
 
 
 def setting_metric(setting: str, field: str) -> Metric:
     """One figure of one benchmark setting, such as ``decode_heavy_tokens_per_second``."""
-    return _of_setting(setting, measures(SettingResult)[field], field, lambda measured: getattr(measured, field))
+    return _of_setting(setting, MEASURES[SettingResult][field], field, lambda measured: getattr(measured, field))
 
 
 def batch_metric(setting: str, batch: int) -> Metric:
     """The tokens/s at one batch of one setting."""
-    measure = measures(BatchMeasurement)["tokens_per_second"]
+    measure = MEASURES[BatchMeasurement]["tokens_per_second"]
     label = f"{readable(setting)} {measure.label} at batch {batch}"
     return _of_setting(
         setting,
@@ -137,7 +138,7 @@ def batch_metric(setting: str, batch: int) -> Metric:
 
 def limit_metric(setting: str) -> Metric:
     """The tokens/s that the device's measured rates allow in one setting."""
-    measure = measures(Roofline)["tokens_per_second"]
+    measure = MEASURES[Roofline]["tokens_per_second"]
     return _of_setting(
         setting,
         measure,
@@ -147,7 +148,7 @@ def limit_metric(setting: str) -> Metric:
 
 
 def _baseline_metric(setting: str, name: str) -> Metric:
-    measure = measures(Baseline)["tokens_per_second"]
+    measure = MEASURES[Baseline]["tokens_per_second"]
     return _of_setting(
         setting,
         measure,
@@ -229,7 +230,7 @@ def result_metrics(record: AnyResult, diverged: bool = False) -> dict[str, float
 
 def _metrics(stage: str, records: Sequence[Any]) -> list[Metric]:
     """Every metric that one of a stage's records may have."""
-    own = [own_metric(stage, field) for field in measures(STAGES[stage])]
+    own = [own_metric(stage, field) for field in MEASURES[STAGES[stage]]]
     if stage == "pretrain":
         return own + [
             _group_metric(group) for group in dict.fromkeys(g for record in records for g in record.parameters)
@@ -238,7 +239,7 @@ def _metrics(stage: str, records: Sequence[Any]) -> list[Metric]:
         scores = dict.fromkeys((score.task, score.metric) for record in records for score in record.tasks)
         return own + [_task_metric(*score) for score in scores]
     settings = _settings(records)
-    figures = [setting_metric(setting, field) for setting in settings for field in measures(SettingResult)]
+    figures = [setting_metric(setting, field) for setting in settings for field in MEASURES[SettingResult]]
     return own + figures + [limit_metric(setting) for setting in settings] + _baseline_metrics(records)
 
 

@@ -13,8 +13,10 @@ from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
 from pipeline.analysis.rows.points import Point, Row, points
-from pipeline.analysis.statistics.pareto import front, hypervolume, non_dominated
+from pipeline.analysis.statistics.pareto import front, hypervolume
+from pipeline.base.dominance import non_dominated
 from pipeline.results.metrics import LOSS, Metric
+from pipeline.results.records import BenchmarkResult
 
 COORDINATE = st.one_of(st.integers(0, 4).map(float), st.floats(-10, 10), st.sampled_from([math.inf, -math.inf]))
 FINITE = st.one_of(st.integers(0, 4).map(float), st.floats(0, 10))
@@ -78,10 +80,11 @@ def test_nan_and_other_shapes_are_refused() -> None:
 
 
 def test_points_without_a_metric_are_left_out_by_name(rows: list[Row]) -> None:
-    def known(row: Row) -> float | None:
-        return None if row.name == "block-m-2-base-0" else row.benchmark.settings["decode_heavy"].tokens_per_second
+    def known(record: BenchmarkResult) -> float | None:
+        settings = record.settings["decode_heavy"]
+        return None if record.cell.name == "block-m-2-base-0" else settings.tokens_per_second
 
-    split = front(points(rows), (LOSS, Metric("speed", "Speed", known, lower=False)))
+    split = front(points(rows), (LOSS, Metric("speed", "Speed", "benchmark", known, lower=False)))
     assert split.dropped == ("block-m-2-base has no finite speed and is left out",)
     assert len(split.front) + len(split.dominated) == len(rows) - 1
     for point in split.dominated:
@@ -91,4 +94,4 @@ def test_points_without_a_metric_are_left_out_by_name(rows: list[Row]) -> None:
 def _at_least_as_good(other: Point, point: Point, speed: object) -> bool:
     assert callable(speed)
     losses = other.rows[0].evaluate.loss, point.rows[0].evaluate.loss
-    return bool(losses[0] <= losses[1] and speed(other.rows[0]) >= speed(point.rows[0]))
+    return bool(losses[0] <= losses[1] and speed(other.rows[0].benchmark) >= speed(point.rows[0].benchmark))

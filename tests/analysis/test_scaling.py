@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis.rows.points import Point, Row, load_rows, points
+from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.points import Point, Row, points
 from pipeline.analysis.statistics.scaling import scale
 from pipeline.results.metrics import PARAMETERS, TRAINING_FLOPS, TRAINING_TOKENS
 
@@ -20,7 +21,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Point]:
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, SIZES, [2, 4])
     write_results(study)
-    return points(load_rows(study))
+    return points(load_rows(study)[0])
 
 
 def trained(found: list[Point], tokens: dict[str, int], flops: dict[str, float] | None = None) -> list[Point]:

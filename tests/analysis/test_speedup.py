@@ -98,7 +98,7 @@ def test_a_side_without_points_or_numbers_is_named(template: Row) -> None:
 
 
 def test_a_score_that_is_better_higher_is_matched_from_its_best(template: Row) -> None:
-    score = Metric("score", "Score", lambda row: -row.evaluate.loss, lower=False)
+    score = Metric("score", "Score", "evaluate", lambda record: -record.loss, lower=False)
     vanilla = make(template, "vanilla", [(2.0, 10.0), (3.0, 100.0)])
     block = make(template, "block", [(2.2, 60.0), (3.2, 600.0)])
     by_score = at_equal_quality(("block", block), ("vanilla", vanilla), score, RATE)

@@ -125,7 +125,7 @@ def results_markdown(findings: Findings) -> str:
     header = ["cell", *(metric.label for metric in metrics)]
     lines = [f"Generation measured on {hardware(rows)}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
     lines += [_pipes([marked(row), *(format_value(metric, row) for metric in metrics)]) for row in rows]
-    lines += ["", f"Missing {len(findings.missing)} cells:", ""] if findings.missing else []
+    lines += ["", "Missing cells:", ""] if findings.missing else []
     lines += [f"- {_plain(each)}" for each in findings.missing]
     return "\n".join(lines) + "\n"
 
