@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from synthetic import write_results
+from synthetic import study_file, write_results
 
 from pipeline.analysis.page import tables
 from pipeline.analysis.page.report import write_report
@@ -23,7 +23,8 @@ from pipeline.base.errors import UserError
 from pipeline.base.paths import checkpoint, result
 from pipeline.results.failures import failure, failure_noted
 from pipeline.results.records import STAGES, BenchmarkResult, EvaluateResult, PretrainResult, read_result, write_result
-from pipeline.study import Study, cells
+from pipeline.study import Study, cells, load_study
+from stages import report
 
 CELL = "block-m-4-base-0"
 
@@ -143,15 +144,14 @@ def test_a_failure_of_before_a_result_is_no_reason(study: Study) -> None:
     assert load_rows(study)[1] == []
 
 
-def run_stage(root: Path, module: str, *options: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    return subprocess.run([sys.executable, "-m", module, *options], env=environment, capture_output=True, text=True)
-
-
-def test_the_stage_reports_what_there_is_and_fails(study: Study, root: Path) -> None:
+def test_the_stage_reports_what_there_is_and_fails(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DVC then runs it again; ``--finished`` takes what is missing for no error."""
+    monkeypatch.chdir(tmp_path)
+    write_results(study_file(tmp_path, {"s": (4, 64)}, [2]))
     result("evaluate", "vanilla-s-0").unlink()
-    ran = run_stage(root, "stages.report")
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "stages.report"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ran.returncode == 1
     assert ran.stdout.splitlines()[-1] == (
         "missing: vanilla-s-0, stage evaluate: results/evaluate/vanilla-s-0.json: no such result; "
@@ -161,24 +161,38 @@ def test_the_stage_reports_what_there_is_and_fails(study: Study, root: Path) -> 
         "error: report: made without vanilla-s-0, as said above; `dvc repro` goes on with what is missing"
     ]
     page = Path("report/index.html").read_text()
-    assert "1 of 8 cells are missing" in page
+    assert "1 of 2 cells are missing" in page
     assert "results/evaluate/vanilla-s-0.json: no such result" in page
     told = json.loads(Path("report/report.json").read_text())
     assert [each["cell"] for each in told["missing"]] == ["vanilla-s-0"]
-    assert run_stage(root, "stages.report", "--finished").returncode == 0
+    monkeypatch.setattr(sys, "argv", ["stages.report", "--finished"])
+    monkeypatch.setattr("pipeline.tracking.catch_up", lambda *_: None)
+    report.main()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of which the best cell diverged, with its report."""
+    folder = tmp_path_factory.mktemp("diverged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        study = study_file(folder, {"s": (4, 128), "m": (6, 192)}, [2])
+        write_results(study)
+        path = result("pretrain", "vanilla-m-0")
+        write_result(path, dataclasses.replace(read_result(path, PretrainResult, "pretrain"), diverged=True))
+        write_report(study, folder / "report")
+    return folder
 
 
 @pytest.fixture
-def diverged(study: Study, tmp_path: Path) -> Findings:
-    """The report of a study of which the best cell diverged."""
-    path = result("pretrain", "vanilla-m-0")
-    write_result(path, dataclasses.replace(read_result(path, PretrainResult, "pretrain"), diverged=True))
-    return write_report(study, tmp_path / "report")
+def diverged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Findings:
+    monkeypatch.chdir(folder)
+    return find(*load_rows(load_study()))
 
 
-def test_a_diverged_cell_is_marked_in_every_table_and_has_no_loss(diverged: Findings, tmp_path: Path) -> None:
+def test_a_diverged_cell_is_marked_in_every_table_and_has_no_loss(diverged: Findings) -> None:
     loss = f"{next(row for row in diverged.rows if row.name == 'vanilla-m-0').evaluate.loss:.4g}"
-    folder = tmp_path / "report"
+    folder = Path("report")
     (line,) = [line for line in (folder / "results.md").read_text().splitlines() if "vanilla-m-0" in line]
     assert line.startswith("| vanilla-m-0 (diverged) |")
     (printed,) = [line for line in tables.terminal_table(diverged).splitlines() if "vanilla-m-0" in line]
@@ -196,8 +210,8 @@ def test_a_diverged_cell_is_marked_in_every_table_and_has_no_loss(diverged: Find
     assert [key for key in metrics if "tokens_per_second" not in key] == []
 
 
-def test_a_diverged_cell_is_on_no_front_and_in_no_comparison(diverged: Findings, tmp_path: Path) -> None:
-    told = json.loads((tmp_path / "report/report.json").read_text())
+def test_a_diverged_cell_is_on_no_front_and_in_no_comparison(folder: Path) -> None:
+    told = json.loads((folder / "report/report.json").read_text())
     assert told["diverged"] == ["vanilla-m-0"]
     assert all("vanilla-m-0" not in names for names in told["pareto"].values())
     assert any("vanilla-m-0" in note and "diverged" in note for note in told["notes"])
