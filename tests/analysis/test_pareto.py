@@ -14,7 +14,7 @@ from optuna.study._multi_objective import _is_pareto_front
 
 from pipeline.analysis.rows.points import Point, Row, points
 from pipeline.analysis.statistics.pareto import front, hypervolume
-from pipeline.base.dominance import non_dominated
+from pipeline.base.dominance import non_dominated, unbeaten
 from pipeline.results.metrics import LOSS, Metric
 from pipeline.results.records import BenchmarkResult
 
@@ -95,3 +95,15 @@ def _at_least_as_good(other: Point, point: Point, speed: object) -> bool:
     assert callable(speed)
     losses = other.rows[0].evaluate.loss, point.rows[0].evaluate.loss
     return bool(losses[0] <= losses[1] and speed(other.rows[0].benchmark) >= speed(point.rows[0].benchmark))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_sets_at_once_are_each_as_if_alone(seed: int) -> None:
+    """Of whole numbers, so that points tie."""
+    sets = np.random.default_rng(seed).integers(0, 4, (20, 7, 2)).astype(float)
+    alone = [non_dominated(points_, [True, True]).tolist() for points_ in sets]
+    assert unbeaten(sets).tolist() == alone
+
+
+def test_a_nan_neither_beats_nor_is_beaten() -> None:
+    assert unbeaten(np.array([[1.0, 1.0], [math.nan, 0.0], [2.0, 2.0]])).tolist() == [True, True, False]
