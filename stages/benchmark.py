@@ -3,6 +3,7 @@
 from pipeline import tracking
 from pipeline.base import paths
 from pipeline.base.command import cell_argument, command
+from pipeline.results.failures import failure_noted
 from pipeline.results.records import write_result
 from pipeline.study import find_cell, load_study
 
@@ -14,7 +15,8 @@ def main() -> None:
     cell = find_cell(study, name)
     from pipeline.benchmark.cell import benchmark
 
-    write_result(paths.result("benchmark", name), benchmark(study, cell))
+    with failure_noted("benchmark", name):
+        write_result(paths.result("benchmark", name), benchmark(study, cell))
     tracking.catch_up(study.name, name)
 
 

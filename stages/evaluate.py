@@ -4,6 +4,7 @@ from pipeline import tracking
 from pipeline.base import paths
 from pipeline.base.command import cell_argument, command
 from pipeline.evaluation import evaluate
+from pipeline.results.failures import failure_noted
 from pipeline.results.records import write_result
 from pipeline.study import find_cell, load_study
 
@@ -12,7 +13,9 @@ from pipeline.study import find_cell, load_study
 def main() -> None:
     name = cell_argument("evaluate", "Evaluate a trained cell on the held-out documents and zero-shot tasks.")
     study = load_study()
-    write_result(paths.result("evaluate", name), evaluate(study, find_cell(study, name)))
+    cell = find_cell(study, name)
+    with failure_noted("evaluate", name):
+        write_result(paths.result("evaluate", name), evaluate(study, cell))
     tracking.catch_up(study.name, name)
 
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pipeline import tracking
 from pipeline.base import paths
 from pipeline.base.command import cell_argument, command
+from pipeline.results.failures import failure_noted
 from pipeline.results.records import write_result
 from pipeline.study import find_cell, load_study
 
@@ -18,7 +19,7 @@ def main() -> None:
     cell = find_cell(study, name)
     from pipeline.training import is_main_process, pretrain
 
-    with tracking.following(study.name, cell.name) if is_main_process() else nullcontext():
+    with failure_noted("pretrain", name), tracking.following(study.name, name) if is_main_process() else nullcontext():
         result = pretrain(study, cell)
         if result is not None:
             write_result(paths.result("pretrain", cell.name), result)

@@ -4,6 +4,7 @@ from pipeline import tracking
 from pipeline.base import paths
 from pipeline.base.command import cell_argument, command
 from pipeline.base.errors import UserError
+from pipeline.results.failures import failure_noted
 from pipeline.results.records import write_result
 from pipeline.study import load_study
 
@@ -16,7 +17,8 @@ def main() -> None:
         raise UserError(f"pretrained: {name!r} is not defined; it is one of {', '.join(study.pretrained) or '(none)'}")
     from pipeline.interop.pretrained import bring_in
 
-    write_result(paths.result("pretrain", name), bring_in(name, study.pretrained[name]))
+    with failure_noted("pretrain", name):
+        write_result(paths.result("pretrain", name), bring_in(name, study.pretrained[name]))
     tracking.catch_up(study.name, name)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from pipeline.analysis import write_report
+from pipeline.analysis.page.report import write_report
 from pipeline.base import paths
 from pipeline.base.files import write_json
 from pipeline.data import describe_inputs, model_vocabulary, write_corpus, write_tokens

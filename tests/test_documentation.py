@@ -289,8 +289,8 @@ def _make(arguments: list[str]) -> None:
     target, *assigned = arguments
     assert re.search(rf"^{target}( \w+)*:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
     for name, _, value in (each.partition("=") for each in assigned):
-        assert name in ("NAME", "SEARCH")
-        assert name == "SEARCH" or (ROOT / f"studies/{value}.yaml").is_file()
+        assert name in ("NAME", "SEARCH", "KEEP_GOING")
+        assert name != "NAME" or (ROOT / f"studies/{value}.yaml").is_file()
 
 
 def _torchrun(arguments: list[str]) -> None:

@@ -59,6 +59,77 @@ def sources(root: Path) -> list[Path]:
     return sorted(root.glob("pipeline/**/*.py")) + sorted(root.glob("stages/*.py"))
 
 
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Each module of the pipeline with those that it imports, in functions and under TYPE_CHECKING too.
+
+    ``from package import name`` imports the module of that name if there is one, and else the package.
+    """
+    files = {module_name(path, root): path for path in root.glob("pipeline/**/*.py")}
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        used = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                used |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                inner = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+                used |= {inner[name] if inner[name] in files else node.module for name in inner}
+        graph[name] = (used & files.keys()) - {name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that each lead to each other."""
+    leads = {name: reached(graph, name) for name in graph}
+    groups = {tuple(sorted(other for other in leads[name] if name in leads[other])) for name in graph}
+    return sorted(list(group) for group in groups if group)
+
+
+def reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(graph[start])
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += graph[name]
+    return found
+
+
+def test_no_import_leads_back_to_where_it_began(root: Path) -> None:
+    assert circles(import_graph(root)) == []
+
+
+def test_a_circle_is_found_wherever_its_imports_stand(tmp_path: Path) -> None:
+    texts = {
+        "__init__": "",
+        "a": "from pipeline import b",
+        "b": "def f():\n    from pipeline.c import g",
+        "c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pipeline.a",
+        "d": "from pipeline.a import f",
+    }
+    (tmp_path / "pipeline").mkdir()
+    for name, text in texts.items():
+        (tmp_path / f"pipeline/{name}.py").write_text(text)
+    assert circles(import_graph(tmp_path)) == [["pipeline.a", "pipeline.b", "pipeline.c"]]
+
+
+ROOMS = ("rows", "statistics", "figures", "page")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_of_the_analysis_imports_only_those_before_it(root: Path, room: str) -> None:
+    later = {f"pipeline.analysis.{name}" for name in ROOMS[ROOMS.index(room) + 1 :]}
+    for name, used in import_graph(root).items():
+        if name.startswith(f"pipeline.analysis.{room}"):
+            assert [each for each in used if any(each.startswith(other) for other in later)] == [], name
+
+
 @pytest.mark.parametrize("part", ALLOWED)
 def test_parts_import_only_what_the_architecture_allows(root: Path, part: str) -> None:
     folder = root / "pipeline" / part

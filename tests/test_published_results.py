@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.analysis import tables
-from pipeline.analysis.findings import Findings, find
-from pipeline.analysis.table import load_finished
+from pipeline.analysis.page import tables
+from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.base.files import read_json
 from pipeline.results.records import STAGES
 from pipeline.study import load_study
@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def findings() -> Findings:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(FOLDER)
-        return find(*load_finished(load_study()))
+        return find(*load_rows(load_study()))
 
 
 def row_of(text: str, first: str) -> str:

@@ -94,7 +94,7 @@ def shortened(name: str) -> dict[str, Any]:
 def test_every_cell_of_a_small_setting_trains_and_reports(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.analysis import write_report
+    from pipeline.analysis.page.report import write_report
     from pipeline.benchmark.cell import benchmark
     from pipeline.data import write_corpus, write_tokens
     from pipeline.evaluation import evaluate

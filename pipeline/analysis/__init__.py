@@ -1,5 +1,1 @@
-"""Result files to what they say: fronts, speed at equal quality, scaling fits, figures and the report."""
-
-from pipeline.analysis.report import write_report
-
-__all__ = ["write_report"]
+"""Result files to what they say, in four rooms that each import those before: rows, statistics, figures, page."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 
+from pipeline.base.device_rates import best_seconds, product_rate
 from pipeline.models import costs
 from pipeline.models.config import ModelConfig
 from pipeline.results.records import DeviceRates, Roofline
@@ -52,35 +51,10 @@ def roofline(config: ModelConfig, setting: Setting, batch: int, element: int, ra
 def device_rates(device: str, precision: str) -> DeviceRates:
     """Measured now: the rate of a large matrix product, and bandwidth as the faster of a large copy and a large sum."""
     on = torch.device(device)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    size, elements = (8192, 1 << 29) if on.type == "cuda" else (1024, 1 << 25)
-    left, right = torch.randn(2, size, size, device=on).to(dtype)
-    flops = 2 * size**3 / _best(on, lambda: left @ right)
-    source = torch.rand(elements, device=on)
+    source = torch.rand(1 << 29 if on.type == "cuda" else 1 << 25, device=on)
     target = torch.empty_like(source)
-    copy = 2 * source.nbytes / _best(on, lambda: target.copy_(source))
-    read = source.nbytes / _best(on, source.sum)
-    return DeviceRates(flops=flops, copy_bandwidth=copy, read_bandwidth=read)
-
-
-def _best(device: torch.device, call: Callable[[], object], repeats: int = 10) -> float:
-    """Seconds a call, the best of some that follow each other."""
-    call()
-    if device.type == "cpu":
-        return min(_clock(call) for _ in range(repeats))
-    torch.cuda.synchronize(device)
-    times = []
-    for _ in range(repeats):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        call()
-        end.record()
-        torch.cuda.synchronize(device)
-        times.append(begin.elapsed_time(end) / 1000)
-    return min(times)
-
-
-def _clock(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+    return DeviceRates(
+        flops=product_rate(on, precision),
+        copy_bandwidth=2 * source.nbytes / best_seconds(on, lambda: target.copy_(source)),
+        read_bandwidth=source.nbytes / best_seconds(on, source.sum),
+    )

@@ -95,10 +95,6 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--search", action="store_true", help="run the allocation search of its section search too")
 
 
-def _add_show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--finished", action="store_true", help="of the cells that have all of their results, so far")
-
-
 def _add_ui(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=5000, help="default 5000")
 
@@ -143,13 +139,13 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from pipeline.analysis.findings import find
-    from pipeline.analysis.table import load_finished, load_rows
-    from pipeline.analysis.tables import terminal_table
+    from pipeline.analysis.page.tables import terminal_table
+    from pipeline.analysis.rows.load import load_rows
+    from pipeline.analysis.statistics.findings import find
 
     study = load_study(arguments.params)
-    findings = find(*load_finished(study)) if arguments.finished else find(load_rows(study))
-    print(terminal_table(findings.rows, findings.fronts))
+    findings = find(*load_rows(study))
+    print(terminal_table(findings))
     print("", findings.headline, *findings.further, sep="\n")
     for note in findings.notes:
         print(f"note: {note}")
@@ -232,10 +228,9 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
     "look at the results": [
         Command(
             "show",
-            "the table of results, and where to look next",
-            (f"{PROGRAM} show", f"{PROGRAM} show --finished"),
+            "the table of the results that there are, and where to look next",
+            (f"{PROGRAM} show",),
             _show,
-            _add_show,
         ),
         Command(
             "generate",

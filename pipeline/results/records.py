@@ -1,15 +1,48 @@
-"""What each stage writes: one typed record a cell and stage, as JSON. The report and MLflow read these files."""
+"""What each stage writes: one typed record a cell and stage, as JSON. The report and MLflow read these files.
+
+A field that is ``Annotated`` with a :class:`Measure` is a metric: a column of results.csv, a number in MLflow and
+something that the report compares, all under one name (:mod:`pipeline.results.metrics`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json, write_json
 from pipeline.base.typed_json import build
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Declares a field to be a metric.
+
+    ``lower`` says whether less is better, ``None`` that neither direction is; ``logarithmic``, whether it is drawn and
+    interpolated in its logarithm. ``key`` is its name where the field's own is not enough. What is no ``column`` is in
+    MLflow alone. ``quality`` is what training gave the weights; a cell that diverged has none. Columns stand in the
+    order of the fields.
+    """
+
+    label: str
+    unit: str = ""
+    lower: bool | None = None
+    logarithmic: bool = False
+    key: str = ""
+    column: bool = True
+    quality: bool = False
+
+    @property
+    def title(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def magnitude(label: str, unit: str = "", lower: bool | None = True, **others: Any) -> Measure:
+    """A :class:`Measure` of what spans magnitudes, and so is compared by ratios."""
+    return Measure(label, unit, lower, logarithmic=True, **others)
 
 
 @dataclass(frozen=True)
@@ -64,17 +97,17 @@ class PretrainResult:
     cell: CellIdentity
     environment: Environment
     parameters: dict[str, int]
-    non_embedding_parameters: int
-    total_parameters: int
-    steps: int
-    tokens: int
-    target_tokens: int
-    training_flops: float
-    train_loss: float | None
-    validation_loss: float | None
-    seconds: float
-    tokens_per_second: float
-    peak_memory: int
+    total_parameters: Annotated[int, magnitude("Parameters")]
+    non_embedding_parameters: Annotated[int, magnitude("Non-embedding parameters")]
+    training_flops: Annotated[float, magnitude("Training FLOPs")]
+    tokens: Annotated[int, magnitude("Training tokens")]
+    train_loss: Annotated[float | None, Measure("Training loss", "nats a token", lower=True, quality=True)]
+    validation_loss: Annotated[float | None, Measure("Validation loss", "nats a token", lower=True, quality=True)]
+    seconds: Annotated[float, magnitude("Training time", "s", key="training_seconds")]
+    tokens_per_second: Annotated[float, magnitude("Training tokens/s", lower=False, key="training_tokens_per_second")]
+    steps: Annotated[int, magnitude("Steps", column=False)]
+    target_tokens: Annotated[int, magnitude("Training targets", key="training_target_tokens", column=False)]
+    peak_memory: Annotated[int, magnitude("Training memory", "bytes", key="training_memory", column=False)]
     diverged: bool = False
     provenance: Provenance | None = None
 
@@ -139,15 +172,15 @@ class EvaluateResult:
 
     cell: CellIdentity
     environment: Environment
-    loss: float
-    loss_stderr: float | None
-    perplexity: float
-    bits_per_byte: float
-    word_perplexity: float
-    unigram_loss: float
-    documents: int
+    loss: Annotated[float, Measure("Loss", "nats a token", lower=True, quality=True)]
+    loss_stderr: Annotated[float | None, Measure("Standard error", "nats a token", column=False, quality=True)]
+    perplexity: Annotated[float, magnitude("Perplexity", quality=True)]
+    word_perplexity: Annotated[float, magnitude("Word perplexity", quality=True)]
+    bits_per_byte: Annotated[float, Measure("Bits a byte", lower=True, quality=True)]
+    unigram_loss: Annotated[float, Measure("Unigram loss", "nats a token", column=False)]
+    documents: Annotated[int, magnitude("Test documents", lower=None, column=False)]
     skipped_documents: int
-    target_tokens: int
+    target_tokens: Annotated[int, magnitude("Test targets", lower=None, column=False)]
     bytes: int
     words: int
     stride: int
@@ -159,7 +192,7 @@ class EvaluateResult:
     documents_hash: str
     tokenizer_hash: str
     lm_eval: str
-    seconds: float
+    seconds: Annotated[float, magnitude("Evaluation time", "s", key="evaluate_seconds", column=False)]
     nats_by_document: list[float] = field(default_factory=list)
     targets_by_document: list[int] = field(default_factory=list)
     provenance: Provenance | None = None
@@ -176,7 +209,7 @@ class BatchMeasurement:
     batch: int
     seconds: float
     spread: float
-    tokens_per_second: float
+    tokens_per_second: Annotated[float, magnitude("tokens/s", lower=False)]
     prefill_seconds: float
     decode_tokens_per_second: float
     peak_memory: int
@@ -204,7 +237,7 @@ class Roofline:
     same time. ``binding`` is the longer: ``compute`` or ``memory``; ``compute_share`` is compute's part of the sum.
     """
 
-    tokens_per_second: float
+    tokens_per_second: Annotated[float, magnitude("roofline tokens/s", lower=False, key="limit")]
     overlapped_tokens_per_second: float
     binding: str
     compute_share: float
@@ -216,12 +249,12 @@ class Baseline:
 
     name: str
     batch: int
-    tokens_per_second: float
+    tokens_per_second: Annotated[float, magnitude("tokens/s", lower=False)]
     spread: float
     repeats: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SettingResult:
     """One (prompt, new tokens) setting: the fastest batch's figures, and all that were measured.
 
@@ -231,19 +264,19 @@ class SettingResult:
     ``roofline_fraction`` is the achieved part of ``roofline.tokens_per_second``.
     """
 
-    prompt: int
-    new_tokens: int
-    batch: int
-    tokens_per_second: float
-    decode_tokens_per_second: float
-    spread: float
-    time_to_first_token: float
-    latency_per_token: float
-    bytes_per_sample: float
-    kv_bytes_per_sample: float
+    tokens_per_second: Annotated[float, magnitude("tokens/s", lower=False)]
+    decode_tokens_per_second: Annotated[float, magnitude("decode tokens/s", lower=False)]
+    bytes_per_sample: Annotated[float, magnitude("bytes a sample")]
+    kv_bytes_per_sample: Annotated[float, magnitude("KV cache bytes a sample")]
+    time_to_first_token: Annotated[float, magnitude("time to first token", "s")]
+    latency_per_token: Annotated[float, magnitude("latency a token", "s")]
+    spread: Annotated[float, Measure("timing spread", lower=True)]
+    roofline_fraction: Annotated[float | None, Measure("fraction of the roofline", lower=False)] = None
+    batch: Annotated[int, magnitude("batch", lower=None)]
+    prompt: Annotated[int, magnitude("prompt tokens", lower=None, column=False)]
+    new_tokens: Annotated[int, magnitude("new tokens", lower=None, column=False)]
     measurements: list[BatchMeasurement]
     roofline: Roofline | None = None
-    roofline_fraction: float | None = None
     baselines: list[Baseline] = field(default_factory=list)
 
 

@@ -121,13 +121,14 @@ def _fingerprint(study: Study, cell: Cell) -> str:
 
 def _report_problems(study: Study) -> Iterator[str]:
     """The tables and metrics, made anew from the results' files, against those in the report."""
-    from pipeline.analysis.findings import find
-    from pipeline.analysis.metrics import all_metrics
-    from pipeline.analysis.report import summary
-    from pipeline.analysis.table import load_rows
-    from pipeline.analysis.tables import results_csv
+    from pipeline.analysis.page.report import summary
+    from pipeline.analysis.page.tables import results_csv
+    from pipeline.analysis.rows.load import load_rows
+    from pipeline.analysis.statistics.findings import find
+    from pipeline.results.metrics import all_metrics
 
-    rows = load_rows(study)
+    rows, missing = load_rows(study)
+    yield from (each.reason for each in missing)
     table = paths.REPORT / "results.csv"
     yield from _different_lines(table, results_csv(rows))
     metrics = {metric.key: metric for metric in all_metrics(rows)}
@@ -137,7 +138,7 @@ def _report_problems(study: Study) -> Iterator[str]:
             actual = metrics[key].value(row) if key in metrics else None
             if value != actual:
                 yield f"{path}: {key} is {value}, but {actual} by the results"
-    path, expected = paths.REPORT / "report.json", summary(study, find(rows))
+    path, expected = paths.REPORT / "report.json", summary(study, find(rows, missing))
     for key, value in read_object(path).items():
         if json.dumps(value) != json.dumps(expected.get(key)):
             yield f"{path}: {key} is not what the results give"

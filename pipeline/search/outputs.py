@@ -7,9 +7,11 @@ import dataclasses
 import io
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.base.dominance import unbeaten
 from pipeline.base.files import write_text
 from pipeline.results.records import Environment
 from pipeline.results.search import LOWER, TABLE, VARIANTS, SearchResult, TrialResult, write_search
@@ -78,12 +80,8 @@ def _best(trials: list[TrialResult], objectives: list[str]) -> list[int]:
     ranked = sorted(complete, key=lambda trial: _costs(trial, objectives))
     if len(objectives) == 1:
         return [trial.number for trial in ranked[:SHOWN]]
-    return [trial.number for trial in ranked if not any(_beats(other, trial, objectives) for other in complete)]
-
-
-def _beats(other: TrialResult, trial: TrialResult, objectives: list[str]) -> bool:
-    theirs, own = _costs(other, objectives), _costs(trial, objectives)
-    return theirs != own and all(a <= b for a, b in zip(theirs, own, strict=True))
+    values = np.array([_costs(trial, objectives) for trial in ranked]).reshape(len(ranked), len(objectives))
+    return [trial.number for trial, kept in zip(ranked, unbeaten(values), strict=True) if kept]
 
 
 def _costs(trial: TrialResult, objectives: list[str]) -> tuple[float, ...]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json
-from pipeline.results.records import STAGES, AnyResult, EvaluateResult, PretrainResult, read_result
+from pipeline.results.curve import read_rows
+from pipeline.results.metrics import result_metrics
+from pipeline.results.records import STAGES, PretrainResult, read_result
 from pipeline.tracking.runs import (
     cell_run,
     create_run,
@@ -98,19 +98,16 @@ def sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
     """Log the rows of the curve file that the run does not hold yet, with the times of the file."""
     from mlflow.entities import Metric
 
-    if not path.exists():
-        return
     done = dict.fromkeys(CURVES, -1)
     for key in CURVES:
         if key in run.data.metrics:
             done[key] = max(metric.step for metric in mlflow.get_metric_history(run.info.run_id, key))
-    with path.open(newline="", encoding="utf-8") as opened:
-        metrics = [
-            Metric(key, float(row[key]), int(row["time"]), int(row["step"]))
-            for row in csv.DictReader(opened)
-            for key in CURVES
-            if row.get(key) and int(row["step"]) > done[key]
-        ]
+    metrics = [
+        Metric(key, float(row[key]), int(row["time"]), int(row["step"]))
+        for row in read_rows(path)
+        for key in CURVES
+        if row.get(key) and int(row["step"]) > done[key]
+    ]
     log(mlflow, run, metrics)
 
 
@@ -152,32 +149,9 @@ def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict
         result = read_result(path, kind, stage)
         if result.cell.fingerprint != fingerprint:
             continue
-        metrics |= {key: value for key, value in result_metrics(result).items() if key not in CURVES}
+        diverged = tags.get("diverged") == "true"  # as the pretraining's record says, which comes first
+        metrics |= {key: value for key, value in result_metrics(result, diverged).items() if key not in CURVES}
         tags |= {f"{stage}.device": result.environment.device, f"{stage}.revision": result.environment.revision}
         if isinstance(result, PretrainResult):
             tags["diverged"] = str(result.diverged).lower()
     return metrics, tags
-
-
-def result_metrics(result: AnyResult) -> dict[str, float]:
-    """A record's numbers under flat names: ``loss``, ``cloze_acc``, ``prefill_heavy_tokens_per_second``."""
-    values = asdict(result)
-    for key in ("cell", "environment", "tasks", "settings"):
-        values.pop(key, None)
-    metrics = {key: float(value) for key, value in values.items() if _is_number(value)}
-    if isinstance(result, PretrainResult):
-        metrics |= {f"parameters_{group}": float(count) for group, count in result.parameters.items()}
-        metrics["pretrain_seconds"] = metrics.pop("seconds")
-        metrics["training_tokens_per_second"] = metrics.pop("tokens_per_second")
-    elif isinstance(result, EvaluateResult):
-        metrics |= {f"{score.task}_{score.metric}": score.value for score in result.tasks}
-        metrics["evaluate_seconds"] = metrics.pop("seconds")
-    else:
-        metrics = {}
-        for name, setting in result.settings.items():
-            metrics |= {f"{name}_{key}": float(value) for key, value in asdict(setting).items() if _is_number(value)}
-    return metrics
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

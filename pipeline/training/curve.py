@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.base.files import write_text
+from pipeline.results.curve import read_rows
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,6 @@ class Curve:
         line = _csv([["" if value is None else _text(value) for value in values]])
         with self.path.open("a", encoding="utf-8", newline="") as opened:
             opened.write(line)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The file's whole rows; none where it is absent. A line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-    return [row for row in rows if None not in row.values()]
 
 
 def _text(value: float) -> str:

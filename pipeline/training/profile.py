@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pipeline.base import paths
 from pipeline.base.command import command
+from pipeline.base.device_rates import product_rate
 from pipeline.base.paths import PARAMS
 from pipeline.data import Batches, PackedStream, TokenCorpus, model_vocabulary
 from pipeline.models import LanguageModel, build, initialise
@@ -30,7 +31,6 @@ from pipeline.training.memory import peak_memory
 from pipeline.training.objective import Objective
 from pipeline.training.optimizer import adamw
 from pipeline.training.start import initial_model
-from pipeline.training.utilization import matmul_rate
 from pipeline.training.wrapping import compile_whole, recompute_activations
 
 Value = TypeVar("Value")
@@ -172,7 +172,7 @@ class _Steps:
         pretrain, config = self.pretrain, self.objective.model.config
         seconds = statistics.median(whole)
         rate = pretrain.batch_size * pretrain.context_length / seconds
-        best = matmul_rate(self.device, self.objective.precision)
+        best = product_rate(self.device, self.objective.precision)
         device = describe(device_name(self.device.type), torch.get_num_threads(), self.objective.precision)
         return Measurement(
             cell=self.cell.name,

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from synthetic import HOSTILE, study_file, write_results
 
-from pipeline.analysis import write_report
-from pipeline.analysis.table import Row, load_rows
+from pipeline.analysis.page.report import write_report
+from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.points import Row
 from pipeline.base.paths import result
 from pipeline.results.records import EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells
@@ -26,7 +27,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 @pytest.fixture
 def rows(study: Study) -> list[Row]:
-    return load_rows(study)
+    return load_rows(study)[0]
 
 
 @pytest.fixture(scope="session")

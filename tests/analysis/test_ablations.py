@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis.ablations import AXES, sweeps_along
-from pipeline.analysis.figures import draw_all
-from pipeline.analysis.findings import find
-from pipeline.analysis.table import Point, load_rows, points
+from pipeline.analysis.figures.ablations import AXES, sweeps_along
+from pipeline.analysis.figures.draw import draw_all
+from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.points import Point, points
+from pipeline.analysis.statistics.findings import find
 from pipeline.study import Study
 from pipeline.study.schema import (
     EmbedderVariant,
@@ -62,7 +63,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 def places(study: Study, key: str) -> dict[str, list[str]]:
     axis = next(axis for axis in AXES if axis.key == key)
-    sweeps = sweeps_along(study, points(load_rows(study)), axis)
+    sweeps = sweeps_along(study, points(load_rows(study)[0]), axis)
     return {sweep.label: list(sweep.places) for sweep in sweeps}
 
 
@@ -81,7 +82,7 @@ def test_a_sweep_holds_what_differs_in_its_axis_alone(study: Study) -> None:
 
 
 def test_every_axis_that_varies_has_a_figure_that_names_its_best(study: Study, tmp_path: Path) -> None:
-    findings = find(load_rows(study))
+    findings = find(load_rows(study)[0])
     drawn = {drawing.name: drawing for drawing in draw_all(study, findings, tmp_path / "figures")}
     assert {f"ablation_{axis.key}" for axis in AXES} <= drawn.keys()
     losses = {point.name: loss_of(point) for point in findings.points}

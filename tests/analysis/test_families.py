@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis.families import attention, by_family, contenders, generate_points, references, slug
-from pipeline.analysis.figures import figures
-from pipeline.analysis.findings import Findings, find
-from pipeline.analysis.page import render
-from pipeline.analysis.report import summary
-from pipeline.analysis.table import Row, load_rows, points
-from pipeline.analysis.tables import speedup_csv
+from pipeline.analysis.figures.draw import figures
+from pipeline.analysis.page.html import render
+from pipeline.analysis.page.report import summary
+from pipeline.analysis.page.tables import speedup_csv
+from pipeline.analysis.rows.families import attention, slug
+from pipeline.analysis.rows.groups import by_family, contenders, generate_points, references
+from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.points import Row, points
+from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.study import Study, cells
 from pipeline.study.schema import Setting
 
@@ -38,7 +40,7 @@ def grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 
 @pytest.fixture
 def findings(grouped: Study) -> Findings:
-    return find(load_rows(grouped))
+    return find(load_rows(grouped)[0])
 
 
 def test_vanilla_models_are_families_by_attention_and_by_engine(findings: Findings) -> None:
@@ -113,7 +115,7 @@ def test_each_family_of_block_transformers_has_its_sentences_and_the_colour_of_i
     both = dataclasses.replace(grid, block=dataclasses.replace(grid.block, size=["s", "m", "s_gqa", "m_gqa"]))
     study = dataclasses.replace(grouped, grid=both)
     write_results(study)
-    found = find(load_rows(study))
+    found = find(load_rows(study)[0])
     subjects = ("Against", "Block transformers with grouped-query attention against")
     theirs = ("vanilla transformers", "vanilla transformers with grouped-query attention")
     expected = [f"{mine} {other} (" for mine in subjects for other in theirs]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.analysis.fits import CannotFit, parabola, power_law
+from pipeline.analysis.statistics.fits import CannotFit, parabola, power_law
 
 OFFSET, SCALE, EXPONENT = 1.7, 400.0, 0.34
 FAR = 4e9
@@ -110,3 +110,25 @@ def test_a_parabola_is_refused_without_a_minimum_or_with_three_points() -> None:
         parabola(x, 5 - bowl(x))
     with pytest.raises(CannotFit, match="3 distinct x"):
         parabola(x[:3], bowl(x[:3]))
+
+
+@pytest.mark.parametrize("offset", [0.5, 2.0])
+@pytest.mark.parametrize("exponent", [0.05, 0.3, 1.2])
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e15])
+def test_any_law_is_recovered_in_any_unit(offset: float, exponent: float, unit: float) -> None:
+    x = np.geomspace(1.0, 1e4, 7)
+    fitted = power_law(x * unit, offset + 3.0 * x**-exponent)
+    assert fitted.offset.value == pytest.approx(offset, rel=2e-3)
+    assert fitted.exponent.value == pytest.approx(exponent, rel=2e-3)
+    assert fitted.scale.value == pytest.approx(3.0 * unit**exponent, rel=2e-2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wild_data_give_finite_numbers(seed: int) -> None:
+    """Four points whose noise is as large as what falls: the interval is wide, and the law stays one."""
+    y = (2 + sizes(4) ** -0.1) * np.exp(0.05 * np.random.default_rng(seed).standard_normal(4))
+    y[0], y[-1] = y.max() + 0.01, y.min() - 0.01
+    fitted = power_law(sizes(4), y)
+    for number in (fitted.offset, fitted.exponent, fitted.predict(FAR)):
+        assert 0 <= number.low <= number.value <= number.high < math.inf
+    assert fitted.exponent.high <= 4

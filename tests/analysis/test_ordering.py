@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipeline.analysis.metrics import LOSS
-from pipeline.analysis.ordering import compare, compare_best_allocations, summary
-from pipeline.analysis.table import Row, points
+from pipeline.analysis.rows.points import Row, points
+from pipeline.analysis.statistics.ordering import compare, compare_best_allocations, summary
+from pipeline.results.metrics import LOSS
 
 
 def with_loss(rows: list[Row], name: str, loss: float) -> list[Row]:

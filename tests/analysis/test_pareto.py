@@ -12,9 +12,11 @@ from hypothesis.extra.numpy import arrays
 from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
-from pipeline.analysis.metrics import LOSS, Metric
-from pipeline.analysis.pareto import front, hypervolume, non_dominated
-from pipeline.analysis.table import Point, Row, points
+from pipeline.analysis.rows.points import Point, Row, points
+from pipeline.analysis.statistics.pareto import front, hypervolume
+from pipeline.base.dominance import non_dominated, unbeaten
+from pipeline.results.metrics import LOSS, Metric
+from pipeline.results.records import BenchmarkResult
 
 COORDINATE = st.one_of(st.integers(0, 4).map(float), st.floats(-10, 10), st.sampled_from([math.inf, -math.inf]))
 FINITE = st.one_of(st.integers(0, 4).map(float), st.floats(0, 10))
@@ -78,10 +80,11 @@ def test_nan_and_other_shapes_are_refused() -> None:
 
 
 def test_points_without_a_metric_are_left_out_by_name(rows: list[Row]) -> None:
-    def known(row: Row) -> float | None:
-        return None if row.name == "block-m-2-base-0" else row.benchmark.settings["decode_heavy"].tokens_per_second
+    def known(record: BenchmarkResult) -> float | None:
+        settings = record.settings["decode_heavy"]
+        return None if record.cell.name == "block-m-2-base-0" else settings.tokens_per_second
 
-    split = front(points(rows), (LOSS, Metric("speed", "Speed", known, lower=False)))
+    split = front(points(rows), (LOSS, Metric("speed", "Speed", "benchmark", known, lower=False)))
     assert split.dropped == ("block-m-2-base has no finite speed and is left out",)
     assert len(split.front) + len(split.dominated) == len(rows) - 1
     for point in split.dominated:
@@ -91,4 +94,16 @@ def test_points_without_a_metric_are_left_out_by_name(rows: list[Row]) -> None:
 def _at_least_as_good(other: Point, point: Point, speed: object) -> bool:
     assert callable(speed)
     losses = other.rows[0].evaluate.loss, point.rows[0].evaluate.loss
-    return bool(losses[0] <= losses[1] and speed(other.rows[0]) >= speed(point.rows[0]))
+    return bool(losses[0] <= losses[1] and speed(other.rows[0].benchmark) >= speed(point.rows[0].benchmark))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_sets_at_once_are_each_as_if_alone(seed: int) -> None:
+    """Of whole numbers, so that points tie."""
+    sets = np.random.default_rng(seed).integers(0, 4, (20, 7, 2)).astype(float)
+    alone = [non_dominated(points_, [True, True]).tolist() for points_ in sets]
+    assert unbeaten(sets).tolist() == alone
+
+
+def test_a_nan_neither_beats_nor_is_beaten() -> None:
+    assert unbeaten(np.array([[1.0, 1.0], [math.nan, 0.0], [2.0, 2.0]])).tolist() == [True, True, False]

@@ -6,21 +6,18 @@ import csv
 import dataclasses
 import io
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis import tables, write_report
-from pipeline.analysis.findings import find
-from pipeline.analysis.report import summary
-from pipeline.analysis.speed_figures import speed_figures
-from pipeline.analysis.table import load_rows
+from pipeline.analysis.figures.speed import speed_figures
+from pipeline.analysis.page.report import summary, write_report
+from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.statistics.findings import find
 from pipeline.base.paths import result
-from pipeline.results.records import EvaluateResult, PretrainResult, read_result, write_result
+from pipeline.results.records import EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells
 from pipeline.study.schema import Setting
 
@@ -69,7 +66,7 @@ def test_two_reports_of_the_same_results_are_equal_to_the_byte(tiny: Study, tmp_
 def test_prompts_of_several_lengths_are_drawn_against_them(tiny: Study, tmp_path: Path) -> None:
     settings = tiny.benchmark.settings | {"long_prompt": Setting(prompt=1024, new_tokens=32)}
     write_results(dataclasses.replace(tiny, benchmark=dataclasses.replace(tiny.benchmark, settings=settings)))
-    drawn = speed_figures(find(load_rows(tiny)).points)
+    drawn = speed_figures(find(load_rows(tiny)[0]).points)
     lengths = {drawing.name: figure for figure, drawing in drawn if drawing.name.startswith("length_")}
     assert list(lengths) == ["length_prompt_32"]
     lines = {str(line.get_label()): line for line in lengths["length_prompt_32"].axes[0].lines}
@@ -78,7 +75,7 @@ def test_prompts_of_several_lengths_are_drawn_against_them(tiny: Study, tmp_path
 
 
 def test_the_summary_names_the_front_and_the_speed_up(study: Study) -> None:
-    findings = find(load_rows(study))
+    findings = find(load_rows(study)[0])
     told = summary(study, findings)
     best = findings.quality[0].matched.best
     assert best is not None
@@ -93,20 +90,10 @@ def test_fronts_that_do_not_overlap_give_no_speed_up(study: Study) -> None:
     for cell in cells(study):
         if cell.family == "block":
             shift_loss(cell.name, 3.0)
-    told = summary(study, find(load_rows(study)))
+    told = summary(study, find(load_rows(study)[0]))
     assert told["speedup"] == {}
     assert told["headline"].startswith("No speed-up at equal quality can be stated: no value is reached by both")
     assert any("No better than the unigram baseline" in note for note in told["notes"])
-
-
-def test_a_diverged_cell_is_in_the_table_and_on_no_front(study: Study) -> None:
-    path = result("pretrain", "vanilla-m-0")
-    write_result(path, dataclasses.replace(read_result(path, PretrainResult, "pretrain"), diverged=True))
-    findings = find(load_rows(study))
-    told = summary(study, findings)
-    assert all("vanilla-m-0" not in names for names in told["pareto"].values())
-    assert any("vanilla-m-0" in note and "diverged" in note for note in told["notes"])
-    assert "vanilla-m-0" in tables.results_csv(findings.rows)
 
 
 def test_one_family_alone_is_reported_without_a_comparison(tiny: Study, tmp_path: Path) -> None:
@@ -116,7 +103,7 @@ def test_one_family_alone_is_reported_without_a_comparison(tiny: Study, tmp_path
 
 
 def test_measurements_on_different_hardware_are_called_incomparable(study: Study) -> None:
-    rows = load_rows(study)
+    rows = load_rows(study)[0]
     other = dataclasses.replace(rows[0].benchmark.environment, device="another device")
     changed = dataclasses.replace(rows[0], benchmark=dataclasses.replace(rows[0].benchmark, environment=other))
     notes = find([changed, *rows[1:]]).notes
@@ -129,7 +116,7 @@ def test_seeds_and_variants_give_intervals_for_each_configuration(
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, {"s": (4, 64), "m": (4, 128)}, [2, 4], variants=["wide", "deep"], seeds=[0, 1])
     write_results(study)
-    findings = find(load_rows(study))
+    findings = find(load_rows(study)[0])
     assert len(findings.points) == 2 + 2 * 2 * 2
     best = findings.quality[0].matched.best
     assert best is not None
@@ -163,24 +150,6 @@ def test_each_cell_has_a_metrics_file_of_its_own(hostile: Path) -> None:
         metrics = json.loads((hostile / "metrics" / f"{name}.json").read_text())
         assert metrics["loss"] == float(record["loss"])
         assert metrics["decode_heavy_tokens_per_second"] == float(record["decode_heavy_tokens_per_second"])
-
-
-def test_the_stage_names_a_missing_result_in_one_line(study: Study, root: Path) -> None:
-    result("evaluate", "vanilla-s-0").unlink()
-    ran = subprocess.run(
-        [sys.executable, "-m", "stages.report"], env={"PYTHONPATH": str(root)}, capture_output=True, text=True
-    )
-    assert ran.returncode == 1
-    assert ran.stderr.splitlines() == [
-        "error: results/evaluate/vanilla-s-0.json: no such result; run `dvc repro` (stage evaluate) first"
-    ]
-
-
-def test_the_finished_cells_are_reported_before_the_others_are(study: Study, tmp_path: Path) -> None:
-    result("evaluate", "vanilla-s-0").unlink()
-    write_report(study, tmp_path / "report", finished=True)
-    assert "vanilla-s-0" not in (tmp_path / "report/results.md").read_text()
-    assert "left out: vanilla-s-0" in (tmp_path / "report/index.html").read_text()
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis.metrics import PARAMETERS, TRAINING_FLOPS, TRAINING_TOKENS
-from pipeline.analysis.scaling import scale
-from pipeline.analysis.table import Point, Row, load_rows, points
+from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.points import Point, Row, points
+from pipeline.analysis.statistics.scaling import scale
+from pipeline.results.metrics import PARAMETERS, TRAINING_FLOPS, TRAINING_TOKENS
 
 SIZES = {"xs": (2, 64), "s": (4, 128), "m": (6, 192), "l": (8, 256), "xl": (12, 384)}
 
@@ -20,7 +21,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Point]:
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, SIZES, [2, 4])
     write_results(study)
-    return points(load_rows(study))
+    return points(load_rows(study)[0])
 
 
 def trained(found: list[Point], tokens: dict[str, int], flops: dict[str, float] | None = None) -> list[Point]:

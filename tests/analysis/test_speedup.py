@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.analysis.metrics import LOSS, TRAINING_FLOPS, Metric, setting_metric
-from pipeline.analysis.speedup import Matched, at_equal_cost, at_equal_quality
-from pipeline.analysis.table import Point, Row, points
+from pipeline.analysis.rows.points import Point, Row, points
+from pipeline.analysis.statistics.speedup import Matched, at_equal_cost, at_equal_quality
+from pipeline.results.metrics import LOSS, TRAINING_FLOPS, Metric, setting_metric
 
 RATE = setting_metric("decode_heavy", "tokens_per_second")
 MEMORY = setting_metric("decode_heavy", "bytes_per_sample")
@@ -98,7 +98,7 @@ def test_a_side_without_points_or_numbers_is_named(template: Row) -> None:
 
 
 def test_a_score_that_is_better_higher_is_matched_from_its_best(template: Row) -> None:
-    score = Metric("score", "Score", lambda row: -row.evaluate.loss, lower=False)
+    score = Metric("score", "Score", "evaluate", lambda record: -record.loss, lower=False)
     vanilla = make(template, "vanilla", [(2.0, 10.0), (3.0, 100.0)])
     block = make(template, "block", [(2.2, 60.0), (3.2, 600.0)])
     by_score = at_equal_quality(("block", block), ("vanilla", vanilla), score, RATE)

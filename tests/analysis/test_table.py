@@ -10,68 +10,29 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis import tables
-from pipeline.analysis.findings import find
-from pipeline.analysis.metrics import LOSS, all_metrics
-from pipeline.analysis.style import series_styles
-from pipeline.analysis.table import Row, load_finished, load_rows, points, read_curve, series_of
+from pipeline.analysis.figures.style import series_styles
+from pipeline.analysis.page import tables
+from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.points import Row, points, series_of
+from pipeline.analysis.statistics.findings import find
 from pipeline.base.errors import UserError
 from pipeline.base.paths import checkpoint, result
-from pipeline.results.records import STAGES, BenchmarkResult, EvaluateResult, read_result, write_result
+from pipeline.results.curve import read_curve
+from pipeline.results.metrics import LOSS, all_metrics
 from pipeline.study import Study, cells
 
 
 def test_rows_are_the_cells_and_not_what_lies_in_the_folder(study: Study) -> None:
     extra = result("pretrain", "vanilla-xxl-0")
     extra.write_bytes(result("pretrain", "vanilla-s-0").read_bytes())
-    assert [row.name for row in load_rows(study)] == [cell.name for cell in cells(study)]
-
-
-@pytest.mark.parametrize("stage", ["pretrain", "evaluate", "benchmark"])
-def test_a_missing_result_names_its_file_and_stage(study: Study, stage: str) -> None:
-    result(stage, "block-m-4-base-0").unlink()
-    with pytest.raises(UserError, match=rf"results/{stage}/block-m-4-base-0.json: no such result.*stage {stage}"):
-        load_rows(study)
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_finished_cells_are_compared_and_the_others_named(study: Study, stage: str) -> None:
-    result(stage, "block-m-4-base-0").unlink()
-    rows, unfinished = load_finished(study)
-    assert unfinished == ["block-m-4-base-0"]
-    assert [row.name for row in rows] == [cell.name for cell in cells(study) if cell.name != "block-m-4-base-0"]
-    assert "Not finished, so left out: block-m-4-base-0." in find(rows, unfinished).notes
-
-
-def test_a_study_with_no_finished_cell_is_refused(study: Study) -> None:
-    for cell in cells(study):
-        result("benchmark", cell.name).unlink()
-    with pytest.raises(UserError, match="no cell has all of its results yet"):
-        load_finished(study)
-
-
-def test_results_of_other_weights_are_refused(study: Study) -> None:
-    path = result("benchmark", "vanilla-m-0")
-    record = read_result(path, BenchmarkResult, "benchmark")
-    write_result(path, dataclasses.replace(record, cell=dataclasses.replace(record.cell, fingerprint="old")))
-    with pytest.raises(UserError, match=r"vanilla-m-0.json: measured on weights 'old'"):
-        load_rows(study)
-
-
-@pytest.mark.parametrize("key", ["documents_hash", "tokenizer_hash", "stride"])
-def test_losses_on_other_targets_are_refused(study: Study, key: str) -> None:
-    path = result("evaluate", "block-s-8-base-0")
-    record = read_result(path, EvaluateResult, "evaluate")
-    write_result(path, dataclasses.replace(record, **{key: type(getattr(record, key))("7")}))
-    with pytest.raises(UserError, match=f"{key} is '?7'?"):
-        load_rows(study)
+    assert [row.name for row in load_rows(study)[0]] == [cell.name for cell in cells(study)]
 
 
 def test_a_point_is_the_mean_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, {"s": (2, 64)}, [4], seeds=[0, 1, 2])
     write_results(study)
-    rows = load_rows(study)
+    rows = load_rows(study)[0]
     vanilla, block = points(rows)
     assert (vanilla.name, block.name) == ("vanilla-s", "block-s-4-base")
     assert LOSS.of(block) == pytest.approx(sum(row.evaluate.loss for row in rows[3:]) / 3)
@@ -83,7 +44,7 @@ def test_series_are_ordered_and_name_the_variant_only_where_it_varies(
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, {"s": (4, 128)}, [8, 2], variants=["wide", "deep"])
     write_results(study)
-    made = points(load_rows(study))
+    made = points(load_rows(study)[0])
     assert series_of(made) == ["vanilla", "block L=2 wide", "block L=2 deep", "block L=8 wide", "block L=8 deep"]
 
 
@@ -104,15 +65,15 @@ def test_a_number_that_is_not_finite_leaves_its_column_empty(rows: list[Row]) ->
 
 
 def test_markdown_has_a_row_a_cell_and_names_the_hardware(rows: list[Row]) -> None:
-    lines = tables.results_markdown(rows, "one abacus").splitlines()
-    assert "one abacus" in lines[0]
+    lines = tables.results_markdown(find(rows)).splitlines()
+    assert lines[0] == "Generation measured on Test CPU, 2 threads, fp32."
     assert len(lines) == 4 + len(rows)
     assert {line.count("|") for line in lines[2:]} == {lines[2].count("|")}
 
 
 def test_the_terminal_table_marks_the_front(rows: list[Row]) -> None:
     findings = find(rows)
-    text = tables.terminal_table(rows, findings.fronts)
+    text = tables.terminal_table(findings)
     best = {row.name for point in findings.fronts["decode_heavy"].front for row in point.rows}
     for row in rows:
         line = next(line for line in text.splitlines() if line.startswith(row.name + " "))
@@ -128,9 +89,20 @@ def test_curves_hold_each_validation_once(rows: list[Row]) -> None:
 
 
 def test_a_damaged_curve_is_named(study: Study) -> None:
-    (checkpoint("vanilla-s-0") / "curve.csv").write_text("step,tokens\n1,abc\n")
+    path = checkpoint("vanilla-s-0") / "curve.csv"
+    path.write_text("step,tokens\n1,abc\n")
     with pytest.raises(UserError, match=r"vanilla-s-0/curve.csv: not a training curve"):
-        read_curve("vanilla-s-0")
+        read_curve(path)
+
+
+@pytest.mark.parametrize("content", [b"step,tokens\n1,abc\n", b"\xff\xfe\x00", b"step\n1,2\n3,4\n"])
+def test_a_damaged_curve_costs_the_curve_alone(study: Study, content: bytes) -> None:
+    (checkpoint("vanilla-s-0") / "curve.csv").write_bytes(content)
+    findings = find(*load_rows(study))
+    assert "vanilla-s-0" in {row.name for row in findings.rows}
+    assert {row["cell"] for row in csv.DictReader(io.StringIO(tables.curves_csv(findings.rows)))} == {
+        row.name for row in findings.rows if row.name != "vanilla-s-0"
+    }
 
 
 @pytest.mark.parametrize(
@@ -142,5 +114,5 @@ def test_no_two_series_look_the_same(
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, {"s": (4, 64)}, lengths, variants=variants, others=True)
     write_results(study)
-    styles = series_styles(points(load_rows(study)))
+    styles = series_styles(points(load_rows(study)[0]))
     assert len(set(styles.values())) == len(styles) == 2 + len(lengths) * len(variants) + 1

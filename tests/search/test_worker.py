@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.analysis.search_figures import draw_search
+from pipeline.analysis.figures.search import draw_search
 from pipeline.base import paths
 from pipeline.commands.plan import plan
 from pipeline.results.search import TABLE, VARIANTS, SearchResult, TrialResult, read_search

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.distributed import all_reduce
 
+from pipeline.base.device_rates import product_rate
 from pipeline.models.costs import training_flops_per_token
 from pipeline.training.curve import Curve, Row
 from pipeline.training.job import Job
@@ -19,7 +20,6 @@ from pipeline.training.memory import peak_memory
 from pipeline.training.meter import Reading
 from pipeline.training.objective import validation_sums
 from pipeline.training.progress import Progress
-from pipeline.training.utilization import matmul_rate
 
 STATE = ("step", "train_loss", "validation_loss", "seconds", "target_tokens")
 
@@ -56,7 +56,7 @@ class Recorder(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, PretrainingData)
         objective = pl_module.objective
-        self._peak = matmul_rate(pl_module.device, objective.precision) * trainer.world_size
+        self._peak = product_rate(pl_module.device, objective.precision) * trainer.world_size
         self._windows: Tensor = data.validation_windows().to(pl_module.device)
         assert self.step == trainer.global_step
         self._curve = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.analysis.families import GENERATE, GROUPED
-from pipeline.analysis.table import Point, series_of
+from pipeline.analysis.rows.families import GENERATE, GROUPED
+from pipeline.analysis.rows.points import Point, series_of
 
 # Paul Tol's "bright" scheme and Okabe and Ito's orange: distinct under the common colour vision deficiencies, and each
 # with a contrast of 3:1 or more to white.

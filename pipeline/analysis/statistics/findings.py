@@ -6,27 +6,20 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.analysis import ordering, pareto, speedup
-from pipeline.analysis.families import contenders, generate_points, references, slug
-from pipeline.analysis.headline import answers
-from pipeline.analysis.metrics import LOSS, TRAINING_FLOPS, Metric, limit_metric, readable, setting_metric, settings_of
-from pipeline.analysis.ordering import Comparison
-from pipeline.analysis.pareto import Front
-from pipeline.analysis.scaling import Scaling, scale
-from pipeline.analysis.speedup import Matched
-from pipeline.analysis.table import Point, Row, points, series_of
+from pipeline.analysis.rows.families import slug
+from pipeline.analysis.rows.groups import contenders, generate_points, references
+from pipeline.analysis.rows.load import Missing
+from pipeline.analysis.rows.points import Point, Row, points, series_of
+from pipeline.analysis.statistics import ordering, pareto, speedup
+from pipeline.analysis.statistics.headline import answers
+from pipeline.analysis.statistics.ordering import Comparison
+from pipeline.analysis.statistics.pareto import Front
+from pipeline.analysis.statistics.scaling import Scaling, scale
+from pipeline.analysis.statistics.speedup import Matched, Quality
+from pipeline.results.metrics import LOSS, TRAINING_FLOPS, Metric, limit_metric, readable, setting_metric, settings_of
 from pipeline.results.records import STAGES, Environment
 
 NOISY = 0.2  # (max - min) / median of the timings from which a note warns
-
-
-@dataclass(frozen=True)
-class Quality:
-    """One family's speed-up over another at equal loss, in one setting; ``limits`` compares their rooflines instead."""
-
-    setting: str
-    matched: Matched
-    limits: Matched
 
 
 @dataclass(frozen=True)
@@ -35,7 +28,7 @@ class Findings:
 
     ``fronts`` is keyed by setting (loss and tokens/s), ``{setting}_memory`` (loss and bytes a sample) and
     ``{setting}_all`` (all three); ``hypervolumes`` by setting; ``orderings`` by metric key. ``quality`` compares each
-    family of block transformers with each vanilla one in each setting (:mod:`pipeline.analysis.families`).
+    family of block transformers with each vanilla one in each setting (:mod:`pipeline.analysis.rows.families`).
     ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``.
     """
 
@@ -49,13 +42,14 @@ class Findings:
     costs: list[Matched]
     orderings: dict[str, list[Comparison]]
     scaling: Scaling
+    missing: list[Missing]
     notes: list[str]
     headline: str
     further: list[str]
 
 
-def find(rows: list[Row], unfinished: Sequence[str] = ()) -> Findings:
-    """Analyze a study's rows. Cells whose training diverged are in the table alone, ``unfinished`` ones in a note."""
+def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
+    """Analyze a study's rows. Cells whose training diverged are in the tables alone, ``missing`` ones in a list."""
     kept = points([row for row in rows if not row.pretrain.diverged])
     compared = [*kept, *generate_points(kept)]
     settings = settings_of(rows)
@@ -74,7 +68,8 @@ def find(rows: list[Row], unfinished: Sequence[str] = ()) -> Findings:
         costs=_at_equal_cost(kept, settings),
         orderings=_orderings(kept, rates),
         scaling=scale(kept),
-        notes=_notes(rows, fronts, unfinished),
+        missing=list(missing),
+        notes=_notes(rows, fronts),
         headline=headline,
         further=further,
     )
@@ -152,9 +147,9 @@ def _at_equal_cost(kept: list[Point], settings: list[str]) -> list[Matched]:
     return matched
 
 
-def _notes(rows: list[Row], fronts: dict[str, Front], unfinished: Sequence[str]) -> list[str]:
+def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     """What a reader must know before comparing."""
-    notes = [f"Not finished, so left out: {', '.join(unfinished)}."] if unfinished else []
+    notes = []
     devices = {_describe(row.benchmark.environment) for row in rows}
     if len(devices) > 1:
         notes.append(
@@ -163,7 +158,8 @@ def _notes(rows: list[Row], fronts: dict[str, Front], unfinished: Sequence[str])
     diverged = [row.name for row in rows if row.pretrain.diverged]
     if diverged:
         notes.append(f"Training diverged, so these take part in no comparison: {', '.join(diverged)}.")
-    poor = [row.name for row in rows if not row.evaluate.loss < row.evaluate.unigram_loss]
+    scored = [(row, LOSS.value(row)) for row in rows if not row.pretrain.diverged]
+    poor = [row.name for row, loss in scored if loss is None or loss >= row.evaluate.unigram_loss]
     if poor:
         notes.append(f"No better than the unigram baseline: {', '.join(poor)}.")
     noisy = [
@@ -178,6 +174,7 @@ def _notes(rows: list[Row], fronts: dict[str, Front], unfinished: Sequence[str])
         notes.append(f"Benchmark of {', '.join(row.name for row in rows if note in row.benchmark.notes)}: {note}.")
     if any(environment.dirty for _, environment, _ in environments(rows)):
         notes.append("Some results were made by code with uncommitted changes.")
+    notes += [f"The training curve of {row.name} is left out: {row.remark}." for row in rows if row.remark]
     notes += [f"Left out of a front: {message}." for front in fronts.values() for message in front.dropped]
     return list(dict.fromkeys(notes))
 

@@ -9,18 +9,19 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.ablations import ablation_figures
-from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, save
-from pipeline.analysis.families import by_family, contenders, slug
-from pipeline.analysis.findings import Findings, Quality
-from pipeline.analysis.fronts import front_figures, located
-from pipeline.analysis.loss_figures import loss_figures
-from pipeline.analysis.metrics import LOSS, PARAMETERS, readable
-from pipeline.analysis.scaling import IsoFlop, Scaling, SeriesLaw
-from pipeline.analysis.speed_figures import speed_figures
-from pipeline.analysis.speedup import Matched
-from pipeline.analysis.style import MARKERS, RC, VANILLA, SeriesStyle, family_colour, series_styles, short
-from pipeline.analysis.table import Point
+from pipeline.analysis.figures.ablations import ablation_figures
+from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels, save
+from pipeline.analysis.figures.fronts import front_figures, located
+from pipeline.analysis.figures.losses import loss_figures
+from pipeline.analysis.figures.speed import speed_figures
+from pipeline.analysis.figures.style import MARKERS, RC, VANILLA, SeriesStyle, family_colour, series_styles, short
+from pipeline.analysis.rows.families import slug
+from pipeline.analysis.rows.groups import by_family, contenders
+from pipeline.analysis.rows.points import Point
+from pipeline.analysis.statistics.findings import Findings
+from pipeline.analysis.statistics.scaling import IsoFlop, Scaling, SeriesLaw
+from pipeline.analysis.statistics.speedup import Matched, Quality
+from pipeline.results.metrics import LOSS, PARAMETERS, readable
 from pipeline.study import Study
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis.metrics import LOSS, Metric
-from pipeline.analysis.table import Point
+from pipeline.analysis.rows.points import Point
+from pipeline.results.metrics import LOSS, Metric
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class Column:
 
     @classmethod
     def of(cls, points: Sequence[Point], metric: Metric) -> Column:
-        seeds = [np.array([metric.read(row) for row in point.rows], float) for point in points]
+        seeds = [np.array([metric.value(row) for row in point.rows], float) for point in points]
         rows = [row for point in points for row in point.rows]
         if metric.key != LOSS.key or not rows or not all(row.evaluate.nats_by_document for row in rows):
             return cls(seeds)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.analysis.canvas import Drawing, Figures, legend, log_axis, panels, save
-from pipeline.analysis.metrics import readable
-from pipeline.analysis.style import COLOURS, GREY, RC
+from pipeline.analysis.figures.canvas import Drawing, Figures, legend, log_axis, panels, save
+from pipeline.analysis.figures.style import COLOURS, GREY, RC
+from pipeline.results.metrics import readable
 from pipeline.results.search import LOWER, SearchResult, TrialResult, read_search
 
 FRONT = COLOURS[0]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import least_squares
+from scipy.special import expit, logit
 
 Floats = NDArray[np.float64]
 HUBER = 1e-3  # residuals of the logarithm past which the loss is linear
 REPLICATES = 200
-ITERATIONS = 150  # 96 % of resampled fits are then within 1 % of the loss that SLSQP reaches, or below it
-STRETCHES = (1, 3, 10)  # of a step: far from the optimum, reweighted steps are short
+STEEPEST = 4.0  # exponent; poor resamples would run away
 TAIL = 2.5  # percent on either side of an interval
 LEAST_POINTS = 4
 LEAST_SPAN = 8.0  # ratio of the greatest to the least x of a power law
@@ -92,12 +93,9 @@ def power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
         raise CannotFit("the loss does not fall from the least x to the greatest")
     centre = float(np.exp(np.log(x).mean()))
     log_x, log_y = np.log(x / centre), np.log(y)
-    starts = _starts(log_x, log_y)
-    found, losses = _minimize(starts, log_x, np.tile(log_y, (len(starts), 1)))
-    best = found[np.argmin(losses)]
+    best, _ = min((_minimize(start, log_x, log_y) for start in _starts(log_x, log_y)), key=lambda found: found[1])
     noisy = _noisy(_log_law(best, log_x), log_y, degrees=len(x) - 3)
-    refits, _ = _minimize(np.tile(best, (len(noisy), 1)), log_x, noisy)
-    replicates = np.array([best, *refits])
+    replicates = np.array([best, *(_minimize(best, log_x, resampled)[0] for resampled in noisy)])
     offsets, terms, exponents = replicates.T
     return PowerLaw(
         offset=_coefficient(np.exp(offsets)),
@@ -182,49 +180,38 @@ def _starts(log_x: Floats, log_y: Floats) -> Floats:
     )
 
 
-def _minimize(theta: Floats, log_x: Floats, log_y: Floats) -> tuple[Floats, Floats]:
-    """The fits that ``theta`` [fits, 3] leads to, and their losses; ``log_y`` is [fits, points].
+def _minimize(theta: Floats, log_x: Floats, log_y: Floats) -> tuple[Floats, float]:
+    """The fit that ``theta`` leads to, and its Huber loss, by MINPACK's Levenberg-Marquardt.
 
-    Levenberg-Marquardt on the Huber loss as reweighted least squares, for all fits at once, within bounds.
+    MINPACK knows neither bounds nor a loss: the exponent is fitted as its logit, so that it stays between 0 and
+    :data:`STEEPEST`, and each residual is the root of its Huber loss, so that their squares add up to it.
     """
-    least = log_y.min(axis=1)
-    low = np.stack([least - 10, least - 15, np.full_like(least, 1e-3)], axis=1)
-    high = np.stack([least, least + 5, np.full_like(least, 4.0)], axis=1)
-    theta, damping = np.clip(theta, low, high), np.full(len(theta), 1e-2)
-    loss = _huber(theta, log_x, log_y)
-    for _ in range(ITERATIONS):
-        step = _step(theta, log_x, log_y, damping)
-        trials = [np.clip(theta - stretch * step, low, high) for stretch in STRETCHES]
-        losses = np.array([loss, *(_huber(trial, log_x, log_y) for trial in trials)])
-        chosen = losses.argmin(axis=0)
-        theta = np.array([theta, *trials])[chosen, np.arange(len(theta))]
-        loss = losses.min(axis=0)
-        damping = np.clip(np.where(chosen > 0, damping / 5, damping * 3), 1e-9, 1e9)
-    return theta, loss
+
+    def roots(free: Floats) -> Floats:
+        residual = _residuals(free, log_x, log_y)
+        return np.asarray(np.where(np.abs(residual) <= 1, residual, np.sign(residual) * _tail(residual)))
+
+    def slopes(free: Floats) -> Floats:
+        residual = _residuals(free, log_x, log_y)
+        share = np.exp(free[0] - HUBER * residual - log_y)  # of the law that is offset
+        exponent = STEEPEST * expit(free[2])
+        columns = (share, 1 - share, -log_x * (1 - share) * exponent * (1 - exponent / STEEPEST))
+        steepness = np.where(np.abs(residual) <= 1, 1.0, 1 / _tail(residual))
+        return np.asarray(np.stack(columns, axis=1) * (steepness / HUBER)[:, None])
+
+    found = least_squares(roots, [*theta[:2], logit(theta[2] / STEEPEST)], slopes, method="lm")
+    return np.array([*found.x[:2], STEEPEST * expit(found.x[2])]), float(found.cost)
 
 
-def _residuals(theta: Floats, log_x: Floats, log_y: Floats) -> Floats:
+def _residuals(free: Floats, log_x: Floats, log_y: Floats) -> Floats:
     """In units of the Huber threshold."""
-    return (_log_law(theta.T[:, :, None], log_x) - log_y) / HUBER
+    theta = np.array([*free[:2], STEEPEST * expit(free[2])])
+    return (_log_law(theta, log_x) - log_y) / HUBER
 
 
-def _huber(theta: Floats, log_x: Floats, log_y: Floats) -> Floats:
-    residual = _residuals(theta, log_x, log_y)
-    clipped = np.clip(residual, -1, 1)
-    return np.asarray((clipped * (residual - clipped / 2)).sum(axis=1))
-
-
-def _step(theta: Floats, log_x: Floats, log_y: Floats, damping: Floats) -> Floats:
-    """What a damped Gauss-Newton step takes off ``theta``."""
-    residual = _residuals(theta, log_x, log_y)
-    weights = 1 / np.maximum(1, np.abs(residual))
-    share = np.exp(theta[:, :1] - HUBER * residual - log_y)
-    slopes = np.stack([share, 1 - share, -log_x * (1 - share)], axis=2) / HUBER
-    weighted = slopes * weights[:, :, None]
-    gram = weighted.transpose(0, 2, 1) @ slopes
-    diagonal = np.einsum("fii->fi", gram)
-    gram = gram + damping[:, None, None] * np.einsum("fi,ij->fij", diagonal + 1e-12, np.eye(3))
-    return np.asarray(np.linalg.solve(gram, np.einsum("fni,fn->fi", weighted, residual)[:, :, None])[:, :, 0])
+def _tail(residual: Floats) -> Floats:
+    """The root of twice the Huber loss past the threshold, where the loss is linear."""
+    return np.asarray(np.sqrt(np.maximum(2 * np.abs(residual) - 1, 1)))
 
 
 def _noisy(predicted: Floats, observed: Floats, degrees: int) -> Floats:

@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pipeline.analysis.metrics import LOSS, Metric
-from pipeline.analysis.table import Point, Row
+from pipeline.analysis.rows.points import Point
+from pipeline.results.metrics import LOSS, Metric
+from pipeline.results.records import PretrainResult
 
 
-def _token_decoder_share(row: Row) -> float | None:
-    block, token = (row.pretrain.parameters.get(group, 0) for group in ("block_decoder", "token_decoder"))
+def _token_decoder_share(record: PretrainResult) -> float | None:
+    block, token = (record.parameters.get(group, 0) for group in ("block_decoder", "token_decoder"))
     return token / (block + token) if block and token else None
 
 
-SHARE = Metric("token_decoder_share", "Token decoder's share in the best allocation", _token_decoder_share)
+SHARE = Metric("token_decoder_share", "Token decoder's share in the best allocation", "pretrain", _token_decoder_share)
 ALLOCATIONS = 0.3  # spread of the shares from which a study compares allocations
 
 

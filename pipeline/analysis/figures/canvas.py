@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.analysis.style import DARK_STYLE, SeriesStyle, short
-from pipeline.analysis.table import Point
+from pipeline.analysis.figures.style import DARK_STYLE, SeriesStyle, short
+from pipeline.analysis.rows.points import Point
 from pipeline.base.files import replacing, write_text
 
 if TYPE_CHECKING:

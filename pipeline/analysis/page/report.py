@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis import tables
-from pipeline.analysis.families import slug
-from pipeline.analysis.figures import draw_all
-from pipeline.analysis.findings import Findings, Quality, find, hardware
-from pipeline.analysis.metrics import LOSS, QUALITY, main_task_metrics, setting_metric
-from pipeline.analysis.page import render
-from pipeline.analysis.search_figures import draw_search
-from pipeline.analysis.table import Row, load_finished, load_rows
+from pipeline.analysis.figures.draw import draw_all
+from pipeline.analysis.figures.search import draw_search
+from pipeline.analysis.page import tables
+from pipeline.analysis.page.html import render
+from pipeline.analysis.rows.families import slug
+from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.points import Row
+from pipeline.analysis.statistics.findings import Findings, find
+from pipeline.analysis.statistics.speedup import Quality
 from pipeline.base.files import write_json, write_text
+from pipeline.results.metrics import BITS_PER_BYTE, LOSS, main_task_metrics, setting_metric
 from pipeline.study import Study
 
 
-def write_report(study: Study, folder: Path, *, finished: bool = False) -> Findings:
-    """Read every cell's results, or the ``finished`` cells', and write the report.
+def write_report(study: Study, folder: Path) -> Findings:
+    """Read the results and write the report of the cells that have them all, with a list of what the others lack.
 
-    Raises :class:`UserError` where a result is missing, or no cell is finished.
+    Raises :class:`UserError` where no cell has.
 
     ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``speedup.csv``, ``pareto.csv`` and
     ``curves.csv`` to plot and to quote; ``report.json`` with the headline, speed-ups, fronts and order;
     ``metrics/{cell}.json`` for ``dvc metrics``.
     """
-    rows, unfinished = load_finished(study) if finished else (load_rows(study), [])
-    findings = find(rows, unfinished)
+    findings = find(*load_rows(study))
     figures = folder / "figures"
     for stale in (figures, folder / "metrics"):
         shutil.rmtree(stale, ignore_errors=True)
     drawings = draw_all(study, findings, figures) + draw_search(study.name, figures)
     write_text(folder / "index.html", render(study, findings, drawings, figures))
-    write_text(folder / "results.csv", tables.results_csv(rows))
-    write_text(folder / "results.md", tables.results_markdown(rows, hardware(rows)))
-    write_text(folder / "curves.csv", tables.curves_csv(rows))
+    write_text(folder / "results.csv", tables.results_csv(findings.rows))
+    write_text(folder / "results.md", tables.results_markdown(findings))
+    write_text(folder / "curves.csv", tables.curves_csv(findings.rows))
     write_text(folder / "speedup.csv", tables.speedup_csv(findings.quality))
-    write_text(folder / "pareto.csv", tables.pareto_csv(rows, findings.fronts))
+    write_text(folder / "pareto.csv", tables.pareto_csv(findings.rows, findings.fronts))
     write_json(folder / "report.json", summary(study, findings))
-    for row in rows:
+    for row in findings.rows:
         write_json(folder / "metrics" / f"{row.name}.json", _cell_metrics(findings, row))
     return findings
 
@@ -62,6 +64,8 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
         "pareto": {
             name: [row.name for point in front.front for row in point.rows] for name, front in findings.fronts.items()
         },
+        "missing": [dataclasses.asdict(each) for each in findings.missing],
+        "diverged": [row.name for row in findings.rows if row.pretrain.diverged],
         "notes": findings.notes,
     }
 
@@ -82,6 +86,6 @@ def _cell_metrics(findings: Findings, row: Row) -> dict[str, float]:
     """Few enough for a row of ``dvc metrics show``: quality, and tokens/s in each setting."""
     rates = [setting_metric(setting, "tokens_per_second") for setting in findings.settings]
     values = {
-        metric.key: metric.value(row) for metric in (LOSS, QUALITY[-1], *main_task_metrics(findings.rows), *rates)
+        metric.key: metric.value(row) for metric in (LOSS, BITS_PER_BYTE, *main_task_metrics(findings.rows), *rates)
     }
     return {key: value for key, value in values.items() if value is not None}

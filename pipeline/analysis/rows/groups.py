@@ -1,55 +1,16 @@
-"""Families: which points share a front, and whose fronts are compared at equal loss. The one place that says so."""
+"""Which points share a front, and whose fronts are compared at equal loss. The one place that says so."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from pipeline.models.config import VanillaConfig
+from pipeline.analysis.rows.families import GENERATE, ORDER
+from pipeline.analysis.rows.points import Point, Row
 from pipeline.results.records import SettingResult
-from pipeline.study import Cell, Study, model_config
 
-if TYPE_CHECKING:
-    from pipeline.analysis.table import Point, Row
-
-KINDS = ("vanilla", "block", "uptrained", "pretrained")
-GROUPED = "grouped-query"
-ATTENTIONS = ("", GROUPED)
-GENERATE = "transformers generate"
-ORDER = [
-    f"{kind}, {what}" if what else kind
-    for kind in KINDS
-    for what in ((*ATTENTIONS, GENERATE) if kind == "vanilla" else ATTENTIONS)
-]
-
-Members = dict[str, list["Point"]]
-
-
-def attention(study: Study, cell: Cell) -> str:
-    """``grouped-query`` where heads share keys and values, be it all of them (multi-query), and else nothing."""
-    if cell.family == "pretrained":
-        return ""
-    config = model_config(study, cell, vocabulary=1)
-    stacks = [config.stack] if isinstance(config, VanillaConfig) else [config.block_decoder, config.token_decoder.stack]
-    return GROUPED if any(stack.kv_heads < stack.heads for stack in stacks) else ""
-
-
-def kind(cell: Cell) -> str:
-    """``vanilla``, ``block``, ``uptrained`` or ``pretrained`` (elsewhere, so on other text and compute)."""
-    return "uptrained" if cell.source else cell.family
-
-
-def family(cell: Cell, shared: str) -> str:
-    """The family's label, such as ``vanilla, grouped-query``."""
-    return f"{kind(cell)}, {shared}" if shared else kind(cell)
-
-
-def slug(label: str) -> str:
-    """A label as a name that MLflow and file systems take."""
-    return re.sub(r"[, ]+", "_", label.replace("=", ""))
+Members = dict[str, list[Point]]
 
 
 def by_family(points: Iterable[Point]) -> Members:

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels, unzip
-from pipeline.analysis.families import by_family, generate_points
-from pipeline.analysis.metrics import (
+from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels, unzip
+from pipeline.analysis.figures.style import GREY, family_colour, series_styles
+from pipeline.analysis.rows.groups import by_family, generate_points
+from pipeline.analysis.rows.points import Point
+from pipeline.analysis.statistics.pareto import Front, front
+from pipeline.results.metrics import (
     LOSS,
     Metric,
     batch_metric,
@@ -17,9 +20,6 @@ from pipeline.analysis.metrics import (
     setting_metric,
     settings_of,
 )
-from pipeline.analysis.pareto import Front, front
-from pipeline.analysis.style import GREY, family_colour, series_styles
-from pipeline.analysis.table import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

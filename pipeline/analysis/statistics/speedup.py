@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis.bootstrap import Sample
-from pipeline.analysis.metrics import Metric
-from pipeline.analysis.table import Point
+from pipeline.analysis.rows.points import Point
+from pipeline.analysis.statistics.bootstrap import Sample
+from pipeline.base.dominance import unbeaten
+from pipeline.results.metrics import Metric
 
 Floats = NDArray[np.float64]
 REPLICATES = 500
@@ -57,6 +58,15 @@ class Matched:
     def best(self) -> Estimate | None:
         """The estimate at the best value of ``equal`` that both reach."""
         return self.estimates[0] if self.estimates else None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One family's speed-up over another at equal loss, in one setting; ``limits`` compares their rooflines instead."""
+
+    setting: str
+    matched: Matched
+    limits: Matched
 
 
 @dataclass(frozen=True)
@@ -202,10 +212,9 @@ def _front(cost: Floats, rate: Floats, series: Sequence[str]) -> _Curves:
 
 def _unbeaten(cost: Floats, rate: Floats) -> NDArray[np.bool_]:
     """Which points no other one equals or beats in both; the first of equal ones."""
-    as_cheap, as_fast = cost[:, :, None] <= cost[:, None], rate[:, :, None] >= rate[:, None]
-    better = (cost[:, :, None] < cost[:, None]) | (rate[:, :, None] > rate[:, None])
-    earlier = np.tri(cost.shape[1], k=-1, dtype=bool).T
-    return np.asarray(~(as_cheap & as_fast & (better | earlier)).any(axis=1))
+    both = np.stack([cost, -rate], axis=2)
+    first = (both[:, :, None] == both[:, None]).all(axis=3).argmax(axis=1) == np.arange(cost.shape[1])
+    return np.asarray(unbeaten(both) & first)
 
 
 def _sizes(x: Floats, y: Floats, series: Sequence[str]) -> _Curves:

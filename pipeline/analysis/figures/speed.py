@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, size_panels
-from pipeline.analysis.metrics import readable, settings_of
-from pipeline.analysis.style import series_styles
-from pipeline.analysis.table import Point, Row
+from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, size_panels
+from pipeline.analysis.figures.style import series_styles
+from pipeline.analysis.rows.points import Point, Row
+from pipeline.results.metrics import readable, settings_of
 
 LENGTHS = (("prompt", "new_tokens"), ("new_tokens", "prompt"))
 WORDS = {"prompt": "prompt tokens", "new_tokens": "new tokens"}

@@ -6,13 +6,18 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from pipeline.analysis.metrics import (
+from pipeline.analysis.figures.style import short
+from pipeline.analysis.rows.load import Missing
+from pipeline.analysis.rows.points import Row
+from pipeline.analysis.statistics.findings import Findings, hardware
+from pipeline.analysis.statistics.pareto import Front
+from pipeline.analysis.statistics.speedup import Quality
+from pipeline.results.metrics import (
+    BITS_PER_BYTE,
     GENERATION,
     LOSS,
     PARAMETERS,
-    QUALITY,
     TRAINING_FLOPS,
     Metric,
     all_metrics,
@@ -22,12 +27,6 @@ from pipeline.analysis.metrics import (
     setting_metric,
     settings_of,
 )
-from pipeline.analysis.pareto import Front
-from pipeline.analysis.style import short
-from pipeline.analysis.table import Row, read_curve
-
-if TYPE_CHECKING:
-    from pipeline.analysis.findings import Quality
 
 IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed", "attention")
 
@@ -42,16 +41,21 @@ def identity(row: Row) -> list[str]:
     return ["" if value is None else str(value) for value in values]
 
 
+def marked(row: Row) -> str:
+    """The cell's name in a table for people, with a mark where its training diverged: such a row has no loss."""
+    return f"{row.name} (diverged)" if row.pretrain.diverged else row.name
+
+
 def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
     """The columns of the short table: size, loss, task scores; tokens/s and bytes a sample in each setting."""
     settings = settings_of(rows)
     generation = [setting_metric(name, field) for field in SUMMARY for name in settings]
-    metrics = [PARAMETERS, TRAINING_FLOPS, LOSS, QUALITY[-1], *main_task_metrics(rows), *generation]
+    metrics = [PARAMETERS, TRAINING_FLOPS, LOSS, BITS_PER_BYTE, *main_task_metrics(rows), *generation]
     return [metric for metric in metrics if any(metric.value(row) is not None for row in rows)]
 
 
 def results_csv(rows: Sequence[Row]) -> str:
-    """Every metric of every cell; a metric that a cell lacks, or that is not finite, is empty."""
+    """Every metric of every cell; one that a cell lacks is empty, and so is the quality of a cell that diverged."""
     metrics = all_metrics(rows)
     values = ([metric.value(row) for metric in metrics] for row in rows)
     return _csv(
@@ -71,28 +75,26 @@ def results_csv(rows: Sequence[Row]) -> str:
 
 def curves_csv(rows: Sequence[Row]) -> str:
     """Every validation of every cell's training, for plots."""
-    records = []
-    for row in rows:
-        curve = read_curve(row.name) or {"step": [], "tokens": [], "train_loss": [], "validation_loss": []}
-        columns = (curve["step"], curve["tokens"], curve["train_loss"], curve["validation_loss"])
-        records += [
-            [*identity(row), int(step), int(tokens), finite(train), loss]
-            for step, tokens, train, loss in zip(*columns, strict=True)
-            if math.isfinite(loss)
-        ]
-    return _csv([*IDENTITY, "step", "tokens", "train_loss", "validation_loss"], records)
+    columns = ("step", "tokens", "train_loss", "validation_loss")
+    records = [
+        [*identity(row), int(step), int(tokens), finite(train), loss, row.pretrain.diverged]
+        for row in rows
+        for step, tokens, train, loss in zip(*(row.curve.get(column, []) for column in columns), strict=True)
+        if math.isfinite(loss)
+    ]
+    return _csv([*IDENTITY, *columns, "diverged"], records)
 
 
 def pareto_csv(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
     """Loss and generation by cell and setting, with whether the cell is on the front of loss and tokens/s."""
-    fields = [key for key, _, _ in GENERATION]
     records = []
     for setting in settings_of(rows):
         best = {row.name for point in fronts[setting].front for row in point.rows}
         for row in rows:
-            values = [setting_metric(setting, field).value(row) for field in fields]
-            records.append([*identity(row), setting, finite(row.evaluate.loss), *values, row.name in best])
-    return _csv([*IDENTITY, "setting", "loss", *fields, "pareto"], records)
+            values = [setting_metric(setting, field).value(row) for field in GENERATION]
+            flags = (row.name in best, row.pretrain.diverged)
+            records.append([*identity(row), setting, LOSS.value(row), *values, *flags])
+    return _csv([*IDENTITY, "setting", "loss", *GENERATION, "pareto", "diverged"], records)
 
 
 def speedup_csv(quality: Sequence[Quality]) -> str:
@@ -116,21 +118,30 @@ def speedup_csv(quality: Sequence[Quality]) -> str:
     return _csv(header, records)
 
 
-def results_markdown(rows: Sequence[Row], hardware: str) -> str:
-    """The short table as GitHub Markdown, under a line that names the hardware."""
+def results_markdown(findings: Findings) -> str:
+    """The short table as GitHub Markdown, under a line that names the hardware; below it the missing cells."""
+    rows = findings.rows
     metrics = summary_metrics(rows)
     header = ["cell", *(metric.label for metric in metrics)]
-    lines = [f"Generation measured on {hardware}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
-    lines += [_pipes([row.name, *(format_value(metric, row) for metric in metrics)]) for row in rows]
+    lines = [f"Generation measured on {hardware(rows)}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
+    lines += [_pipes([marked(row), *(format_value(metric, row) for metric in metrics)]) for row in rows]
+    lines += ["", "Missing cells:", ""] if findings.missing else []
+    lines += [f"- {_plain(each)}" for each in findings.missing]
     return "\n".join(lines) + "\n"
 
 
-def terminal_table(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
+def _plain(missing: Missing) -> str:
+    """A missing cell for Markdown, whose reason may hold anything that a file's name may."""
+    return str(missing).replace("<", "&lt;").replace("|", "\\|")
+
+
+def terminal_table(findings: Findings) -> str:
     """The short table in columns; ``*`` marks tokens/s that no cell beats at that loss or a lower one."""
+    rows, fronts = findings.rows, findings.fronts
     settings = settings_of(rows)
     rates = [setting_metric(name, "tokens_per_second") for name in settings]
     tasks = main_task_metrics(rows)
-    metrics = [PARAMETERS, LOSS, QUALITY[-1], *tasks]
+    metrics = [PARAMETERS, LOSS, BITS_PER_BYTE, *tasks]
     best = {name: {row.name for point in fronts[name].front for row in point.rows} for name in settings}
     header = ["cell", "params", "loss", "bits/byte", *(task.label for task in tasks), *map(readable, settings)]
     lines = [header]
@@ -139,7 +150,7 @@ def terminal_table(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
             format_value(rate, row) + ("*" if row.name in best[name] else " ")
             for name, rate in zip(settings, rates, strict=True)
         ]
-        lines.append([row.name, *(format_value(metric, row) for metric in metrics), *speeds])
+        lines.append([marked(row), *(format_value(metric, row) for metric in metrics), *speeds])
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
     return "\n".join(
@@ -149,6 +160,7 @@ def terminal_table(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
             *text[1:],
             "",
             f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s",
+            *(f"missing: {each}" for each in findings.missing),
         ]
     )
 

@@ -6,10 +6,10 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.canvas import Drawing, Figures, count_axis, legend, line, panels, size_panels
-from pipeline.analysis.metrics import LOSS
-from pipeline.analysis.style import VANILLA, series_styles
-from pipeline.analysis.table import Point, read_curve
+from pipeline.analysis.figures.canvas import Drawing, Figures, count_axis, legend, line, panels, size_panels
+from pipeline.analysis.figures.style import VANILLA, series_styles
+from pipeline.analysis.rows.points import Point
+from pipeline.results.metrics import LOSS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,15 +22,14 @@ def loss_figures(points: list[Point]) -> Figures:
 
 def _curves(points: list[Point]) -> Figures:
     """Validation loss over training tokens, a panel a size; every seed a line."""
-    curves = {row.name: curve for point in points for row in point.rows if (curve := read_curve(row.name))}
-    drawn = [point for point in points if any(row.name in curves for row in point.rows)]
+    drawn = [point for point in points if any(row.curve for row in point.rows)]
     if not drawn:
         return
     styles = series_styles(points)
     figure, sizes = size_panels(drawn)
     for axes, _, members in sizes:
-        for point, row in [(each, row) for each in members for row in each.rows if row.name in curves]:
-            losses = _learning_curve(curves[row.name])
+        for point, row in [(each, row) for each in members for row in each.rows if row.curve]:
+            losses = _learning_curve(row.curve)
             line(axes, losses, styles[point.series], point.series, markersize=3.5, markevery=max(len(losses) // 10, 1))
         axes.set_xlabel("Training tokens")
         count_axis(axes)

@@ -1,4 +1,4 @@
-"""Non-dominated sets and hypervolume, exact in any and in two or three objectives."""
+"""Fronts: the points that no other one beats, and the hypervolume that they cover, in two or three objectives."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.analysis.metrics import Metric
-from pipeline.analysis.table import Point
+from pipeline.analysis.rows.points import Point
+from pipeline.base.dominance import costs, non_dominated
+from pipeline.results.metrics import Metric
 
 Floats = NDArray[np.float64]
 
@@ -47,30 +48,19 @@ def front(points: Sequence[Point], metrics: Sequence[Metric]) -> Front:
     )
 
 
-def non_dominated(values: ArrayLike, lower: Sequence[bool]) -> NDArray[np.bool_]:
-    """Which rows of ``values`` [points, objectives] no other row dominates; ``lower`` says where less is better.
-
-    Equal rows do not dominate each other. Infinite values are ordered as numbers. Raises ``ValueError`` for nan.
-    """
-    costs = _costs(values, lower)
-    no_worse = (costs[:, None] <= costs[None]).all(axis=2)
-    better = (costs[:, None] < costs[None]).any(axis=2)
-    return np.asarray(~(no_worse & better).any(axis=0))
-
-
 def hypervolume(values: ArrayLike, reference: ArrayLike, lower: Sequence[bool]) -> float:
     """The volume that the rows of ``values`` [points, 2 or 3] dominate, up to the ``reference`` point.
 
     A row that is not better than the reference in every objective adds nothing. Raises ``ValueError`` for nan and for
     another number of objectives.
     """
-    bound = _costs(np.atleast_2d(np.asarray(reference, float)), lower)[0]
-    costs = _costs(values, lower)
-    costs = costs[(costs < bound).all(axis=1)]
+    bound = costs(np.atleast_2d(np.asarray(reference, float)), lower)[0]
+    better = costs(values, lower)
+    better = better[(better < bound).all(axis=1)]
     if len(bound) == 2:
-        return _area(costs, bound)
+        return _area(better, bound)
     if len(bound) == 3:
-        return _volume(costs, bound)
+        return _volume(better, bound)
     raise ValueError(f"hypervolume is computed for 2 or 3 objectives, not {len(bound)}")
 
 
@@ -80,30 +70,21 @@ def _lower(metrics: Sequence[Metric]) -> list[bool]:
     return [bool(metric.lower) for metric in metrics]
 
 
-def _costs(values: ArrayLike, lower: Sequence[bool]) -> Floats:
-    array = np.asarray(values, float)
-    if array.ndim != 2 or array.shape[1] != len(lower):
-        raise ValueError(f"values have shape {array.shape}, not [points, {len(lower)}]")
-    if np.isnan(array).any():
-        raise ValueError("values hold nan; drop incomplete points first")
-    return array * np.where(lower, 1.0, -1.0)
-
-
-def _area(costs: Floats, bound: Floats) -> float:
+def _area(points: Floats, bound: Floats) -> float:
     area, ceiling = 0.0, bound[1]
-    for x, y in costs[np.lexsort((costs[:, 1], costs[:, 0]))]:
+    for x, y in points[np.lexsort((points[:, 1], points[:, 0]))]:
         if y < ceiling:
             area += float((bound[0] - x) * (ceiling - y))
             ceiling = y
     return area
 
 
-def _volume(costs: Floats, bound: Floats) -> float:
+def _volume(points: Floats, bound: Floats) -> float:
     """Slabs between neighbouring heights, each as wide as the area of the points below it."""
-    costs = costs[np.argsort(costs[:, 2], kind="stable")]
-    heights = [*costs[:, 2], bound[2]]
+    points = points[np.argsort(points[:, 2], kind="stable")]
+    heights = [*points[:, 2], bound[2]]
     volume = 0.0
     for below, (bottom, top) in enumerate(pairwise(heights), start=1):
         if top > bottom:
-            volume += float(top - bottom) * _area(costs[:below, :2], bound[:2])
+            volume += float(top - bottom) * _area(points[:below, :2], bound[:2])
     return volume

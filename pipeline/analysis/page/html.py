@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis import ordering, style
-from pipeline.analysis.canvas import Drawing
-from pipeline.analysis.figures import BEYOND
-from pipeline.analysis.findings import Findings, Quality, environments
-from pipeline.analysis.metrics import LOSS, all_metrics, readable, setting_metric
-from pipeline.analysis.speedup import Estimate, Matched
-from pipeline.analysis.tables import IDENTITY, format_value, identity, summary_metrics
+from pipeline.analysis.figures import style
+from pipeline.analysis.figures.canvas import Drawing
+from pipeline.analysis.figures.draw import BEYOND
+from pipeline.analysis.page.tables import IDENTITY, format_value, identity, marked, summary_metrics
+from pipeline.analysis.statistics import ordering
+from pipeline.analysis.statistics.findings import Findings, environments
+from pipeline.analysis.statistics.speedup import Estimate, Matched, Quality
+from pipeline.results.metrics import LOSS, all_metrics, readable, setting_metric
 from pipeline.study import Study
 
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         headline=findings.headline,
         further=findings.further,
         notes=findings.notes,
+        missing=TextTable(
+            "Missing cells",
+            ("Cell", "Stage", "Why"),
+            [(each.cell, each.stage, each.reason) for each in findings.missing],
+        ),
         cells=len(findings.rows),
         documents=first.documents,
         targets=f"{first.target_tokens:,}",
@@ -184,7 +190,7 @@ def _cells(findings: Findings) -> dict[str, Any]:
     for row in findings.rows:
         names: list[dict[str, Any]] = [{"text": text, "number": None} for text in identity(row)[1:]]
         numbers = [{"text": format_value(metric, row), "number": metric.value(row)} for metric in metrics]
-        rows.append({"name": row.name, "fields": names + numbers})
+        rows.append({"name": marked(row), "fields": names + numbers})
     head = [name.replace("_", " ") for name in IDENTITY] + [metric.label for metric in metrics]
     return {"head": head, "rows": rows}
 
@@ -194,7 +200,7 @@ def _samples(findings: Findings) -> dict[str, list[tuple[str, str]]]:
     by_prompt: dict[str, list[tuple[str, str]]] = {}
     for row in findings.rows:
         for sample in row.evaluate.samples:
-            by_prompt.setdefault(sample.prompt, []).append((row.name, sample.continuation))
+            by_prompt.setdefault(sample.prompt, []).append((marked(row), sample.continuation))
     return by_prompt
 
 

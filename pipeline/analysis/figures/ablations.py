@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.canvas import Drawing, Figures, legend, line, log_axis, panels
-from pipeline.analysis.metrics import LOSS, Metric, main_task_metrics, setting_metric, settings_of
-from pipeline.analysis.style import COLOURS, MARKERS, SeriesStyle
-from pipeline.analysis.table import Point, Row
+from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels
+from pipeline.analysis.figures.style import COLOURS, MARKERS, SeriesStyle
+from pipeline.analysis.rows.points import Point, Row
+from pipeline.results.metrics import LOSS, Metric, main_task_metrics, setting_metric, settings_of
 from pipeline.study import Cell, Study
 from pipeline.study.schema import Variant
 

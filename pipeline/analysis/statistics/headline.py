@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from pipeline.analysis.families import GENERATE, by_family
-from pipeline.analysis.metrics import readable
-from pipeline.analysis.speedup import Estimate
-from pipeline.analysis.table import Point
-
-if TYPE_CHECKING:
-    from pipeline.analysis.findings import Quality
+from pipeline.analysis.rows.families import GENERATE
+from pipeline.analysis.rows.groups import by_family
+from pipeline.analysis.rows.points import Point
+from pipeline.analysis.statistics.speedup import Estimate, Quality
+from pipeline.results.metrics import readable
 
 
 def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.analysis.fits import CannotFit, Parabola, PowerLaw, parabola, power_law
-from pipeline.analysis.metrics import LOSS, PARAMETERS, TRAINING_FLOPS, TRAINING_TOKENS, Metric
-from pipeline.analysis.table import Point, series_of
+from pipeline.analysis.rows.points import Point, series_of
+from pipeline.analysis.statistics.fits import CannotFit, Parabola, PowerLaw, parabola, power_law
+from pipeline.results.metrics import LOSS, PARAMETERS, TRAINING_FLOPS, TRAINING_TOKENS, Metric
 
 SAME_COST = 1.1  # ratio of the costs of two runs up to which they count as equal
 

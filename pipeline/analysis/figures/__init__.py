@@ -1,0 +1,1 @@
+"""The report's figures, each drawn where the results hold data for it."""

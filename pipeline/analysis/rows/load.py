@@ -1,0 +1,123 @@
+"""The rows that the results give: every cell of the study that has them all, and what each other one lacks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pipeline.analysis.rows.families import attention
+from pipeline.analysis.rows.points import Row
+from pipeline.base.errors import UserError
+from pipeline.base.paths import checkpoint, result
+from pipeline.results.curve import read_curve
+from pipeline.results.failures import failure
+from pipeline.results.records import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
+from pipeline.study import Cell, Study, cells
+
+Record = TypeVar("Record", bound=AnyResult)
+SAME = ("documents_hash", "tokenizer_hash", "documents", "stride", "target_tokens")
+"""What makes the losses of two records comparable."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A cell that takes no part, the stage whose result it lacks, and why."""
+
+    cell: str
+    stage: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.cell}, stage {self.stage}: {self.reason}"
+
+
+class _Lacks(Exception):
+    """Raised where a cell's record of a stage is absent, unreadable or foreign."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(reason)
+        self.stage = stage
+
+
+def load_rows(study: Study) -> tuple[list[Row], list[Missing]]:
+    """The rows of the cells whose three records are there and compare, and the other cells, both in the grid's order.
+
+    A record is missing where it is absent, cannot be read, is about another cell or other weights than the cell's, or
+    was scored on other documents or tokens than most cells were. Raises :class:`UserError` where no row is left.
+    """
+    rows: list[Row] = []
+    missing: list[Missing] = []
+    for cell in cells(study):
+        try:
+            rows.append(_row(study, cell))
+        except _Lacks as lack:
+            missing.append(Missing(cell.name, lack.stage, str(lack)))
+    rows, foreign = _comparable(rows)
+    if not rows:
+        first = f" ({missing[0]})" if missing else ""
+        raise UserError(f"study {study.name}: no cell has all of its results; run `dvc repro`{first}")
+    order = [cell.name for cell in cells(study)]
+    return rows, sorted(missing + foreign, key=lambda lacking: order.index(lacking.cell))
+
+
+def _row(study: Study, cell: Cell) -> Row:
+    pretrain = _read(cell, "pretrain", PretrainResult)
+    evaluate = _read(cell, "evaluate", EvaluateResult)
+    benchmark = _read(cell, "benchmark", BenchmarkResult)
+    for stage, record in (("evaluate", evaluate), ("benchmark", benchmark)):
+        measured, own = record.cell.fingerprint, pretrain.cell.fingerprint
+        if measured != own:
+            path = result(stage, cell.name)
+            raise _Lacks(
+                stage, f"{path}: measured on weights {measured!r}, but the cell's are {own!r}; {_again(stage)}"
+            )
+    counts = (len(evaluate.nats_by_document), len(evaluate.targets_by_document))
+    if counts not in ((0, 0), (evaluate.documents, evaluate.documents)):
+        path = result("evaluate", cell.name)
+        raise _Lacks("evaluate", f"{path}: {counts[0]} losses of {evaluate.documents} documents; {_again('evaluate')}")
+    curve, remark = _curve(cell)
+    return Row(cell, pretrain, evaluate, benchmark, attention(study, cell), curve, remark)
+
+
+def _curve(cell: Cell) -> tuple[dict[str, list[float]], str]:
+    """The training curve, and why it is lost if it is: a report can do without."""
+    try:
+        return read_curve(checkpoint(cell.name) / "curve.csv"), ""
+    except UserError as error:
+        return {}, str(error)
+
+
+def _read(cell: Cell, stage: str, kind: type[Record]) -> Record:
+    path = result(stage, cell.name)
+    failed = None if path.exists() else failure(stage, cell.name)
+    if failed is not None:
+        raise _Lacks(stage, f"it failed: {failed}")
+    try:
+        record: Record = read_result(path, kind, stage)
+    except UserError as error:
+        raise _Lacks(stage, str(error)) from None
+    if record.cell.name != cell.name:
+        raise _Lacks(stage, f"{path}: a result of cell {record.cell.name!r}; {_again(stage)}")
+    return record
+
+
+def _comparable(rows: list[Row]) -> tuple[list[Row], list[Missing]]:
+    """The rows that were scored on what most of them were, and the others."""
+    scored = [tuple(getattr(row.evaluate, key) for key in SAME) for row in rows]
+    usual = Counter(scored).most_common(1)[0][0] if rows else ()
+    kept = [row for row, values in zip(rows, scored, strict=True) if values == usual]
+    foreign = []
+    for row, values in zip(rows, scored, strict=True):
+        if values != usual:
+            key, found, expected = next(each for each in zip(SAME, values, usual, strict=True) if each[1] != each[2])
+            reason = (
+                f"{result('evaluate', row.name)}: {key} is {found!r}, but {expected!r} for {kept[0].name}; losses "
+                f"compare on the same tokens only, so {_again('evaluate')}"
+            )
+            foreign.append(Missing(row.name, "evaluate", reason))
+    return kept, foreign
+
+
+def _again(stage: str) -> str:
+    return f"run `dvc repro` (stage {stage}) again"

@@ -1,0 +1,90 @@
+"""One row a cell, with its three records; one point a configuration, over its seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from pipeline.analysis.rows.families import ORDER, family, kind
+from pipeline.results.records import BenchmarkResult, EvaluateResult, PretrainResult
+from pipeline.study import Cell
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell and what each stage recorded about it. ``attention`` says how its heads share keys and values, if so.
+
+    ``curve`` is its training curve by column, ``nan`` where a step has no value. ``remark`` says what of it is lost.
+    """
+
+    cell: Cell
+    pretrain: PretrainResult
+    evaluate: EvaluateResult
+    benchmark: BenchmarkResult
+    attention: str = ""
+    curve: dict[str, list[float]] = field(default_factory=dict, repr=False, compare=False)
+    remark: str = ""
+
+    @property
+    def name(self) -> str:
+        """The cell's name."""
+        return self.cell.name
+
+
+@dataclass(frozen=True)
+class Point:
+    """A configuration: cells that differ in their seed only. Every comparison is between points.
+
+    ``family`` is what shares a front, as ``families.py`` has it: ``kind``, or kind and attention.
+    ``series`` is what a curve of the figures joins: one family, block length and variant, over its sizes.
+    """
+
+    name: str
+    family: str
+    series: str
+    size: str
+    rows: tuple[Row, ...]
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of its first seed, for what all seeds share."""
+        return self.rows[0].cell
+
+    @property
+    def kind(self) -> str:
+        return kind(self.cell)
+
+
+def points(rows: list[Row]) -> list[Point]:
+    """The rows joined over seeds, in the order of their first cells."""
+    groups: dict[Cell, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(dataclasses.replace(row.cell, seed=0), []).append(row)
+    families = {cell: family(cell, group[0].attention) for cell, group in groups.items()}
+    variants = {(name, cell.variant) for cell, name in families.items()}
+    several = {name for name in ORDER if sum(name == other for other, _ in variants) > 1}
+    return [
+        Point(_point_name(cell), name, _series(cell, name, name in several), cell.size, tuple(groups[cell]))
+        for cell, name in families.items()
+    ]
+
+
+def series_of(points: list[Point]) -> list[str]:
+    """The series' labels by family, then by block length, then as the study has them."""
+    rank = {
+        point.series: (ORDER.index(point.family), point.cell.block_length or 0, number)
+        for number, point in reversed(list(enumerate(points)))
+    }
+    return sorted(rank, key=lambda series: rank[series])
+
+
+def _point_name(cell: Cell) -> str:
+    """The cell's name without its seed."""
+    return cell.name if cell.family == "pretrained" else cell.name.rpartition("-")[0]
+
+
+def _series(cell: Cell, name: str, name_variant: bool) -> str:
+    if cell.block_length is None:
+        return name
+    variant = f" {cell.variant}" if name_variant else ""
+    return f"{name} L={cell.block_length}{variant}"
