@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from pipeline.models.config import VanillaConfig
 from pipeline.results.records import SettingResult
 from pipeline.study import Cell, Study, model_config
 
@@ -33,8 +32,7 @@ def attention(study: Study, cell: Cell) -> str:
     if cell.family == "pretrained":
         return ""
     config = model_config(study, cell, vocabulary=1)
-    stacks = [config.stack] if isinstance(config, VanillaConfig) else [config.block_decoder, config.token_decoder.stack]
-    return GROUPED if any(stack.kv_heads < stack.heads for stack in stacks) else ""
+    return GROUPED if any(stack.kv_heads < stack.heads for stack in config.decoders) else ""
 
 
 def kind(cell: Cell) -> str:

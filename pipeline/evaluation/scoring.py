@@ -60,7 +60,7 @@ class Scorer:
         to its batch's length stands after all of its targets, where no causal model can see it.
         Raises :class:`UserError` where a log-probability is not finite.
         """
-        first = self.model.first
+        first = self.model.stride
         if self.padded or first == 1:
             return self._score(requests, left=first - 1)
         head = {i: Request(r.tokens[:first], r.first) for i, r in enumerate(requests) if r.first < first}
@@ -91,7 +91,7 @@ class Scorer:
 
         For a vanilla model what several requests share; for a block model all, as no token decoder needs it.
         """
-        first = self.model.first
+        first = self.model.stride
         trunks = []
         for request in requests:
             blocks = (left + request.first) // first - 1
@@ -115,7 +115,7 @@ class Scorer:
         trunk, trunk_valid = _stacked(trunks, left)
         requests = [_after(request, len(kept) // trunks[0].itemsize) for request, kept in members]
         tokens, _ = _stacked([request.tokens for request in requests], 0)
-        lengths = torch.tensor([(left + len(row)) // self.model.first for row in trunks], device=device)
+        lengths = torch.tensor([(left + len(row)) // self.model.stride for row in trunks], device=device)
         owner = torch.tensor([place[kept] for _, kept in members], device=device)
         valid = None
         if trunk_valid is not None:
@@ -126,7 +126,7 @@ class Scorer:
     def _scores(
         self, requests: Sequence[Request], hidden: torch.Tensor, tokens: torch.Tensor, left: int
     ) -> list[Score]:
-        first = self.model.first
+        first = self.model.stride
         predicted = tokens[:, first:]
         wanted = _wanted(requests, predicted.shape, left - first)
         targets = predicted[wanted].to(hidden.device)

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import UserError
+from pipeline.base.files import read_json
 from pipeline.models.config import BlockConfig, VanillaConfig, from_dict, to_dict
 from pipeline.study import Study, cells, find_cell, fingerprint, load_study, model_config, pretraining
-from pipeline.study.cells import default_heads, split_layers
+from pipeline.study.schema import Pretrain
+from tests.models.variants import VARIANTS
+
+GOLDEN = Path(__file__).parents[1] / "assets/golden_configs.json"
 
 
 @pytest.fixture
@@ -26,19 +30,6 @@ def test_both_families_spend_the_same_layers_and_width(study: Study) -> None:
     assert vanilla.stack.layers == block.block_decoder.layers + block.token_decoder.stack.layers == 6
     assert vanilla.stack.width == block.block_decoder.width == block.token_decoder.stack.width == 192
     assert block.embedder.width == 192 // 4
-
-
-@pytest.mark.parametrize(
-    ("allocation", "expected"),
-    [([1, 1], (6, 6)), ([5, 1], (10, 2)), ([1, 5], (2, 10)), ([99, 1], (11, 1)), ([1, 99], (1, 11))],
-)
-def test_allocation_splits_the_layers_and_leaves_one_each(allocation: list[int], expected: tuple[int, int]) -> None:
-    assert split_layers(12, allocation) == expected
-
-
-@pytest.mark.parametrize(("width", "heads"), [(256, 8), (512, 8), (768, 12), (1024, 16), (2048, 16)])
-def test_heads_are_those_of_the_published_configurations(width: int, heads: int) -> None:
-    assert default_heads(width) == heads
 
 
 def test_every_architecture_survives_json(study: Study) -> None:
@@ -65,6 +56,12 @@ def test_fingerprint_changes_with_whatever_decides_the_weights(study: Study) -> 
         fingerprint(config, study.pretrain, True, 0, "other"),
     }
     assert len(others | {base}) == 7
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_fingerprints_are_as_they_were(name: str) -> None:
+    golden = read_json(GOLDEN)[name]["fingerprint"]
+    assert fingerprint(VARIANTS[name], Pretrain(), False, 0, "corpus") == golden
 
 
 def test_a_size_may_train_otherwise_and_split_otherwise(tmp_path: Path, params_text: str) -> None:
