@@ -9,14 +9,13 @@ from typing import Any
 from pipeline.base.errors import UserError
 from pipeline.models.parts import LARGEST
 from pipeline.models.stack_config import LAYERS
-from pipeline.models.uptraining import check_uptraining
+from pipeline.models.uptraining import METHODS, check_uptraining
 from pipeline.study.cells import Cell, cells, model_config
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Size, Study, Variant
 
 STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
 PRETRAIN_KEYS = ("learning_rate", "batch_size", "tokens")
-UPTRAINING_METHODS = ("partition", "skip", "duplicate")
 
 
 def check_sizes(study: Study) -> None:
@@ -45,7 +44,7 @@ def check_variants(study: Study) -> None:
             "it is [block decoder share, token decoder share], both greater than 0",
         )
         if variant.init is not None:
-            choice(f"{key}.init.method", variant.init.method, UPTRAINING_METHODS)
+            choice(f"{key}.init.method", variant.init.method, METHODS)
         for part in ("embedder", "block_decoder", "token_decoder"):
             keys = getattr(variant, part)
             _in_range(f"{key}.{part}", keys, (name for name, value in vars(keys).items() if type(value) is int))
@@ -137,15 +136,20 @@ def _differ(study: Study, changed: Study, cell: Cell) -> bool:
         return True
 
 
-def check_start(study: Study, cell: Cell) -> None:
-    """Raise :class:`UserError` where an uptrained cell cannot start from a vanilla cell of the study."""
-    source = next((other for other in cells(study) if other.name == cell.source), None)
-    if source is None or source.family != "vanilla":
-        return
-    assert cell.variant is not None
-    init = study.variants[cell.variant].init
-    assert init is not None
-    try:
-        check_uptraining(model_config(study, cell, 64), model_config(study, source, 64), init.method)
-    except UserError as error:
-        raise UserError(f"cell {cell.name} cannot start from {source.name}: {error}") from None
+def check_starts(study: Study) -> None:
+    """Raise :class:`UserError` for an uptrained cell that cannot start from its source, if that is of the study.
+
+    What a model trained elsewhere is like is known when it is brought in.
+    """
+    every = cells(study)
+    vanilla = {cell.name: model_config(study, cell, vocabulary=64) for cell in every if cell.family == "vanilla"}
+    for cell in every:
+        if cell.source not in vanilla:
+            continue
+        assert cell.variant is not None
+        init = study.variants[cell.variant].init
+        assert init is not None
+        try:
+            check_uptraining(model_config(study, cell, vocabulary=64), vanilla[cell.source], init.method)
+        except UserError as error:
+            raise UserError(f"cell {cell.name} cannot start from {cell.source}: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pipeline.study.architecture_checks import check_effects, check_sizes, check_start, check_variants
+from pipeline.study.architecture_checks import check_effects, check_sizes, check_starts, check_variants
 from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Grid, Study
@@ -36,8 +36,8 @@ def check(study: Study) -> None:
     for cell in cells(study):
         if cell.family != "pretrained":
             model_config(study, cell, vocabulary=64)
-            check_start(study, cell)
             _check_steps(study, cell)
+    check_starts(study)
     check_effects(study)
 
 

@@ -48,10 +48,10 @@ def section_of(hint: Any, value: Any, key: str) -> Any:
     _conform_scalar(kind, str, f"{key}.kind")
     choice(f"{key}.kind", kind, kinds)
     own, every = get_type_hints(kinds[kind]), {name for keys in kinds.values() for name in get_type_hints(keys)}
-    for name in value.keys() & (every - own.keys()):
-        part = key.rpartition(".")[2].replace("_", " ")
-        right = f"a {kind} {part} has no such key (it has {', '.join(own)}); remove it"
-        require(False, f"{key}.{name}", value[name], right)
+    part = key.rpartition(".")[2].replace("_", " ")
+    right = f"a {kind} {part} has no such key (it has {', '.join(own)}); remove it"
+    for name, item in value.items():
+        require(name in own or name not in every, f"{key}.{name}", item, right)
     return kinds[kind]
 
 

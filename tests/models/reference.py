@@ -91,15 +91,18 @@ def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Ten
             window = config.window or len(x)
             seen = [j for j in range(i + 1) if valid[i] and valid[j] and i - j < window]
             attended.append(weighed(query[i], key, value, seen, config.head_width**-0.5))
-        inner = F.gelu(
-            linear(norm(x, weights, f"{here}.feed_forward_norm", config), weights, f"{here}.feed_forward_in")
-        )
+        normed = norm(x, weights, f"{here}.feed_forward_norm", config)
+        inner = activated(linear(normed, weights, f"{here}.feed_forward_in"), config)
         x = (
             x
             + linear(torch.stack(attended), weights, f"{here}.attention_output")
             + linear(inner, weights, f"{here}.feed_forward_out")
         )
     return norm(x, weights, f"{name}.norm", config)
+
+
+def activated(inner: Tensor, config: StackConfig) -> Tensor:
+    return F.gelu(inner)
 
 
 def roberta(tokens: Tensor, valid: Tensor, weights: Weights, config: RobertaConfig) -> Tensor:
