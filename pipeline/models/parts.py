@@ -43,9 +43,9 @@ class Part:
         hints, own = get_type_hints(kind), {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         part = kind(**{name: _read(hints[name], value) for name, value in values.items() if name in own})
         written = part.to_dict()
-        for name in values.keys() - own:
-            if name not in written or written[name] != values[name]:
-                raise ValueError(f"{name} {ascii(values[name])[:60]} does not go with {ascii(written)[:200]}")
+        for name, value in values.items():
+            if name not in own and (name not in written or written[name] != value):
+                raise ValueError(f"{ascii(name)[:60]}: {ascii(value)[:60]} does not go with {ascii(written)[:200]}")
         return part
 
     @classmethod

@@ -66,12 +66,10 @@ def _check_space(study: Study, search: Search) -> None:
     for length in lengths:
         right = f"it must divide pretrain.context_length ({context})"
         require(context % length == 0, "search.space.block_length", length, right)
-    for key in varied.keys() & KEYS.keys():
-        _, part, name = KEYS[key]
+    for key, (_, part, name) in KEYS.items():
         keys = getattr(variant, part)
-        kind = getattr(keys, "kind", part)
-        right = f"it has no effect with {kind} (variants.{search.variant}); leave it out"
-        require(hasattr(keys, name), f"search.space.{key}", varied[key], right)
+        right = f"it has no effect with {getattr(keys, 'kind', part)} (variants.{search.variant}); leave it out"
+        require(key not in varied or hasattr(keys, name), f"search.space.{key}", varied.get(key), right)
 
 
 def _check_enqueued(study: Study, search: Search) -> None:

@@ -55,12 +55,12 @@ def test_a_later_kind_or_key_is_written_where_it_is_set() -> None:
 @pytest.mark.parametrize(
     ("name", "part", "changed", "message"),
     [
-        ("lookup_prefix", "embedder", {"cls_tokens": 3}, "cls_tokens 3 does not go with"),
+        ("lookup_prefix", "embedder", {"cls_tokens": 3}, "'cls_tokens': 3 does not go with"),
         ("lookup_prefix", "embedder", {"kind": "bag"}, "embedder kind 'bag' is unknown"),
         ("lookup_prefix", "embedder", {"kind": 3}, "embedder kind 3 is unknown"),
-        ("roberta_prefix", "embedder", {"width": 25}, "width 25 does not go with"),
+        ("roberta_prefix", "embedder", {"width": 25}, "'width': 25 does not go with"),
         ("roberta_prefix", "embedder", {"stack": None}, "None is no mapping"),
-        ("megabyte", "token_decoder", {"prefix_length": 2}, "prefix_length 2 does not go with"),
+        ("megabyte", "token_decoder", {"prefix_length": 2}, "'prefix_length': 2 does not go with"),
         ("megabyte", "token_decoder", {"kind": "fusion"}, "token decoder kind 'fusion' is unknown"),
         ("lookup_prefix", "token_decoder", {"prefix_length": 0}, "prefix_length 0 must be a whole number"),
         ("lookup_prefix", "token_decoder", {"prefix_length": "2"}, "'2' is no int"),

@@ -78,6 +78,11 @@ def test_a_key_that_the_kind_lacks(edited: Edited, variant: str, message: str) -
     assert f": variants.base.{message}" in refusal(lambda: edited(variant=variant))
 
 
+def test_a_layer_of_no_kind(edited: Edited) -> None:
+    assert edited("layer: neox").sizes["s"].layer == "neox"
+    assert "sizes.s.layer: 'gated' is wrong; it is one of neox" in refusal(lambda: edited("layer: gated"))
+
+
 BOTH = "block_decoder: {layers: 2}, token_decoder: {layers: 3}"
 ALLOCATIONS = [
     ("", f"allocation: [5, 1], {BOTH}"),
