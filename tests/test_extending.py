@@ -16,7 +16,7 @@ import yaml
 from tests.documents import apply_diff, snippets
 
 PAGE = "docs/extending.md"
-CELLS = ["block-s-4-mean-0", "block-s-4-broadcast-0"]
+CELLS = ["vanilla-s_gated-0", "block-s-4-mean-0", "block-s-4-broadcast-0"]
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,12 @@ def extended(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
         apply_diff(snippet, folder)
     (study,) = snippets("yaml", root / PAGE)
     values, change = yaml.safe_load((root / "tests/params.yaml").read_text()), yaml.safe_load(study.text)
+    values["sizes"] |= change["sizes"]
     values["variants"] = change["variants"]
     values["pretrain"] |= {"tokens": 8192, "batch_size": 2, "warmup_steps": 2, "validation_tokens": 1024}
     values["evaluate"] |= {"tasks": ["halves"], "max_documents": 2}
     values["benchmark"] |= {"settings": {"short": {"prompt": 8, "new_tokens": 8}}, "batch_sizes": [2]}
-    values["grid"]["vanilla"]["size"] = []
+    values["grid"]["vanilla"] = change["grid"]["vanilla"]
     values["grid"]["block"] = {"size": ["s"], "block_length": [4], **change["grid"]["block"]}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     return folder
@@ -54,9 +55,10 @@ def test_the_new_kinds_pass_the_tests_of_models_and_generation(extended: Path) -
     files = [f"tests/models/test_{name}.py" for name in ("models", "costs", "config")]
     files.append("tests/generation/test_engine.py")
     files.append("tests/evaluation/test_local_tasks.py")
-    printed = run(extended, "pytest", "-p", "no:cacheprovider", "-k", "mean or broadcast or halves", *files)
+    kinds = "mean or broadcast or gated or halves"
+    printed = run(extended, "pytest", "-p", "no:cacheprovider", "-k", kinds, *files)
     (passed,) = re.findall(r"^(\d+) passed", printed, re.MULTILINE)
-    assert int(passed) > 30
+    assert int(passed) > 60
 
 
 def test_a_study_plans_them(extended: Path) -> None:

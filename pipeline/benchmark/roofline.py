@@ -28,8 +28,8 @@ def work(config: ModelConfig, setting: Setting, batch: int, element: int) -> Wor
     Only keys and values, and weights, count as bytes: activations could stay in caches.
     """
     positions = range(setting.prompt, setting.prompt + setting.new_tokens - 1)
-    flops = costs.prefill_flops(config, setting.prompt)
-    flops += sum(costs.decode_flops(config, position) for position in positions)
+    flops = config.prefill_flops(setting.prompt)
+    flops += sum(config.decode_flops(position) for position in positions)
     kv = sum(costs.kv_bytes_read(config, position, element) for position in positions)
     weights = costs.decode_weight_bytes(config, element) * setting.new_tokens / batch
     return Work(flops, kv + weights)

@@ -9,7 +9,7 @@ from pipeline.base.errors import UserError
 from pipeline.results.search import VARIANTS
 from pipeline.search.table import table
 from pipeline.study import Study, load_study
-from pipeline.study.search_checks import check_search
+from pipeline.study.search_checks import check_searchable
 
 DESCRIPTION = """\
 Look for good block transformers in search.space of params.yaml, until search.trials of them are finished. Start it
@@ -32,7 +32,7 @@ def search(study: Study, work: bool = True) -> None:
     """Be a worker of the study's search until it ends, then print its trials. Raises :class:`UserError`."""
     if study.search is None:
         raise UserError("search: params.yaml has no such section; docs/search.md shows one")
-    check_search(study)
+    check_searchable(study)
     from pipeline.search.storage import storage_errors
     from pipeline.search.worker import Worker
 

@@ -67,7 +67,7 @@ def document_losses(scorer: Scorer, documents: Iterable[Tokens], context_length:
     """Score documents in windows. A document without a target (fewer than two tokens) counts zero targets."""
     nats: list[float] = []
     targets: list[int] = []
-    block_length = scorer.model.first
+    block_length = scorer.model.stride
     by_position = np.zeros((2, block_length))  # nats, targets
     pending = (
         (index, document, window)

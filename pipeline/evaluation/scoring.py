@@ -60,7 +60,7 @@ class Scorer:
         to its batch's length stands after all of its targets, where no causal model can see it.
         Raises :class:`UserError` where a log-probability is not finite.
         """
-        first = self.model.first
+        first = self.model.stride
         if self.padded or first == 1:
             return self._score(requests, left=first - 1)
         # A request whose targets lie on both sides of position L is two: its head in blocks shifted by the pads, its
@@ -95,7 +95,7 @@ class Scorer:
 
         For a vanilla model what several requests share; for a block model all, as no token decoder needs it.
         """
-        length = self.model.first
+        length = self.model.stride
         prefixes = []
         for request in requests:
             # The first target stands at position left + first, in block (left + first) // L. The block before it makes
@@ -127,7 +127,7 @@ class Scorer:
         prefixes, prefix_valid = _stacked(rows, left)
         requests = [_after(request, len(rows[place[prefix]])) for request, prefix in members]
         tokens, _ = _stacked([request.tokens for request in requests], 0)  # the pads stand in the prefix
-        lengths = torch.tensor([(left + len(row)) // self.model.first for row in rows], device=device)
+        lengths = torch.tensor([(left + len(row)) // self.model.stride for row in rows], device=device)
         prefix_index = torch.tensor([place[prefix] for _, prefix in members], device=device)
         valid = None
         if prefix_valid is not None:
@@ -139,7 +139,7 @@ class Scorer:
         self, requests: Sequence[Request], hidden: torch.Tensor, tokens: torch.Tensor, left: int
     ) -> list[Score]:
         """Scores from ``hidden`` [B, T - first or more, D] and ``tokens`` [B, T], each after ``left`` pads."""
-        first = self.model.first
+        first = self.model.stride
         predicted = tokens[:, first:]  # [:, i] is what row i of the hidden states predicts
         wanted = _wanted(requests, predicted.shape, left - first)
         # A mask takes its elements row by row, so that the targets of a request stay together, in order: [M].

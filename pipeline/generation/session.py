@@ -114,7 +114,7 @@ class Session:
         device = next(model.parameters()).device
         self.ops = ops or choose_ops(model)
         self.batch, self.device = batch, device
-        stride = model.first
+        stride = model.stride
         self.prompt = -(-prompt // stride) * stride
         self.steps = -(-new_tokens // stride)
         capacity = self.prompt + self.steps * stride

@@ -35,9 +35,11 @@ class TritonOps(TorchOps):
 
     @staticmethod
     def supports(model: LanguageModel) -> bool:
-        """Tiles are powers of two: head widths must be, from 16 to 256."""
-        widths = [module.config.head_width for module in model.modules() if isinstance(module, Stack)]
-        return all(16 <= width <= 256 and width & (width - 1) == 0 for width in widths)
+        """GPT-NeoX layers alone. Tiles are powers of two: head widths must be, from 16 to 256."""
+        stacks = [module.config for module in model.modules() if isinstance(module, Stack)]
+        widths = [stack.head_width for stack in stacks]
+        tiled = all(16 <= width <= 256 and width & (width - 1) == 0 for width in widths)
+        return tiled and all(stack.layer == "neox" for stack in stacks)
 
     def normalise(self, x: Tensor, shift: Tensor, eps: float) -> Tensor:
         return self._norm(x, shift, None, None, eps)

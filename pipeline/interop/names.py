@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.models.checkpoint import assign, check_names
-from pipeline.models.config import StackConfig
+from pipeline.models.config import LayersConfig, StackConfig
 from pipeline.models.language_model import LanguageModel
 
 BUFFERS = re.compile(r".*\.(attention\.(bias|masked_bias)|rotary_emb\.(inv_freq|cos_cached|sin_cached))")
@@ -91,13 +91,15 @@ def neox_stack(ours: str, theirs: str, config: StackConfig) -> list[Entry]:
     return entries + [same(f"{ours}.norm.{kind}", f"{theirs}.final_layer_norm.{kind}") for kind in ("weight", "bias")]
 
 
-def require_neox(config: StackConfig, what: str) -> None:
+def require_neox(config: LayersConfig, what: str) -> None:
     """Raise :class:`UserError` for what the other code's GPT-NeoX stack cannot express."""
+    if isinstance(config, StackConfig) and config.layer != "neox":
+        raise UserError(f"{what}: layers of the kind {config.layer} cannot be exported; those of GPT-NeoX can")
     if config.kv_heads != config.heads:
         raise UserError(
             f"{what}: kv_heads {config.kv_heads} cannot be exported; GPT-NeoX has as many as heads, {config.heads}"
         )
-    if config.window is not None:
+    if isinstance(config, StackConfig) and config.window is not None:
         raise UserError(f"{what}: window {config.window} cannot be exported; GPT-NeoX attends to all positions")
 
 

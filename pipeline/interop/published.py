@@ -13,9 +13,20 @@ from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.interop.names import Entry, convolution, joined, neox_stack, read_into, same, tied, write_from
-from pipeline.interop.published_config import config_from_published, config_to_published, trained_with_padding
+from pipeline.interop.published_config import config_from_published, config_to_published
 from pipeline.models.checkpoint import read_weights
-from pipeline.models.config import BlockConfig, ModelConfig, StackConfig, VanillaConfig
+from pipeline.models.config import (
+    BlockConfig,
+    ClsConfig,
+    CrossAttentionConfig,
+    EncoderConfig,
+    ModelConfig,
+    NeoxDecoderConfig,
+    ProjectionConfig,
+    RobertaConfig,
+    T5Config,
+    VanillaConfig,
+)
 from pipeline.models.factory import build
 from pipeline.models.language_model import LanguageModel
 
@@ -57,20 +68,13 @@ def load_published(folder: Path | str) -> tuple[LanguageModel, dict[str, Any]]:
     return _import(wanted, read_weights(weights), weights), config
 
 
-def padded_published(folder: Path | str) -> bool:
-    """Whether a results folder's model was trained with random-length padding, by its ``.yaml`` file."""
-    return trained_with_padding(_read_yaml(Path(folder)))
-
-
 def entries(config: ModelConfig) -> list[Entry]:
     """The table of names for a model of ``config``."""
     if isinstance(config, VanillaConfig):
         return vanilla_entries(config)
-    return (
-        _embedder(config)
-        + neox_stack("block_decoder", "block_decoder.gpt_neox", config.block_decoder)
-        + (_t5(config) if config.token_decoder.kind == "cross_attention" else _neox_token_decoder(config))
-    )
+    assert isinstance(config, BlockConfig)
+    block_decoder = neox_stack("block_decoder", "block_decoder.gpt_neox", config.block_decoder)
+    return _embedder(config) + block_decoder + _token_decoder(config)
 
 
 def vanilla_entries(config: VanillaConfig) -> list[Entry]:
@@ -112,13 +116,13 @@ def _read_yaml(folder: Path) -> dict[str, Any]:
 
 def _embedder(config: BlockConfig) -> list[Entry]:
     embedder = config.embedder
-    if embedder.stack is None:
-        table = [same("embedder.embedding.weight", "embedder.embeddings.weight")]
-    else:
+    if isinstance(embedder, RobertaConfig):
         table = _encoder(embedder.stack)
-    if embedder.kind == "lookup":
+    else:
+        table = [same("embedder.embedding.weight", "embedder.embeddings.weight")]
+    if not isinstance(embedder, RobertaConfig | ProjectionConfig):
         return table
-    kernel = embedder.cls_tokens or config.block_length
+    kernel = embedder.cls_tokens if isinstance(embedder, ClsConfig) else config.block_length
     return [
         *table,
         convolution("embedder.projection.weight", "embedder.projection_layer.weight", kernel),
@@ -126,7 +130,7 @@ def _embedder(config: BlockConfig) -> list[Entry]:
     ]
 
 
-def _encoder(stack: StackConfig) -> list[Entry]:
+def _encoder(stack: EncoderConfig) -> list[Entry]:
     tables = {
         "embedding.weight": "word_embeddings.weight",
         "positions.weight": "position_embeddings.weight",
@@ -151,24 +155,24 @@ def _encoder(stack: StackConfig) -> list[Entry]:
     return found
 
 
-def _expansion(config: BlockConfig) -> list[Entry]:
-    return [
+def _token_decoder(config: BlockConfig) -> list[Entry]:
+    expansion = [
         convolution("token_decoder.expansion.weight", "token_decoder.expansion_layer.weight", 1),
         same("token_decoder.expansion.bias", "token_decoder.expansion_layer.bias"),
     ]
-
-
-def _neox_token_decoder(config: BlockConfig) -> list[Entry]:
+    decoder = config.token_decoder
+    if isinstance(decoder, CrossAttentionConfig):
+        return expansion + _t5(decoder.stack)
+    assert isinstance(decoder, NeoxDecoderConfig)
     return [
+        *expansion,
         same("token_decoder.embedding.weight", "token_decoder.gpt_neox.embed_in.weight"),
-        *_expansion(config),
-        *neox_stack("token_decoder.stack", "token_decoder.gpt_neox", config.token_decoder.stack),
+        *neox_stack("token_decoder.stack", "token_decoder.gpt_neox", decoder.stack),
         same("token_decoder.head.weight", "token_decoder.embed_out.weight"),
     ]
 
 
-def _t5(config: BlockConfig) -> list[Entry]:
-    stack = config.token_decoder.stack
+def _t5(stack: T5Config) -> list[Entry]:
     shared = (
         "token_decoder.shared.weight",
         "token_decoder.decoder.embed_tokens.weight",
@@ -177,7 +181,6 @@ def _t5(config: BlockConfig) -> list[Entry]:
     bias = "token_decoder.decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     found = [
         tied("token_decoder.embedding.weight", shared),
-        *_expansion(config),
         same("token_decoder.decoder.relative_bias.weight", bias),
         same("token_decoder.decoder.norm.weight", "token_decoder.decoder.final_layer_norm.weight"),
     ]
@@ -186,7 +189,7 @@ def _t5(config: BlockConfig) -> list[Entry]:
     return found
 
 
-def _t5_layer(ours: str, theirs: str, stack: StackConfig) -> list[Entry]:
+def _t5_layer(ours: str, theirs: str, stack: T5Config) -> list[Entry]:
     attention = [f"{theirs}.0.SelfAttention.{part}.weight" for part in "qkv"]
     cross = [f"{theirs}.1.EncDecAttention.{part}.weight" for part in "kv"]
     pairs = {

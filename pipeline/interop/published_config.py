@@ -10,12 +10,22 @@ from pipeline.interop.hub import HUB, PYTHIA, ROBERTA, T5
 from pipeline.interop.names import require_neox
 from pipeline.models.config import (
     BlockConfig,
+    ClsConfig,
+    CrossAttentionConfig,
     EmbedderConfig,
+    EncoderConfig,
+    LookupConfig,
     ModelConfig,
+    PrefixConfig,
+    ProjectionConfig,
+    RobertaConfig,
     StackConfig,
+    SummationConfig,
+    T5Config,
     TokenDecoderConfig,
     VanillaConfig,
 )
+from pipeline.models.stack_config import default_heads
 
 Json = dict[str, Any]
 FEED_FORWARD = 4
@@ -77,14 +87,17 @@ def neox_stack_config(values: Mapping[str, Any]) -> StackConfig:
 
 def neox_values(stack: StackConfig, vocabulary: int) -> Json:
     """Inverse of :func:`neox_stack_config`."""
+    rotary = {"rotary_pct": stack.rotary_fraction, "rotary_emb_base": stack.rotary_base}
+    return _layer_values(stack, vocabulary) | rotary
+
+
+def _layer_values(stack: StackConfig | EncoderConfig, vocabulary: int) -> Json:
     return {
         "vocab_size": vocabulary,
         "hidden_size": stack.width,
         "num_hidden_layers": stack.layers,
         "num_attention_heads": stack.heads,
         "intermediate_size": stack.feed_forward,
-        "rotary_pct": stack.rotary_fraction,
-        "rotary_emb_base": stack.rotary_base,
         "layer_norm_eps": stack.norm_eps,
     }
 
@@ -96,6 +109,7 @@ def config_to_published(config: ModelConfig) -> Json:
         values = neox_values(config.stack, config.vocabulary)
         head = {"model": "gpt-neo-x", "model_name_or_path": PYTHIA, "model_config": values}
         return {**head, "max_length": config.context_length}
+    assert isinstance(config, BlockConfig)
     require_neox(config.block_decoder, "block_decoder")
     return {
         "block_length": config.block_length,
@@ -141,9 +155,8 @@ def _embedder(part: Mapping[str, Any]) -> tuple[EmbedderConfig, int]:
         if method not in ("concat", "projection_layer"):
             raise UserError(f"embedder.projection_method: {method!r} is not supported; concat or projection_layer is")
         values = part["config"]
-        return EmbedderConfig("lookup" if method == "concat" else "projection", values["hidden_size"]), values[
-            "vocab_size"
-        ]
+        kind = LookupConfig if method == "concat" else ProjectionConfig
+        return kind(values["hidden_size"]), values["vocab_size"]
     if part["cls"] not in ("roberta", "roberta_cls"):
         raise UserError(f"embedder.cls: {part['cls']!r} is not supported; lookup, roberta and roberta_cls are")
     _require("embedder.projection_method", method, "projection_layer")
@@ -151,7 +164,7 @@ def _embedder(part: Mapping[str, Any]) -> tuple[EmbedderConfig, int]:
     _require("embedder.config.hidden_act", values["hidden_act"], "gelu")
     _require("embedder.config.max_position_embeddings", values["max_position_embeddings"], 514)
     heads = values["num_attention_heads"]
-    stack = StackConfig(
+    stack = EncoderConfig(
         values["num_hidden_layers"],
         values["hidden_size"],
         heads,
@@ -159,9 +172,10 @@ def _embedder(part: Mapping[str, Any]) -> tuple[EmbedderConfig, int]:
         values["intermediate_size"],
         norm_eps=values["layer_norm_eps"],
     )
-    cls_tokens = part["n_cls_tokens"] if part["cls"] == "roberta_cls" else 0
-    kind = "cls" if cls_tokens else "roberta"
-    return EmbedderConfig(kind, stack.width, stack, cls_tokens, values["pad_token_id"]), values["vocab_size"]
+    padding_token, cls_tokens = values["pad_token_id"], part["n_cls_tokens"] if part["cls"] == "roberta_cls" else 0
+    if cls_tokens:
+        return ClsConfig(stack, padding_token, cls_tokens), values["vocab_size"]
+    return RobertaConfig(stack, padding_token), values["vocab_size"]
 
 
 def _token_decoder(part: Mapping[str, Any], length: int) -> tuple[TokenDecoderConfig, int]:
@@ -173,22 +187,22 @@ def _token_decoder(part: Mapping[str, Any], length: int) -> tuple[TokenDecoderCo
     _require("token_decoder.cls", part["cls"], expected[strategy])
     if strategy == "prefix":
         values = _filled(part, PYTHIA)
-        return TokenDecoderConfig("prefix", neox_stack_config(values), part["expansion_ratio"]), values["vocab_size"]
+        return PrefixConfig(neox_stack_config(values), part["expansion_ratio"]), values["vocab_size"]
     _require("token_decoder.expansion_ratio", ratio or length, length)
     if strategy == "summation":
         values = _filled(part, PYTHIA)
-        return TokenDecoderConfig("summation", neox_stack_config(values)), values["vocab_size"]
+        return SummationConfig(neox_stack_config(values)), values["vocab_size"]
     values = _hub(part, T5) | dict(part.get("config") or {})
-    return TokenDecoderConfig("cross_attention", _t5_stack(values)), values["vocab_size"]
+    return CrossAttentionConfig(_t5_stack(values)), values["vocab_size"]
 
 
-def _t5_stack(values: Mapping[str, Any]) -> StackConfig:
+def _t5_stack(values: Mapping[str, Any]) -> T5Config:
     for key in ("relative_attention_num_buckets", "relative_attention_max_distance", "feed_forward_proj"):
         _require(f"token_decoder.config.{key}", values[key], HUB[T5][key])
     heads, width = values["num_heads"], values["d_model"]
     _require("token_decoder.config.d_kv", values["d_kv"], width // heads)
     layers = values.get("num_decoder_layers") or values["num_layers"]
-    return StackConfig(layers, width, heads, heads, values["d_ff"], norm_eps=values["layer_norm_epsilon"])
+    return T5Config(layers, width, heads, heads, values["d_ff"], norm_eps=values["layer_norm_epsilon"])
 
 
 def _filled(part: Mapping[str, Any], default: str) -> Json:
@@ -197,8 +211,7 @@ def _filled(part: Mapping[str, Any], default: str) -> Json:
     own: Json = {key: value for key, value in (part.get("config") or {}).items() if value is not None}
     if own:
         width = (values | own)["hidden_size"]
-        head_width = 32 if width <= 256 else 64 if width <= 1536 else 128
-        values |= {"num_attention_heads": width // head_width, "intermediate_size": FEED_FORWARD * width}
+        values |= {"num_attention_heads": default_heads(width), "intermediate_size": FEED_FORWARD * width}
     return values | own
 
 
@@ -217,30 +230,36 @@ def _require(key: str, value: object, supported: object) -> None:
 def _embedder_to(config: BlockConfig) -> Json:
     embedder = config.embedder
     part: Json = {"n_embedding_tokens": 1}
-    if embedder.stack is None:
-        method = "concat" if embedder.kind == "lookup" else "projection_layer"
+    if isinstance(embedder, LookupConfig | ProjectionConfig):
+        method = "concat" if isinstance(embedder, LookupConfig) else "projection_layer"
         values: Json = {"vocab_size": config.vocabulary, "hidden_size": embedder.width}
         return part | {"cls": "lookup", "projection_method": method, "config": values}
+    if not isinstance(embedder, RobertaConfig):
+        raise UserError(f"embedder: the kind {embedder.kind} cannot be exported; the published code has none such")
     if embedder.padding_token is None:
         raise UserError("embedder: an encoder without a padding token cannot be exported; the published one has one")
     require_neox(embedder.stack, "embedder")
-    values = neox_values(embedder.stack, config.vocabulary) | {"pad_token_id": embedder.padding_token}
-    values = {key: value for key, value in values.items() if not key.startswith("rotary")}
-    cls = {"cls": "roberta_cls", "n_cls_tokens": embedder.cls_tokens} if embedder.cls_tokens else {"cls": "roberta"}
+    values = _layer_values(embedder.stack, config.vocabulary) | {"pad_token_id": embedder.padding_token}
+    cls: Json = {"cls": "roberta"}
+    if isinstance(embedder, ClsConfig):
+        cls = {"cls": "roberta_cls", "n_cls_tokens": embedder.cls_tokens}
     return part | cls | {"model_name_or_path": ROBERTA, "projection_method": None, "config": values}
 
 
 def _token_decoder_to(config: BlockConfig) -> Json:
-    decoder, stack = config.token_decoder, config.token_decoder.stack
-    require_neox(stack, "token_decoder")
+    decoder = config.token_decoder
+    require_neox(decoder.stack, "token_decoder")
     part: Json = {
         "decoding_strategy": decoder.kind,
         "expansion_method": "expansion_layer",
         "expansion_ratio": config.slots,
     }
-    if decoder.kind != "cross_attention":
-        values = neox_values(stack, config.vocabulary)
+    if isinstance(decoder, PrefixConfig | SummationConfig):
+        values = neox_values(decoder.stack, config.vocabulary)
         return part | {"cls": "gpt-neo-x", "model_name_or_path": PYTHIA, "config": values}
+    if not isinstance(decoder, CrossAttentionConfig):
+        raise UserError(f"token_decoder: the kind {decoder.kind} cannot be exported; the published code has none such")
+    stack = decoder.stack
     values = {
         "vocab_size": config.vocabulary,
         "d_model": stack.width,

@@ -13,15 +13,13 @@ from pipeline.models.vanilla import VanillaTransformer
 
 
 @torch.no_grad()
-def uptrain_from(
-    model: LanguageModel, source: LanguageModel, method: str = "partition", mean_projection: bool = True
-) -> None:
+def uptrain_from(model: LanguageModel, source: LanguageModel, method: str = "partition") -> None:
     """Give ``model``, a block transformer, the weights of the vanilla ``source``.
 
     ``method`` says where the source's layers go: ``partition`` (lower ones to the block decoder, the others to the
     token decoder), ``skip`` (every other one to both) or ``duplicate`` (all to both). Both vocabulary tables and the
-    head are the source's, the embedder's projection is the mean of a block's embeddings (unless ``mean_projection`` is
-    False), and every slot is a copy of the context embedding. The block decoder's final norm stays as it is.
+    head are the source's, the embedder's projection is the mean of a block's embeddings, and every slot is a copy of
+    the context embedding. The block decoder's final norm stays as it is.
     Raises :class:`UserError` where the two do not fit.
     """
     check_uptraining(model.config, source.config, method)
@@ -37,8 +35,8 @@ def uptrain_from(
         table.copy_(source.embedding.weight)
     decoder.head.weight.copy_(source.head.weight)
     identity = torch.eye(model.config.block_decoder.width)
-    if mean_projection and model.embedder.projection is not None:
-        _fill(model.embedder.projection, (identity / model.first).repeat(1, model.first))
+    if model.embedder.projection is not None:
+        _fill(model.embedder.projection, (identity / model.stride).repeat(1, model.stride))
     _fill(decoder.expansion, identity.repeat(model.config.slots, 1))
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.models.config import StackConfig
 from pipeline.models.short_attention import LONGEST, short_attention
+from pipeline.models.stack_config import LayersConfig, StackConfig
 
 Rotary = tuple[Tensor, Tensor]
 
@@ -51,7 +51,7 @@ def causal_mask(length: int, valid: Tensor | None, window: int | None, device: t
     return Mask(allowed=allowed, queries=valid[:, :, None])
 
 
-def split_heads(packed: Tensor, config: StackConfig) -> tuple[Tensor, Tensor, Tensor]:
+def split_heads(packed: Tensor, config: LayersConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Query [B, heads, T, head width], key and value [B, kv_heads, T, head width] of a packed projection of [B, T]."""
     heads = packed.view(*packed.shape[:2], config.heads + 2 * config.kv_heads, config.head_width).transpose(1, 2)
     query, key, value = torch.split(heads, [config.heads, config.kv_heads, config.kv_heads], dim=1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.models.config import BlockConfig
-from pipeline.models.embedders import build_embedder
+from pipeline.models.block_config import BlockConfig
+from pipeline.models.embedders import EMBEDDERS
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.layers import Stack
-from pipeline.models.token_decoders import build_token_decoder
+from pipeline.models.token_decoders import TOKEN_DECODERS
 
 
 class BlockTransformer(LanguageModel):
@@ -23,9 +23,9 @@ class BlockTransformer(LanguageModel):
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedder = build_embedder(config)
+        self.embedder = EMBEDDERS[config.embedder.kind](config)
         self.block_decoder = Stack(config.block_decoder)
-        self.token_decoder = build_token_decoder(config)
+        self.token_decoder = TOKEN_DECODERS[config.token_decoder.kind](config)
 
     @property
     def head_weight(self) -> Tensor:
@@ -33,7 +33,7 @@ class BlockTransformer(LanguageModel):
 
     def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         batch, length = tokens.shape
-        if length <= self.first:
+        if length <= self.stride:
             return self.token_decoder.embedding.weight.new_zeros(batch, 0, self.token_decoder.width)
         blocks = self.split(tokens)
         block_valid = None if valid is None else self.split(valid)
@@ -41,7 +41,7 @@ class BlockTransformer(LanguageModel):
         context = self.contexts(blocks[:, :-1], seen, padded_blocks=padded_blocks)
         targets = None if block_valid is None else block_valid[:, 1:].flatten(0, 1)
         hidden = self.token_decoder.hidden(context.flatten(0, 1), blocks[:, 1:].flatten(0, 1), targets)
-        return hidden.reshape(batch, -1, hidden.shape[-1])[:, : length - self.first]
+        return hidden.reshape(batch, -1, hidden.shape[-1])[:, : length - self.stride]
 
     def contexts(self, blocks: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         """Context embeddings [B, N, D] of ``blocks`` [B, N, L]: the i-th predicts block i + 1."""

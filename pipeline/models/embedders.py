@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.config import BlockConfig
+from pipeline.models.block_config import BlockConfig
+from pipeline.models.embedder_config import ClsConfig, RobertaConfig
 from pipeline.models.roberta import RobertaEncoder
 
 CLS_TOKEN = 0
@@ -20,6 +21,10 @@ class Embedder(nn.Module):
     """Base of the embedders. ``projection`` maps the concatenated token vectors to D; lookup has none."""
 
     projection: nn.Linear | None
+
+    def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
+        """The projection's is 1 / sqrt(inputs)."""
+        return {} if self.projection is None else {self.projection: self.projection.in_features**-0.5}
 
 
 class LookupEmbedder(Embedder):
@@ -64,11 +69,10 @@ class EncoderEmbedder(Embedder):
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         embedder = config.embedder
-        assert embedder.stack is not None
-        self.cls_tokens = embedder.cls_tokens
+        assert isinstance(embedder, RobertaConfig)
+        self.cls_tokens = embedder.cls_tokens if isinstance(embedder, ClsConfig) else 0
         self.encoder = RobertaEncoder(config.vocabulary, embedder.stack, embedder.padding_token)
-        outputs = self.cls_tokens or config.block_length
-        self.projection = nn.Linear(outputs * embedder.stack.width, config.block_decoder.width)
+        self.projection = nn.Linear(embedder.outputs(config.block_length), config.block_decoder.width)
 
     def forward(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
         """[B, N, L] -> [B, N, D]; padding is no key of the encoder."""
@@ -84,12 +88,10 @@ class EncoderEmbedder(Embedder):
         return projected.view(*blocks.shape[:2], -1)
 
 
-def build_embedder(config: BlockConfig) -> Embedder:
-    """The embedder that ``config.embedder.kind`` names."""
-    kinds: dict[str, Callable[[BlockConfig], Embedder]] = {
-        "lookup": LookupEmbedder,
-        "projection": ProjectionEmbedder,
-        "roberta": EncoderEmbedder,
-        "cls": EncoderEmbedder,
-    }
-    return kinds[config.embedder.kind](config)
+EMBEDDERS: dict[str, Callable[[BlockConfig], Embedder]] = {
+    "lookup": LookupEmbedder,
+    "projection": ProjectionEmbedder,
+    "roberta": EncoderEmbedder,
+    "cls": EncoderEmbedder,
+}
+"""The module of each kind in :data:`pipeline.models.embedder_config.CONFIGS`."""

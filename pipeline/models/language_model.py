@@ -5,22 +5,23 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.config import ModelConfig
+from pipeline.models.family_config import ModelConfig
 
 
 class LanguageModel(nn.Module):
     """A causal language model over tokens.
 
-    ``first`` is the first position of a sequence that is predicted: 1, or the block length of a block transformer.
+    ``stride`` is the number of positions that it advances at once, and so the first position that is predicted: 1, or
+    the block length of a block transformer.
     Shapes: B batch, T tokens, V vocabulary, D width of the decoder under the vocabulary head.
     """
 
     config: ModelConfig
 
     @property
-    def first(self) -> int:
-        """The first position that is predicted."""
-        return self.config.first
+    def stride(self) -> int:
+        """Positions that the model advances at once, and the first that it predicts."""
+        return self.config.stride
 
     @property
     def head_weight(self) -> Tensor:
@@ -28,7 +29,7 @@ class LanguageModel(nn.Module):
         raise NotImplementedError
 
     def forward(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
-        """Logits [B, T - first, V]: row i predicts position ``first + i`` of ``tokens`` [B, T] from those before it.
+        """Logits [B, T - stride, V]: row i predicts position ``stride + i`` of ``tokens`` [B, T] from those before it.
 
         ``valid`` [B, T] is False at padding, which may stand anywhere; ``None`` if there is none. Padded positions
         follow FlashAttention 2: nothing attends to them, and they attend to nothing.
@@ -38,7 +39,7 @@ class LanguageModel(nn.Module):
         return self.logits(self.hidden(tokens, valid, padded_blocks=padded_blocks))
 
     def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
-        """What :meth:`logits` maps to the vocabulary, [B, T - first, D]; arguments as for :meth:`forward`."""
+        """What :meth:`logits` maps to the vocabulary, [B, T - stride, D]; arguments as for :meth:`forward`."""
         raise NotImplementedError
 
     def branch(

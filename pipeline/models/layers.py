@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.attention import Mask, Rotary, attend, causal_mask, rotary, rotate, split_heads
-from pipeline.models.config import StackConfig
+from pipeline.models.stack_config import StackConfig
 
 
 class Layer(nn.Module):
@@ -21,7 +21,7 @@ class Layer(nn.Module):
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.config = config
-        width, key_width = config.width, config.kv_heads * config.head_width
+        width, key_width = config.width, config.key_width
         self.attention_norm = nn.LayerNorm(width, config.norm_eps)
         self.query_key_value = nn.Linear(width, width + 2 * key_width)
         self.attention_output = nn.Linear(width, width)
@@ -49,13 +49,17 @@ class Layer(nn.Module):
         return output
 
 
+LAYERS: dict[str, type[Layer]] = {"neox": Layer}
+"""The module of each kind of layer in :data:`pipeline.models.stack_config.LAYERS`."""
+
+
 class Stack(nn.Module):
     """Layers and the final norm. Positions count from 0 whatever is padded, as rotary positions are relative."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(LAYERS[config.layer](config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:

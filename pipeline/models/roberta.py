@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.attention import Mask, attend, split_heads
-from pipeline.models.config import ENCODER_POSITIONS, StackConfig
+from pipeline.models.embedder_config import ENCODER_POSITIONS, EncoderConfig
 
 UNUSED_POSITION = 1
 
@@ -15,10 +15,10 @@ UNUSED_POSITION = 1
 class EncoderLayer(nn.Module):
     """Attention, then feed-forward, each followed by a norm of the sum."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        width, key_width = config.width, config.kv_heads * config.head_width
+        width, key_width = config.width, config.key_width
         self.query_key_value = nn.Linear(width, width + 2 * key_width)
         self.attention_output = nn.Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, config.norm_eps)
@@ -42,7 +42,7 @@ class RobertaEncoder(nn.Module):
     own position is that id, it does not advance the others' positions, and its table row gets no gradient.
     """
 
-    def __init__(self, vocabulary: int, config: StackConfig, padding_token: int | None) -> None:
+    def __init__(self, vocabulary: int, config: EncoderConfig, padding_token: int | None) -> None:
         super().__init__()
         self.padding_token = padding_token
         self.unused_position = UNUSED_POSITION if padding_token is None else padding_token

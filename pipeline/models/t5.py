@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.attention import Mask, attend, split_heads
-from pipeline.models.config import StackConfig
+from pipeline.models.token_decoder_config import T5_BUCKETS, T5Config
 
-BUCKETS = 32
 MAX_DISTANCE = 128
 
 
@@ -21,10 +20,10 @@ class T5Layer(nn.Module):
     A cached decoder uses :meth:`qkv`, :meth:`cross_key_value` (once a block) and :meth:`finish`.
     """
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.config = config
-        width, key_width = config.width, config.kv_heads * config.head_width
+        width, key_width = config.width, config.key_width
         self.attention_norm = nn.RMSNorm(width, config.norm_eps)
         self.query_key_value = nn.Linear(width, width + 2 * key_width, bias=False)
         self.attention_output = nn.Linear(width, width, bias=False)
@@ -59,6 +58,21 @@ class T5Layer(nn.Module):
         output: Tensor = x + self.feed_forward_out(inner)
         return output
 
+    def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
+        """T5's own: what scores do not scale, the queries' weights do."""
+        width, head_width = self.config.width, self.config.head_width
+        rows = torch.full((self.query_key_value.out_features, 1), width**-0.5)
+        rows[:width] *= head_width**-0.5
+        return {
+            self.query_key_value: rows,
+            self.attention_output: width**-0.5,
+            self.cross_query: (width * head_width) ** -0.5,
+            self.cross_keys_values: width**-0.5,
+            self.cross_output: width**-0.5,
+            self.feed_forward_in: width**-0.5,
+            self.feed_forward_out: self.config.feed_forward**-0.5,
+        }
+
     def _heads(self, packed: Tensor) -> Tensor:
         return packed.view(*packed.shape[:2], -1, self.config.head_width).transpose(1, 2)
 
@@ -66,10 +80,10 @@ class T5Layer(nn.Module):
 class T5Decoder(nn.Module):
     """Layers and the final norm; all layers share one table of relative positions."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.config = config
-        self.relative_bias = nn.Embedding(BUCKETS, config.heads)
+        self.relative_bias = nn.Embedding(T5_BUCKETS, config.heads)
         self.layers = nn.ModuleList(T5Layer(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, config.norm_eps)
 
@@ -84,6 +98,10 @@ class T5Decoder(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
+    def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
+        """T5's own for the table of relative positions; each layer has its own."""
+        return {self.relative_bias: self.config.width**-0.5}
+
     def bias(self, queries: int, keys: int) -> Tensor:
         """What is added to the scores [1, heads, queries, keys] of the last ``queries`` of ``keys`` positions."""
         position = torch.arange(keys, device=self.relative_bias.weight.device)
@@ -94,7 +112,7 @@ class T5Decoder(nn.Module):
 
 def bucket(distance: Tensor) -> Tensor:
     """T5's bucket of a distance to the past: one each below 16, then logarithmic up to 128, then the last."""
-    exact = BUCKETS // 2
+    exact = T5_BUCKETS // 2
     log = torch.log(distance.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
-    far = exact + (log * (BUCKETS - exact)).long()
-    return torch.where(distance < exact, distance, far.clamp(max=BUCKETS - 1)).clamp(min=0)
+    far = exact + (log * (T5_BUCKETS - exact)).long()
+    return torch.where(distance < exact, distance, far.clamp(max=T5_BUCKETS - 1)).clamp(min=0)

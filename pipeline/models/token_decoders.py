@@ -10,9 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.config import BlockConfig
+from pipeline.models.block_config import BlockConfig
 from pipeline.models.layers import Stack
 from pipeline.models.t5 import T5Decoder
+from pipeline.models.token_decoder_config import CrossAttentionConfig, NeoxDecoderConfig
 
 
 class TokenDecoder(nn.Module):
@@ -23,12 +24,16 @@ class TokenDecoder(nn.Module):
 
     start_token: int | None = None
 
-    def __init__(self, config: BlockConfig, slots: int) -> None:
+    def __init__(self, config: BlockConfig) -> None:
         super().__init__()
-        self.slots = slots
+        self.slots = slots = config.slots
         self.width = config.token_decoder.stack.width
         self.embedding = nn.Embedding(config.vocabulary, self.width)
         self.expansion = nn.Linear(config.block_decoder.width, slots * self.width)
+
+    def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
+        """The expansion's is 1 / sqrt(inputs)."""
+        return {self.expansion: self.expansion.in_features**-0.5}
 
     def expand(self, context: Tensor) -> Tensor:
         """Context embeddings [M, D] -> slots [M, slots, token decoder width]."""
@@ -54,8 +59,9 @@ class TokenDecoder(nn.Module):
 class NeoxTokenDecoder(TokenDecoder):
     """A GPT-NeoX stack with a vocabulary head of its own, without bias."""
 
-    def __init__(self, config: BlockConfig, slots: int) -> None:
-        super().__init__(config, slots)
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__(config)
+        assert isinstance(config.token_decoder, NeoxDecoderConfig)
         self.stack = Stack(config.token_decoder.stack)
         self.head = nn.Linear(self.width, config.vocabulary, bias=False)
 
@@ -67,9 +73,6 @@ class NeoxTokenDecoder(TokenDecoder):
 class PrefixTokenDecoder(NeoxTokenDecoder):
     """The slots stand before the tokens as a prefix; the last of them predicts the first token."""
 
-    def __init__(self, config: BlockConfig) -> None:
-        super().__init__(config, config.token_decoder.prefix_length)
-
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         inputs = torch.cat([self.expand(context), self.embedding(tokens[:, :-1])], dim=1)
         hidden: Tensor = self.stack(inputs, None if valid is None else after_ones(valid, self.slots))
@@ -80,9 +83,6 @@ class SummationTokenDecoder(NeoxTokenDecoder):
     """Slot j is added to the j-th input embedding, the start token's being the first."""
 
     start_token = 0
-
-    def __init__(self, config: BlockConfig) -> None:
-        super().__init__(config, config.block_length)
 
     def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
         inputs, inputs_valid = self.shifted(tokens, valid)
@@ -96,8 +96,13 @@ class CrossAttentionTokenDecoder(TokenDecoder):
     start_token = 1
 
     def __init__(self, config: BlockConfig) -> None:
-        super().__init__(config, config.block_length)
+        super().__init__(config)
+        assert isinstance(config.token_decoder, CrossAttentionConfig)
         self.decoder = T5Decoder(config.token_decoder.stack)
+
+    def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
+        """The table's is T5's, 1; the decoder's parts have their own."""
+        return super().initial_deviations() | {self.embedding: 1.0}
 
     @property
     def head_weight(self) -> Tensor:
@@ -115,11 +120,9 @@ def after_ones(valid: Tensor, leading: int) -> Tensor:
     return torch.cat([valid.new_ones(len(valid), leading), valid[:, :-1]], dim=1)
 
 
-def build_token_decoder(config: BlockConfig) -> TokenDecoder:
-    """The token decoder that ``config.token_decoder.kind`` names."""
-    kinds: dict[str, Callable[[BlockConfig], TokenDecoder]] = {
-        "prefix": PrefixTokenDecoder,
-        "summation": SummationTokenDecoder,
-        "cross_attention": CrossAttentionTokenDecoder,
-    }
-    return kinds[config.token_decoder.kind](config)
+TOKEN_DECODERS: dict[str, Callable[[BlockConfig], TokenDecoder]] = {
+    "prefix": PrefixTokenDecoder,
+    "summation": SummationTokenDecoder,
+    "cross_attention": CrossAttentionTokenDecoder,
+}
+"""The module of each kind in :data:`pipeline.models.token_decoder_config.CONFIGS`."""

@@ -6,7 +6,11 @@ import dataclasses
 from collections.abc import Callable
 
 from pipeline.base.errors import UserError
-from pipeline.models.config import BlockConfig, ModelConfig, StackConfig, VanillaConfig
+from pipeline.models.block_config import BlockConfig
+from pipeline.models.embedder_config import TableConfig
+from pipeline.models.family_config import ModelConfig, VanillaConfig
+from pipeline.models.stack_config import StackConfig
+from pipeline.models.token_decoder_config import NeoxDecoderConfig
 
 Layers = tuple[list[int], list[int]]
 
@@ -18,9 +22,9 @@ def check_uptraining(config: ModelConfig, vanilla: ModelConfig, method: str) -> 
     if not isinstance(config, BlockConfig) or not isinstance(vanilla, VanillaConfig):
         raise UserError("uptraining makes a block transformer of a vanilla one")
     _require("vocabulary", config.vocabulary, vanilla.vocabulary)
-    if config.token_decoder.kind == "cross_attention":
-        raise UserError("token_decoder.kind: uptraining needs prefix or summation, not cross_attention")
-    if config.embedder.stack is not None:
+    if not isinstance(config.token_decoder, NeoxDecoderConfig):
+        raise UserError(f"token_decoder.kind: uptraining needs prefix or summation, not {config.token_decoder.kind}")
+    if not isinstance(config.embedder, TableConfig):
         raise UserError(f"embedder.kind: uptraining needs projection, not {config.embedder.kind}")
     _same_layers("block_decoder", config.block_decoder, vanilla.stack)
     _same_layers("token_decoder", config.token_decoder.stack, vanilla.stack)
@@ -33,9 +37,9 @@ def check_uptraining(config: ModelConfig, vanilla: ModelConfig, method: str) -> 
 
 
 def _same_layers(part: str, stack: StackConfig, source: StackConfig) -> None:
-    for field in dataclasses.fields(StackConfig):
-        if field.name != "layers":
-            _require(f"{part}.{field.name}", getattr(stack, field.name), getattr(source, field.name))
+    for name in ("layer", *(field.name for field in dataclasses.fields(source))):
+        if name != "layers":
+            _require(f"{part}.{name}", getattr(stack, name), getattr(source, name))
 
 
 def _require(key: str, value: object, right: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pipeline.models.config import VanillaConfig
+from pipeline.models.family_config import VanillaConfig
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.layers import Stack
 

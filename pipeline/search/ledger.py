@@ -23,6 +23,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.base.made_of import made_of
 from pipeline.results.records import DeviceRates
 from pipeline.results.search import LOWER
 from pipeline.search.storage import Watch, lock, open_study
@@ -174,16 +175,16 @@ def identity(study: Study, manifest: Manifest) -> str:
     """A hash of everything that makes trials comparable; a changed search begins anew, a longer one goes on."""
     search = study.search
     assert search is not None
-    made_of = {
-        "search": {key: value for key, value in asdict(search).items() if key not in ("trials", "storage", "enqueue")},
-        "size": asdict(study.sizes[search.size]),
-        "variant": asdict(study.variants[search.variant]),
-        "pretrain": asdict(study.pretrain),
-        "benchmark": asdict(study.benchmark),
+    decisive = {
+        "search": {key: value for key, value in made_of(search).items() if key not in ("trials", "storage", "enqueue")},
+        "size": made_of(study.sizes[search.size]),
+        "variant": made_of(study.variants[search.variant]),
+        "pretrain": made_of(study.pretrain),
+        "benchmark": made_of(study.benchmark),
         "label": study.hardware.label,
         "corpus": manifest.hash,
     }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def counts(trial: FrozenTrial) -> bool:

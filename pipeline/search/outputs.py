@@ -127,7 +127,7 @@ def variants_yaml(study: Study, result: SearchResult) -> str:
     lines = [f"# The best of {len(result.trials)} trials: paste into params.yaml, and name them in its grid."]
     lines += ["variants:"] if best else []
     for trial in best:
-        text = yaml.safe_dump({trial.variant: _changed(point_variant(base, trial.point))}, sort_keys=False)
+        text = yaml.safe_dump({trial.variant: _changed(point_variant(base, trial.point), Variant())}, sort_keys=False)
         lines += [f"  # {_facts(trial)}"]
         lines += [f"  # grid.block: size {result.size}, block_length {trial.point['block_length']}"]
         lines += [f"  {line}" for line in text.splitlines()]
@@ -141,16 +141,12 @@ def _facts(trial: TrialResult) -> str:
     return ", ".join(facts)
 
 
-def _changed(variant: Variant) -> dict[str, Any]:
-    """The variant without the keys that are as the schema has them."""
-    return _difference(dataclasses.asdict(variant), dataclasses.asdict(Variant()))
-
-
-def _difference(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = isinstance(value, dict) and isinstance(defaults[key], dict)
-        changed = _difference(value, defaults[key]) if inner else value
-        if changed != defaults[key] and changed != {}:
+def _changed(section: Any, plain: Any) -> dict[str, Any]:
+    """The section without the keys that are as the schema has them, but with a kind that is not that of ``plain``."""
+    found: dict[str, Any] = {} if type(section) is type(plain) else {"kind": section.kind}
+    for key, default in vars(type(section)()).items():
+        value = getattr(section, key)
+        changed = _changed(value, default) if dataclasses.is_dataclass(default) else value
+        if changed != default and changed != {}:
             found[key] = changed
     return found

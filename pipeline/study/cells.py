@@ -7,16 +7,10 @@ import math
 from dataclasses import dataclass
 
 from pipeline.base.errors import UserError
-from pipeline.models.config import (
-    BlockConfig,
-    EmbedderConfig,
-    ModelConfig,
-    StackConfig,
-    TokenDecoderConfig,
-    VanillaConfig,
-)
+from pipeline.models.architecture import block_config, vanilla_config
+from pipeline.models.config import ModelConfig
 from pipeline.results.records import CellIdentity
-from pipeline.study.schema import EmbedderVariant, Pretrain, Size, StackOverride, Study, Variant
+from pipeline.study.schema import Pretrain, Study
 
 
 @dataclass(frozen=True)
@@ -101,11 +95,10 @@ def model_config(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
     context_length = study.pretrain.context_length
     try:
         if cell.family == "vanilla":
-            stack = _stack(size, [], size.layers, size.window)
-            return VanillaConfig(vocabulary, context_length, stack)
+            return vanilla_config(size, vocabulary, context_length)
         assert cell.block_length is not None
         assert cell.variant is not None
-        return _block_config(size, study.variants[cell.variant], cell.block_length, vocabulary, context_length)
+        return block_config(size, study.variants[cell.variant], cell.block_length, vocabulary, context_length)
     except ValueError as error:
         raise UserError(f"cell {cell.name}: {error}") from None
 
@@ -119,67 +112,3 @@ def pretraining(study: Study, cell: Cell) -> Pretrain:
 def training_steps(pretrain: Pretrain) -> int:
     """Optimizer steps that see ``pretrain.tokens`` tokens, the last one whole."""
     return math.ceil(pretrain.tokens / (pretrain.batch_size * pretrain.context_length))
-
-
-def split_layers(layers: int, allocation: list[int]) -> tuple[int, int]:
-    """Layers of the block and of the token decoder by ratio (paper, section 3.3), at least one each."""
-    block, token = allocation
-    first = min(max(round(layers * block / (block + token)), 1), layers - 1)
-    return first, layers - first
-
-
-def default_heads(width: int) -> int:
-    """Heads of the published configurations: 32 wide up to width 256, 64 up to 1536, then 128."""
-    head_width = 32 if width <= 256 else 64 if width <= 1536 else 128
-    return max(width // head_width, 1)
-
-
-def _stack(size: Size, overrides: list[StackOverride], layers: int, window: int | None = None) -> StackConfig:
-    """A stack of the size's shape, changed by the first override that says so."""
-
-    def chosen(key: str) -> int | None:
-        return next((value for override in overrides if (value := getattr(override, key)) is not None), None)
-
-    width = chosen("width") or size.width
-    own = size if width == size.width else StackOverride()
-    heads = chosen("heads") or own.heads or default_heads(width)
-    kv_heads = chosen("kv_heads") or own.kv_heads or heads
-    feed_forward = chosen("feed_forward") or own.feed_forward or 4 * width
-    return StackConfig(chosen("layers") or layers, width, heads, kv_heads, feed_forward, window)
-
-
-def _block_config(size: Size, variant: Variant, block_length: int, vocabulary: int, context_length: int) -> BlockConfig:
-    block_layers, token_layers = split_layers(size.layers, variant.allocation)
-    block_decoder = _stack(size, [variant.block_decoder, size.block_decoder], block_layers)
-    decoder = variant.token_decoder
-    token_stack = _stack(size, [decoder, size.token_decoder], token_layers)
-    if decoder.kind == "cross_attention":
-        token_stack = dataclasses.replace(token_stack, norm_eps=1e-6)
-    return BlockConfig(
-        vocabulary=vocabulary,
-        context_length=context_length,
-        block_length=block_length,
-        embedder=_embedder(variant.embedder, block_decoder.width, block_length),
-        block_decoder=block_decoder,
-        token_decoder=TokenDecoderConfig(
-            decoder.kind,
-            token_stack,
-            decoder.prefix_length if decoder.kind == "prefix" else 0,
-        ),
-    )
-
-
-def _embedder(variant: EmbedderVariant, width: int, block_length: int) -> EmbedderConfig:
-    if variant.kind == "lookup":
-        if width % block_length:
-            raise ValueError(
-                f"the lookup embedder needs a block length that divides the block decoder's width, "
-                f"not {block_length} and {width}; take another block length or embedder.kind: projection"
-            )
-        return EmbedderConfig("lookup", width // block_length)
-    if variant.kind == "projection":
-        return EmbedderConfig("projection", variant.width or width)
-    own = variant.width or 256
-    heads = variant.heads or default_heads(own)
-    stack = StackConfig(variant.layers, own, heads, heads, 4 * own)
-    return EmbedderConfig(variant.kind, own, stack, variant.cls_tokens if variant.kind == "cls" else 0)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
-from pipeline.models.config import EMBEDDERS, LARGEST, TOKEN_DECODERS
+from pipeline.study.architecture_checks import check_effects, check_sizes, check_starts, check_variants
 from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Grid, Study
@@ -17,7 +16,6 @@ RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 MOST_CELLS = 1000
 MOST_TOKENS = 2**31 - 64
 SOURCES = ("sotu", "files", "huggingface")
-UPTRAINING_METHODS = ("partition", "skip", "duplicate")
 FORMATS = ("huggingface", "published")
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -26,8 +24,8 @@ def check(study: Study) -> None:
     """Raise :class:`UserError` for the first thing that is wrong, naming its key."""
     _check_names(study)
     _check_corpus(study)
-    _check_sizes(study)
-    _check_variants(study)
+    check_sizes(study)
+    check_variants(study)
     _check_pretrained(study)
     _check_extent(study.grid)
     _check_grid(study)
@@ -39,6 +37,8 @@ def check(study: Study) -> None:
         if cell.family != "pretrained":
             model_config(study, cell, vocabulary=64)
             _check_steps(study, cell)
+    check_starts(study)
+    check_effects(study)
 
 
 def _check_names(study: Study) -> None:
@@ -92,49 +92,6 @@ def _check_corpus(study: Study) -> None:
         require(
             tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with"
         )
-
-
-STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
-PRETRAIN_KEYS = ("learning_rate", "batch_size", "tokens")
-
-
-def _in_range(key: str, values: object, names: Iterable[str]) -> None:
-    """Ranges of a model's keys: far beyond any model, but it can still be counted, and planned with."""
-    for name in names:
-        value, most = getattr(values, name), LARGEST.get(name, 1_000_000)
-        positive(f"{key}.{name}", value)
-        require(value is None or value <= most, f"{key}.{name}", value, f"it is at most {most:,}")
-
-
-def _check_sizes(study: Study) -> None:
-    require(bool(study.sizes), "sizes", study.sizes, "define at least one size")
-    for name, size in study.sizes.items():
-        key = f"sizes.{name}"
-        _in_range(key, size, STACK_KEYS)
-        positive(f"{key}.window", size.window)
-        _in_range(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
-        _in_range(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
-        all_positive(f"{key}.pretrain", size.pretrain, PRETRAIN_KEYS)
-        warmup = size.pretrain.warmup_steps
-        require(warmup is None or warmup >= 0, f"{key}.pretrain.warmup_steps", warmup, "it is 0 or more")
-
-
-def _check_variants(study: Study) -> None:
-    for name, variant in study.variants.items():
-        key = f"variants.{name}"
-        choice(f"{key}.embedder.kind", variant.embedder.kind, EMBEDDERS)
-        choice(f"{key}.token_decoder.kind", variant.token_decoder.kind, TOKEN_DECODERS)
-        require(
-            len(variant.allocation) == 2 and min(variant.allocation) > 0,
-            f"{key}.allocation",
-            variant.allocation,
-            "it is [block decoder share, token decoder share], both greater than 0",
-        )
-        if variant.init is not None:
-            choice(f"{key}.init.method", variant.init.method, UPTRAINING_METHODS)
-        _in_range(f"{key}.embedder", variant.embedder, ("layers", "width", "heads", "cls_tokens"))
-        _in_range(f"{key}.block_decoder", variant.block_decoder, STACK_KEYS)
-        _in_range(f"{key}.token_decoder", variant.token_decoder, (*STACK_KEYS, "prefix_length"))
 
 
 def _uptraining_sources(study: Study) -> list[str]:

@@ -8,7 +8,8 @@ import types
 from typing import Any, get_args, get_origin, get_type_hints
 
 from pipeline.base.errors import UserError
-from pipeline.study.rules import require, shown, suggestion
+from pipeline.models.parts import Keys
+from pipeline.study.rules import choice, require, shown, suggestion
 
 LARGEST = 2**63 - 1
 LONGEST = 1024
@@ -27,7 +28,7 @@ def conform(value: Any, hint: Any, key: str = "") -> None:
             return
         hint = next(option for option in get_args(hint) if option is not types.NoneType)
     if dataclasses.is_dataclass(hint):
-        _conform_section(value, hint, key)
+        _conform_section(value, section_of(hint, value, key), key)
     elif get_origin(hint) is dict:
         for name, item in _mapping(value, key).items():
             conform(item, get_args(hint)[1], _join(key, name))
@@ -37,6 +38,21 @@ def conform(value: Any, hint: Any, key: str = "") -> None:
             conform(item, get_args(hint)[0], f"{key}[{number}]")
     else:
         _conform_scalar(value, hint, key)
+
+
+def section_of(hint: Any, value: Any, key: str) -> Any:
+    """The dataclass of a section: the one of its ``kind``, where that decides which keys there are."""
+    if not issubclass(hint, Keys):
+        return hint
+    kinds, kind = hint.kinds(), _mapping(value, key).get("kind", hint.kind)
+    _conform_scalar(kind, str, f"{key}.kind")
+    choice(f"{key}.kind", kind, kinds)
+    own, every = get_type_hints(kinds[kind]), {name for keys in kinds.values() for name in get_type_hints(keys)}
+    part = key.rpartition(".")[2].replace("_", " ")
+    right = f"a {kind} {part} has no such key (it has {', '.join(own)}); remove it"
+    for name, item in value.items():
+        require(name in own or name not in every, f"{key}.{name}", item, right)
+    return kinds[kind]
 
 
 def _join(key: str, name: str) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from pipeline.base.errors import UserError
 from pipeline.base.paths import PARAMS
 from pipeline.study.checks import check
-from pipeline.study.conform import conform
+from pipeline.study.conform import conform, section_of
 from pipeline.study.reading import read_values
-from pipeline.study.schema import Study
+from pipeline.study.schema import KINDS, Study, Variant
 
 DVC_KEYS = (
     "grid.vanilla.size",
@@ -54,6 +54,20 @@ def _build(values: dict[str, Any]) -> Study:
     """The values over the schema's defaults."""
     from omegaconf import OmegaConf
 
-    study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), values))
+    def over(defaults: type, given: dict[str, Any]) -> Any:
+        return OmegaConf.merge(OmegaConf.structured(defaults), given)
+
+    def variant(given: dict[str, Any]) -> Any:
+        """OmegaConf merges into a default what has its keys; where a kind decides the keys, it is set instead."""
+        made = over(Variant, {key: value for key, value in given.items() if key not in KINDS})
+        for part, keys in KINDS.items():
+            if part in given:
+                made[part] = over(section_of(keys, given[part], part), given[part])
+        return made
+
+    made = over(Study, values | {"variants": {}})
+    for name, given in values["variants"].items():
+        made.variants[name] = variant(given)
+    study = OmegaConf.to_object(made)
     assert isinstance(study, Study)
     return study

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.base.made_of import added
+from pipeline.models.architecture import Parts, Shape
+from pipeline.models.embedder_config import EmbedderKeys
+from pipeline.models.parts import Keys
+from pipeline.models.token_decoder_config import TokenDecoderKeys
 
 
 @dataclass
@@ -47,17 +51,6 @@ class Tokenize:
 
 
 @dataclass
-class StackOverride:
-    """What a size or a variant changes in one decoder's stack; ``None`` takes the size's own."""
-
-    layers: int | None = None
-    width: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    feed_forward: int | None = None
-
-
-@dataclass
 class PretrainOverride:
     """What a size changes in ``pretrain``."""
 
@@ -68,37 +61,10 @@ class PretrainOverride:
 
 
 @dataclass
-class Size:
-    """A body budget that both families share. A variant's decoder keys take precedence over the size's."""
+class Size(Shape):
+    """A body budget that both families share, and what changes in ``pretrain`` for it."""
 
-    layers: int
-    width: int
-    heads: int | None = None
-    kv_heads: int | None = None
-    feed_forward: int | None = None
-    window: int | None = None
-    block_decoder: StackOverride = field(default_factory=StackOverride)
-    token_decoder: StackOverride = field(default_factory=StackOverride)
     pretrain: PretrainOverride = field(default_factory=PretrainOverride)
-
-
-@dataclass
-class EmbedderVariant:
-    """A block transformer's embedder (paper, section 2.2 and appendix F.1)."""
-
-    kind: str = "lookup"
-    width: int | None = None
-    layers: int = 3
-    heads: int | None = None
-    cls_tokens: int = 3
-
-
-@dataclass
-class TokenDecoderVariant(StackOverride):
-    """A block transformer's token decoder (paper, section 2.4), and what it changes of the size's stack."""
-
-    kind: str = "prefix"
-    prefix_length: int = 2
 
 
 @dataclass
@@ -109,15 +75,18 @@ class Uptraining:
 
 
 @dataclass
-class Variant:
-    """What a block transformer is made of. ``allocation`` is the ratio of its decoders' layers (paper, section 3.3)."""
+class Variant(Parts):
+    """What a block transformer is made of, and how it starts.
 
-    allocation: list[int] = field(default_factory=lambda: [1, 1])
+    ``padding``: random-length padding while training (paper, appendix H).
+    """
+
     padding: bool = True
-    embedder: EmbedderVariant = field(default_factory=EmbedderVariant)
-    block_decoder: StackOverride = field(default_factory=StackOverride)
-    token_decoder: TokenDecoderVariant = field(default_factory=TokenDecoderVariant)
     init: Uptraining | None = None
+
+
+KINDS: dict[str, type[Keys]] = {"embedder": EmbedderKeys, "token_decoder": TokenDecoderKeys}
+"""The parts of a variant whose ``kind`` decides which keys they have."""
 
 
 @dataclass

@@ -6,20 +6,20 @@ from pipeline.base.redact import redacted
 from pipeline.study.cells import pretraining, training_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Search, Study
-from pipeline.study.search_space import choices, known_points, trial_study
+from pipeline.study.search_space import KEYS, choices, known_points, trial_study
 
 OBJECTIVES = ("loss", "tokens_per_second")
 THROUGHPUTS = ("measured", "roofline")
 
 
 def check_search(study: Study) -> None:
-    """Raise :class:`UserError` for the first thing that is wrong; a study without a search is fine."""
+    """Raise :class:`UserError` for a value of the section that no search can have; no section is fine.
+
+    Whether it fits the rest of the study is for those who search: :func:`check_searchable`.
+    """
     search = study.search
     if search is None:
         return
-    choice("search.size", search.size, study.sizes)
-    choice("search.variant", search.variant, study.variants)
-    choice("search.setting", search.setting, study.benchmark.settings)
     choice("search.throughput", search.throughput, THROUGHPUTS)
     all_positive("search", search, ("trials", "tokens"))
     all_positive("search.constraints", search.constraints, vars(search.constraints))
@@ -27,6 +27,18 @@ def check_search(study: Study) -> None:
     right = "params.yaml and dvc.lock are for all to read; leave user and password to the driver (~/.pgpass, ~/.my.cnf)"
     require("***" not in shown, "search.storage", shown, right)
     require(search.seed >= 0, "search.seed", search.seed, "a seed is 0 or more")
+    for key, values in choices(search).items():
+        for value in values:
+            positive(f"search.space.{key}", value)
+
+
+def check_searchable(study: Study) -> None:
+    """Raise :class:`UserError` for the first thing in the study's search that does not fit the rest of the study."""
+    search = study.search
+    assert search is not None
+    choice("search.size", search.size, study.sizes)
+    choice("search.variant", search.variant, study.variants)
+    choice("search.setting", search.setting, study.benchmark.settings)
     _check_objectives(study, search)
     _check_space(study, search)
     _check_enqueued(study, search)
@@ -48,21 +60,16 @@ def _check_objectives(study: Study, search: Search) -> None:
 def _check_space(study: Study, search: Search) -> None:
     varied, variant = choices(search), study.variants[search.variant]
     require(variant.init is None, "search.variant", search.variant, "it has init; trials start from random weights")
-    for key, values in varied.items():
-        for value in values:
-            positive(f"search.space.{key}", value)
     lengths = varied.get("block_length", [])
     require(bool(lengths), "search.space.block_length", lengths, "name at least one")
     context = study.pretrain.context_length
     for length in lengths:
         right = f"it must divide pretrain.context_length ({context})"
         require(context % length == 0, "search.space.block_length", length, right)
-    for key, kind, idle in (
-        ("embedder_width", variant.embedder.kind, ("lookup",)),
-        ("prefix_length", variant.token_decoder.kind, ("summation", "cross_attention")),
-    ):
-        right = f"it has no effect with {kind} (variants.{search.variant}); leave it out"
-        require(key not in varied or kind not in idle, f"search.space.{key}", varied.get(key), right)
+    for key, (_, part, name) in KEYS.items():
+        keys = getattr(variant, part)
+        right = f"it has no effect with {getattr(keys, 'kind', part)} (variants.{search.variant}); leave it out"
+        require(key not in varied or hasattr(keys, name), f"search.space.{key}", varied.get(key), right)
 
 
 def _check_enqueued(study: Study, search: Search) -> None:

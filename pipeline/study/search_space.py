@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
-from pipeline.models.config import BlockConfig, ModelConfig
+from pipeline.models.config import BlockConfig, ModelConfig, PrefixConfig
 from pipeline.study.cells import Cell, model_config
 from pipeline.study.schema import Search, Study, Variant
 
@@ -85,6 +85,7 @@ def known_points(study: Study) -> list[Point]:
 def _point_of(config: ModelConfig) -> Point:
     assert isinstance(config, BlockConfig)
     block, token = config.block_decoder, config.token_decoder.stack
+    prefix = config.token_decoder.prefix_length if isinstance(config.token_decoder, PrefixConfig) else 0
     return {
         "block_length": config.block_length,
         "block_layers": block.layers,
@@ -93,6 +94,6 @@ def _point_of(config: ModelConfig) -> Point:
         "token_width": token.width,
         "block_kv_heads": block.kv_heads,
         "token_kv_heads": token.kv_heads,
-        "prefix_length": config.token_decoder.prefix_length,
+        "prefix_length": prefix,
         "embedder_width": config.embedder.width,
     }

@@ -47,7 +47,7 @@ class Meter:
         self.gradient_norm = torch.zeros((), device=device)
 
     def add(self, losses: Tensor, valid: Tensor | None) -> None:
-        """Losses [B, T - first], 0 at padding, of targets ``valid`` [B, T - first]."""
+        """Losses [B, T - stride], 0 at padding, of targets ``valid`` [B, T - stride]."""
         real = torch.ones_like(losses) if valid is None else valid
         for total, values in zip(self.sums, (losses.detach(), real), strict=True):
             total += values.sum(0, dtype=torch.float64).unflatten(0, (-1, len(total))).sum(0)

@@ -103,7 +103,7 @@ def _real(study: Study, cell: Cell) -> tuple[LanguageModel, Callable[[int], Trai
     """The cell's model at its start and its batches."""
     job = Job.of(study, cell)
     corpus = TokenCorpus.open(paths.TOKENS, "train")
-    block_length = job.config.first if job.padding else None
+    block_length = job.config.stride if job.padding else None
     stream = PackedStream(corpus, job.pretrain.context_length, block_length, job.manifest.end_of_text, cell.seed)
     batches = Batches(stream, job.pretrain.batch_size, cell.seed)
 
@@ -125,7 +125,7 @@ def _random(study: Study, cell: Cell) -> tuple[LanguageModel, Callable[[int], Tr
     def batch(k: int) -> TrainingBatch:
         generator = torch.Generator().manual_seed(k)
         tokens = torch.randint(vocabulary, (pretrain.batch_size, pretrain.context_length), generator=generator)
-        valid = torch.arange(pretrain.context_length).expand_as(tokens) >= config.first - 1
+        valid = torch.arange(pretrain.context_length).expand_as(tokens) >= config.stride - 1
         return tokens, valid if padding else None
 
     return model, batch

@@ -13,26 +13,21 @@ from pipeline.analysis.figures.draw import draw_all
 from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Point, points
 from pipeline.analysis.statistics.findings import find
+from pipeline.models.embedder_config import RobertaKeys
+from pipeline.models.token_decoder_config import PrefixKeys, StackKeys, SummationKeys
 from pipeline.study import Study
-from pipeline.study.schema import (
-    EmbedderVariant,
-    StackOverride,
-    TokenDecoderVariant,
-    UptrainedGrid,
-    Uptraining,
-    Variant,
-)
+from pipeline.study.schema import UptrainedGrid, Uptraining, Variant
 
 VARIANTS = {
     "base": Variant(),
     "deep": Variant(allocation=[5, 1]),
     "flat": Variant(allocation=[1, 5]),
-    "roberta": Variant(embedder=EmbedderVariant(kind="roberta", width=64)),
-    "sum": Variant(token_decoder=TokenDecoderVariant(kind="summation")),
-    "prefix4": Variant(token_decoder=TokenDecoderVariant(prefix_length=4)),
+    "roberta": Variant(embedder=RobertaKeys(width=64)),
+    "sum": Variant(token_decoder=SummationKeys()),
+    "prefix4": Variant(token_decoder=PrefixKeys(prefix_length=4)),
     "unpadded": Variant(padding=False),
-    "megabyte": Variant(allocation=[3, 1], token_decoder=TokenDecoderVariant(kind="summation", width=64)),
-    "other": Variant(allocation=[2, 1], embedder=EmbedderVariant(kind="roberta")),
+    "megabyte": Variant(allocation=[3, 1], token_decoder=SummationKeys(width=64)),
+    "other": Variant(allocation=[2, 1], embedder=RobertaKeys()),
 }
 
 
@@ -40,8 +35,8 @@ UPTRAINED = {
     "partition": Variant(init=Uptraining("partition")),
     "duplicate": Variant(
         init=Uptraining("duplicate"),
-        block_decoder=StackOverride(layers=6),
-        token_decoder=TokenDecoderVariant(layers=6),
+        block_decoder=StackKeys(layers=6),
+        token_decoder=PrefixKeys(layers=6),
     ),
 }
 

@@ -1,13 +1,13 @@
 import pytest
 
 from pipeline.benchmark.roofline import device_rates, roofline, work
-from pipeline.models.config import BlockConfig, EmbedderConfig, StackConfig, TokenDecoderConfig, VanillaConfig
+from pipeline.models.config import BlockConfig, LookupConfig, PrefixConfig, StackConfig, VanillaConfig
 from pipeline.results.records import DeviceRates
 from pipeline.study.schema import Setting
 
 STACK = StackConfig(layers=2, width=64, heads=4, kv_heads=4, feed_forward=256)
 VANILLA = VanillaConfig(1000, 64, STACK)
-BLOCK = BlockConfig(1000, 64, 4, EmbedderConfig("lookup", 16), STACK, TokenDecoderConfig("prefix", STACK, 2))
+BLOCK = BlockConfig(1000, 64, 4, LookupConfig(16), STACK, PrefixConfig(STACK, 2))
 FAST = DeviceRates(flops=1e30, copy_bandwidth=1e9, read_bandwidth=2e9)
 
 

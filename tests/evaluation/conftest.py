@@ -11,10 +11,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from pipeline.models import LanguageModel, build
 from pipeline.models.config import (
     BlockConfig,
-    EmbedderConfig,
+    EncoderConfig,
+    LookupConfig,
     ModelConfig,
+    PrefixConfig,
+    RobertaConfig,
     StackConfig,
-    TokenDecoderConfig,
     VanillaConfig,
 )
 
@@ -26,15 +28,14 @@ STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=64)
 def config(block_length: int | None, embedder: str = "lookup", vocabulary: int = VOCABULARY) -> ModelConfig:
     if block_length is None:
         return VanillaConfig(vocabulary, CONTEXT, STACK)
-    encoder = StackConfig(layers=1, width=16, heads=2, kv_heads=2, feed_forward=32) if embedder == "roberta" else None
-    width = encoder.width if encoder else STACK.width // block_length
+    encoder = EncoderConfig(layers=1, width=16, heads=2, kv_heads=2, feed_forward=32)
     return BlockConfig(
         vocabulary,
         CONTEXT,
         block_length,
-        EmbedderConfig(embedder, width, encoder),
+        RobertaConfig(encoder) if embedder == "roberta" else LookupConfig(STACK.width // block_length),
         STACK,
-        TokenDecoderConfig("prefix", STACK, prefix_length=2),
+        PrefixConfig(STACK, prefix_length=2),
     )
 
 

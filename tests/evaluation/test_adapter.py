@@ -123,7 +123,7 @@ def test_published_adapter_gives_the_same_logits_where_it_is_right() -> None:
     recorded = fixture.read("adapter", sizes="prefix")
     model = from_published(recorded.config, recorded.state_dict).eval()
     inputs, published = recorded["inputs"], recorded["block_transformer_pad_fa2"]
-    pads = model.first - 1
+    pads = model.stride - 1
     tokens = torch.nn.functional.pad(inputs, (pads, 1))
     valid = torch.nn.functional.pad(torch.ones_like(inputs, dtype=torch.bool), (pads, 1))
     with torch.no_grad():

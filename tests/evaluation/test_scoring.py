@@ -18,7 +18,7 @@ Make = Callable[..., LanguageModel]
 
 def obvious(model: LanguageModel, tokens: list[int], first: int) -> tuple[list[float], list[bool]]:
     """A forward pass for every target, over what precedes it alone and the target: row T - first of T tokens."""
-    pads = model.first - 1
+    pads = model.stride - 1
     values, greedy = [], []
     for end in range(first + 1, len(tokens) + 1):
         row = torch.tensor([[0] * pads + tokens[:end]])

@@ -8,9 +8,18 @@ from torch import Tensor
 from pipeline.models import LanguageModel, build
 from pipeline.models.config import (
     BlockConfig,
+    ClsConfig,
+    CrossAttentionConfig,
     EmbedderConfig,
+    EncoderConfig,
+    LookupConfig,
     ModelConfig,
+    PrefixConfig,
+    ProjectionConfig,
+    RobertaConfig,
     StackConfig,
+    SummationConfig,
+    T5Config,
     TokenDecoderConfig,
     VanillaConfig,
 )
@@ -19,7 +28,8 @@ VOCABULARY = 61
 STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=48)
 WINDOWED = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48, window=3)
 NARROW = StackConfig(layers=2, width=24, heads=3, kv_heads=3, feed_forward=40)
-ENCODER = StackConfig(layers=1, width=32, heads=4, kv_heads=4, feed_forward=48)
+ENCODER = EncoderConfig(layers=1, width=32, heads=4, kv_heads=4, feed_forward=48)
+T5 = T5Config(layers=1, width=32, heads=4, kv_heads=4, feed_forward=48)
 
 
 def block(
@@ -34,13 +44,13 @@ def block(
 CONFIGS: dict[str, ModelConfig] = {
     "vanilla": VanillaConfig(VOCABULARY, 64, STACK),
     "vanilla-window": VanillaConfig(VOCABULARY, 64, WINDOWED),
-    "prefix-1": block(1, EmbedderConfig("lookup", 32), TokenDecoderConfig("prefix", STACK, 2)),
-    "prefix-2": block(2, EmbedderConfig("lookup", 16), TokenDecoderConfig("prefix", NARROW, 1)),
-    "prefix-4": block(4, EmbedderConfig("lookup", 8), TokenDecoderConfig("prefix", NARROW, 3)),
-    "prefix-4-window": block(4, EmbedderConfig("lookup", 8), TokenDecoderConfig("prefix", STACK, 2), WINDOWED),
-    "summation": block(4, EmbedderConfig("projection", 20), TokenDecoderConfig("summation", NARROW)),
-    "cross-attention": block(4, EmbedderConfig("roberta", 32, ENCODER), TokenDecoderConfig("cross_attention", ENCODER)),
-    "cls": block(3, EmbedderConfig("cls", 32, ENCODER, cls_tokens=2), TokenDecoderConfig("cross_attention", ENCODER)),
+    "prefix-1": block(1, LookupConfig(32), PrefixConfig(STACK, 2)),
+    "prefix-2": block(2, LookupConfig(16), PrefixConfig(NARROW, 1)),
+    "prefix-4": block(4, LookupConfig(8), PrefixConfig(NARROW, 3)),
+    "prefix-4-window": block(4, LookupConfig(8), PrefixConfig(STACK, 2), WINDOWED),
+    "summation": block(4, ProjectionConfig(20), SummationConfig(NARROW)),
+    "cross-attention": block(4, RobertaConfig(ENCODER), CrossAttentionConfig(T5)),
+    "cls": block(3, ClsConfig(ENCODER, cls_tokens=2), CrossAttentionConfig(T5)),
 }
 
 
@@ -57,7 +67,7 @@ def model(kind: str) -> LanguageModel:
 
 def next_logits(built: LanguageModel, prompt: list[int], new: list[int]) -> Tensor:
     """Logits [V] of what follows ``prompt + new``, by one full forward pass; ``prompt`` is padded to whole blocks."""
-    padding = -len(prompt) % built.first
+    padding = -len(prompt) % built.stride
     sequence = torch.tensor([[0] * padding + prompt + new + [0]])
     valid = torch.arange(sequence.shape[1])[None] >= padding
     with torch.no_grad():

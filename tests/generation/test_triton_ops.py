@@ -15,14 +15,7 @@ from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.session import CAPTURE_STEPS
 from pipeline.models import build
-from pipeline.models.config import (
-    BlockConfig,
-    EmbedderConfig,
-    ModelConfig,
-    StackConfig,
-    TokenDecoderConfig,
-    VanillaConfig,
-)
+from pipeline.models.config import BlockConfig, LookupConfig, ModelConfig, PrefixConfig, StackConfig, VanillaConfig
 from pipeline.models.layers import Stack
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -135,9 +128,9 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
             97,
             64,
             4,
-            EmbedderConfig("lookup", 16),
+            LookupConfig(16),
             StackConfig(2, 64, 4, 2, 64),
-            TokenDecoderConfig("prefix", StackConfig(2, 32, 2, 2, 96), prefix_length=2),
+            PrefixConfig(StackConfig(2, 32, 2, 2, 96), prefix_length=2),
         ),
     ],
     ids=["vanilla", "block"],
@@ -145,7 +138,7 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0, seed=3), Sampling(1.0, top_k=20, top_p=0.9)])
 def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, sampling: Sampling, triton: TorchOps) -> None:
     """Enough steps that they are captured as a graph on a CUDA device."""
-    count = (CAPTURE_STEPS + 2) * config.first
+    count = (CAPTURE_STEPS + 2) * config.stride
     model = build(config).to(DEVICE).eval()
     with torch.no_grad():
         model.head_weight.mul_(30)

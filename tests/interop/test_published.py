@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.base.errors import UserError
+from pipeline.interop.names import require_neox
 from pipeline.interop.published import entries, from_published, load_published, to_published
 from pipeline.interop.published_config import config_from_published, trained_with_padding
 from pipeline.models import LanguageModel, attention, layers
-from pipeline.models.config import BlockConfig, VanillaConfig
+from pipeline.models.config import BlockConfig, StackConfig, VanillaConfig
 from tests.fixture import DEAD, Fixture, read
 from tests.models.test_models import lively
 
@@ -160,6 +161,14 @@ def test_in_and_out_again(name: str) -> None:
 def test_what_the_published_code_lacks_is_not_exported(name: str) -> None:
     with pytest.raises(UserError, match="cannot be exported"):
         to_published(lively(name))
+
+
+def test_layers_of_another_kind_are_not_exported() -> None:
+    class Other(StackConfig):
+        layer = "other"
+
+    with pytest.raises(UserError, match="model: layers of the kind other cannot be exported"):
+        require_neox(Other(2, 32, 4, 4, 48), "model")
 
 
 def test_weights_keep_their_dtype_and_old_buffers_are_dropped() -> None:

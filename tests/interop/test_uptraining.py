@@ -12,7 +12,17 @@ from pipeline.base.errors import UserError
 from pipeline.interop.published import from_published, to_published
 from pipeline.interop.uptraining import uptrain_from
 from pipeline.models import LanguageModel, build
-from pipeline.models.config import BlockConfig, EmbedderConfig, StackConfig, TokenDecoderConfig, VanillaConfig
+from pipeline.models.config import (
+    BlockConfig,
+    CrossAttentionConfig,
+    LookupConfig,
+    PrefixConfig,
+    ProjectionConfig,
+    RobertaConfig,
+    StackConfig,
+    T5Config,
+    VanillaConfig,
+)
 from tests.fixture import DEAD, FOLDER
 from tests.models.variants import ENCODER
 
@@ -21,8 +31,8 @@ STACK = StackConfig(layers=4, width=32, heads=4, kv_heads=4, feed_forward=128)
 
 def target(block_layers: int, token_layers: int, slots: int = 2, **changed: Any) -> BlockConfig:
     block = dataclasses.replace(STACK, layers=block_layers)
-    token = TokenDecoderConfig("prefix", dataclasses.replace(STACK, layers=token_layers), slots)
-    return dataclasses.replace(BlockConfig(61, 64, 4, EmbedderConfig("projection", 32), block, token), **changed)
+    token = PrefixConfig(dataclasses.replace(STACK, layers=token_layers), slots)
+    return dataclasses.replace(BlockConfig(61, 64, 4, ProjectionConfig(32), block, token), **changed)
 
 
 def vanilla() -> LanguageModel:
@@ -83,8 +93,8 @@ def test_blocks_of_one_token_start_as_the_vanilla_model_does() -> None:
     cut = build(VanillaConfig(61, 64, lower))
     state = {name: value for name, value in source.state_dict().items() if name in cut.state_dict()}
     cut.load_state_dict(state | {"stack.norm.weight": torch.ones(32), "stack.norm.bias": torch.zeros(32)})
-    for kind in ("lookup", "projection"):
-        model = build(target(2, 2, block_length=1, embedder=EmbedderConfig(kind, 32)))
+    for embedder in (LookupConfig(32), ProjectionConfig(32)):
+        model = build(target(2, 2, block_length=1, embedder=embedder))
         uptrain_from(model, source, "partition")
         contexts = model.contexts(tokens[:, :-1, None])
         torch.testing.assert_close(contexts, cut.hidden(tokens), rtol=1e-4, atol=1e-4)
@@ -101,10 +111,10 @@ def test_blocks_of_one_token_start_as_the_vanilla_model_does() -> None:
         (target(2, 2, block_decoder=StackConfig(2, 32, 8, 8, 128)), "partition", "block_decoder.heads: 8 does not fit"),
         (target(2, 2, block_decoder=StackConfig(2, 32, 4, 2, 128)), "partition", "block_decoder.kv_heads: 2"),
         (target(2, 2, block_decoder=StackConfig(2, 64, 4, 4, 128)), "partition", "block_decoder.width: 64"),
-        (target(2, 2, embedder=EmbedderConfig("lookup", 8)), "partition", "the source's width 32, not 8"),
-        (target(2, 2, embedder=EmbedderConfig("roberta", 24, ENCODER)), "partition", "needs projection, not roberta"),
+        (target(2, 2, embedder=LookupConfig(8)), "partition", "the source's width 32, not 8"),
+        (target(2, 2, embedder=RobertaConfig(ENCODER)), "partition", "needs projection, not roberta"),
         (
-            target(2, 2, token_decoder=TokenDecoderConfig("cross_attention", dataclasses.replace(STACK, layers=2))),
+            target(2, 2, token_decoder=CrossAttentionConfig(T5Config(2, 32, 4, 4, 128))),
             "partition",
             "not cross_attention",
         ),

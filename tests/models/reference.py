@@ -8,7 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.models.config import BlockConfig, ModelConfig, StackConfig, VanillaConfig
+from pipeline.models.config import (
+    BlockConfig,
+    ClsConfig,
+    EncoderConfig,
+    LayersConfig,
+    ModelConfig,
+    NeoxDecoderConfig,
+    PrefixConfig,
+    RobertaConfig,
+    StackConfig,
+    T5Config,
+    VanillaConfig,
+)
 
 Weights = dict[str, Tensor]
 
@@ -18,6 +30,7 @@ def logits(config: ModelConfig, weights: Weights, tokens: Tensor, valid: Tensor)
     if isinstance(config, VanillaConfig):
         x = neox(weights["embedding.weight"][tokens[:-1]], weights, "stack", config.stack, valid[:-1])
         return x @ weights["head.weight"].T
+    assert isinstance(config, BlockConfig)
     return block_logits(config, weights, tokens, valid)
 
 
@@ -34,16 +47,16 @@ def block_logits(config: BlockConfig, weights: Weights, tokens: Tensor, valid: T
 
 def embed(config: BlockConfig, weights: Weights, block: Tensor, valid: Tensor) -> Tensor:
     """[D] of one block [L]."""
-    kind, stack = config.embedder.kind, config.embedder.stack
-    if stack is None:
+    embedder = config.embedder
+    if not isinstance(embedder, RobertaConfig):
         rows = [weights["embedder.embedding.weight"][token] for token in block]
     else:
-        count = config.embedder.cls_tokens
+        count = embedder.cls_tokens if isinstance(embedder, ClsConfig) else 0
         tokens = torch.cat([torch.zeros(count, dtype=torch.long), block])
-        encoded = roberta(tokens, torch.cat([torch.ones(count, dtype=torch.bool), valid]), weights, config)
+        encoded = roberta(tokens, torch.cat([torch.ones(count, dtype=torch.bool), valid]), weights, embedder)
         rows = list(encoded[:count] if count else encoded)
     joined = torch.cat(rows)
-    return joined if kind == "lookup" else linear(joined, weights, "embedder.projection")
+    return joined if embedder.kind == "lookup" else linear(joined, weights, "embedder.projection")
 
 
 def decode(config: BlockConfig, weights: Weights, context: Tensor, block: Tensor, valid: Tensor) -> Tensor:
@@ -51,16 +64,17 @@ def decode(config: BlockConfig, weights: Weights, context: Tensor, block: Tensor
     decoder, count = config.token_decoder, len(block)
     table = weights["token_decoder.embedding.weight"]
     slots = linear(context, weights, "token_decoder.expansion").view(config.slots, -1)
-    if decoder.kind == "prefix":
+    if isinstance(decoder, PrefixConfig):
         x = torch.cat([slots, table[block[:-1]]])
         keys = torch.cat([torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
         x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)[config.slots - 1 :]
         return x @ weights["token_decoder.head.weight"].T
     keys = torch.cat([torch.ones(1, dtype=torch.bool), valid[:-1]])
-    if decoder.kind == "summation":
+    if isinstance(decoder, NeoxDecoderConfig):
         x = torch.cat([table[:1], table[block[:-1]]]) + slots[:count]
         x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)
         return x @ weights["token_decoder.head.weight"].T
+    assert isinstance(decoder.stack, T5Config)
     x = t5(torch.cat([table[1:2], table[block[:-1]]]), slots, keys, weights, decoder.stack)
     return x / math.sqrt(decoder.stack.width) @ table.T
 
@@ -77,9 +91,8 @@ def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Ten
             window = config.window or len(x)
             seen = [j for j in range(i + 1) if valid[i] and valid[j] and i - j < window]
             attended.append(weighed(query[i], key, value, seen, config.head_width**-0.5))
-        inner = F.gelu(
-            linear(norm(x, weights, f"{here}.feed_forward_norm", config), weights, f"{here}.feed_forward_in")
-        )
+        normed = norm(x, weights, f"{here}.feed_forward_norm", config)
+        inner = activated(linear(normed, weights, f"{here}.feed_forward_in"), config)
         x = (
             x
             + linear(torch.stack(attended), weights, f"{here}.attention_output")
@@ -88,10 +101,13 @@ def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Ten
     return norm(x, weights, f"{name}.norm", config)
 
 
-def roberta(tokens: Tensor, valid: Tensor, weights: Weights, config: BlockConfig) -> Tensor:
-    stack, name = config.embedder.stack, "embedder.encoder"
-    assert stack is not None
-    padding, position, rows = config.embedder.padding_token, 1, []
+def activated(inner: Tensor, config: StackConfig) -> Tensor:
+    return F.gelu(inner)
+
+
+def roberta(tokens: Tensor, valid: Tensor, weights: Weights, config: RobertaConfig) -> Tensor:
+    stack, name = config.stack, "embedder.encoder"
+    padding, position, rows = config.padding_token, 1, []
     for token in tokens:
         position += token != padding
         at = position if token != padding else 1
@@ -114,7 +130,7 @@ def roberta(tokens: Tensor, valid: Tensor, weights: Weights, config: BlockConfig
     return x
 
 
-def t5(x: Tensor, slots: Tensor, valid: Tensor, weights: Weights, config: StackConfig) -> Tensor:
+def t5(x: Tensor, slots: Tensor, valid: Tensor, weights: Weights, config: T5Config) -> Tensor:
     """[tokens, D] -> [tokens, D]. Padding still attends, as in T5."""
     name = "token_decoder.decoder"
     for layer in range(config.layers):
@@ -143,7 +159,7 @@ def t5_bucket(distance: int) -> int:
     return min(16 + int(16 * math.log(distance / 16) / math.log(128 / 16)), 31)
 
 
-def heads(x: Tensor, weights: Weights, layer: str, config: StackConfig) -> tuple[Tensor, Tensor, Tensor]:
+def heads(x: Tensor, weights: Weights, layer: str, config: LayersConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Query [T, heads, head width], key and value [T, kv_heads, head width]."""
     packed = linear(x, weights, f"{layer}.query_key_value").view(len(x), -1, config.head_width)
     keys_end = config.heads + config.kv_heads
@@ -181,11 +197,11 @@ def linear(x: Tensor, weights: Weights, name: str) -> Tensor:
     return product + weights[f"{name}.bias"] if f"{name}.bias" in weights else product
 
 
-def norm(x: Tensor, weights: Weights, name: str, config: StackConfig) -> Tensor:
+def norm(x: Tensor, weights: Weights, name: str, config: StackConfig | EncoderConfig) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
     scaled = centred / (centred.square().mean(-1, keepdim=True) + config.norm_eps).sqrt()
     return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def rms(x: Tensor, weights: Weights, name: str, config: StackConfig) -> Tensor:
+def rms(x: Tensor, weights: Weights, name: str, config: T5Config) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + config.norm_eps).sqrt() * weights[f"{name}.weight"]

@@ -73,7 +73,7 @@ def test_compiled_on_a_gpu(name: str) -> None:
     expected, padded = model(tokens), model(tokens, valid)
     model = model.cuda()
     compiled = torch.compile(model, fullgraph=True)
-    kept = valid[:, model.first :]
+    kept = valid[:, model.stride :]
     torch.testing.assert_close(compiled(tokens.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(compiled(tokens.cuda(), valid.cuda()).cpu()[kept], padded[kept], rtol=1e-3, atol=1e-3)
 

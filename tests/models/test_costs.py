@@ -12,7 +12,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.models import build, costs
-from pipeline.models.config import BlockConfig, EmbedderConfig, StackConfig, TokenDecoderConfig, VanillaConfig
+from pipeline.models.config import (
+    BlockConfig,
+    ClsConfig,
+    CrossAttentionConfig,
+    EncoderConfig,
+    LookupConfig,
+    PrefixConfig,
+    StackConfig,
+    T5Config,
+    VanillaConfig,
+)
 from tests.models.test_models import random_tokens
 from tests.models.variants import VARIANTS, VOCABULARY
 
@@ -45,14 +55,14 @@ def test_training_flops_equal_the_counter(name: str, length: int) -> None:
             loss = model(tokens).float().logsumexp(-1).mean()
         with FlopCounterMode(display=False) as backward:
             loss.backward()
-    expected = 3 * costs.forward_flops(model.config, length)
+    expected = 3 * model.config.forward_flops(length)
     assert forward.get_total_flops() == pytest.approx(expected, rel=1e-6)
     assert backward.get_total_flops() == pytest.approx(2 * expected, rel=0.01)
 
 
 def test_training_flops_are_a_tokens_share_of_the_context() -> None:
     config = VARIANTS["lookup_prefix"]
-    assert costs.training_flops_per_token(config) * 64 == pytest.approx(3 * costs.forward_flops(config, 64))
+    assert costs.training_flops_per_token(config) * 64 == pytest.approx(3 * config.forward_flops(64))
 
 
 def paper(layers: int, width: int, **changed: Any) -> tuple[VanillaConfig, BlockConfig]:
@@ -60,8 +70,8 @@ def paper(layers: int, width: int, **changed: Any) -> tuple[VanillaConfig, Block
     heads = width // (32 if width <= 256 else 64 if width <= 1536 else 128)
     stack = StackConfig(layers, width, heads, heads, 4 * width)
     double = StackConfig(2 * layers, width, heads, heads, 4 * width)
-    decoder = TokenDecoderConfig("prefix", stack, 2)
-    block = BlockConfig(50304, 2048, 4, EmbedderConfig("lookup", width // 4), stack, decoder)
+    decoder = PrefixConfig(stack, 2)
+    block = BlockConfig(50304, 2048, 4, LookupConfig(width // 4), stack, decoder)
     return VanillaConfig(50304, 2048, double), block
 
 
@@ -90,9 +100,9 @@ def test_the_papers_parameter_counts(
 def test_the_papers_ablations() -> None:
     """Millions, as counted in the published code."""
     _, config = paper(6, 768)
-    encoder = StackConfig(3, 256, 8, 8, 1024)
-    t5 = TokenDecoderConfig("cross_attention", StackConfig(6, 768, 12, 12, 3072, norm_eps=1e-6))
-    cross = BlockConfig(50304, 2048, 4, EmbedderConfig("cls", 256, encoder, 3), config.block_decoder, t5)
+    encoder = EncoderConfig(3, 256, 8, 8, 1024)
+    t5 = CrossAttentionConfig(T5Config(6, 768, 12, 12, 3072))
+    cross = BlockConfig(50304, 2048, 4, ClsConfig(encoder, cls_tokens=3), config.block_decoder, t5)
     counted = costs.parameters(cross)
     assert (counted["block_decoder"] + counted["token_decoder"]) / 1e6 == pytest.approx(101.5, abs=0.05)
     assert costs.total_parameters(cross) / 1e6 == pytest.approx(194.8 - 38.6, abs=0.1)
@@ -104,8 +114,8 @@ def test_prefill_and_decode_flops_add_up_to_a_causal_forward() -> None:
         config = VARIANTS[name]
         assert isinstance(config, VanillaConfig)
         head = 2 * config.stack.width * VOCABULARY
-        steps = sum(costs.decode_flops(config, position) for position in range(1, 33))
-        assert costs.prefill_flops(config, 32) == pytest.approx(steps - 31 * head)
+        steps = sum(config.decode_flops(position) for position in range(1, 33))
+        assert config.prefill_flops(32) == pytest.approx(steps - 31 * head)
 
 
 def test_decode_flops_of_a_block_transformer_by_hand() -> None:
@@ -113,7 +123,7 @@ def test_decode_flops_of_a_block_transformer_by_hand() -> None:
     layer = 2 * (32 * 96 + 32 * 32 + 2 * 32 * 48)
     block_step = 2 * (layer + 4 * 32 * 5)
     token_decoder = 2 * 32 * 64 + 2 * (5 * layer + 4 * 32 * 15)
-    assert costs.decode_flops(config, 20) == pytest.approx((block_step + token_decoder) / 4 + 2 * 32 * VOCABULARY)
+    assert config.decode_flops(20) == pytest.approx((block_step + token_decoder) / 4 + 2 * 32 * VOCABULARY)
 
 
 def test_kv_bytes_by_hand() -> None:
@@ -131,9 +141,9 @@ def test_kv_bytes_by_hand() -> None:
 def test_weights_read_by_a_decode_step() -> None:
     config = VARIANTS["vanilla"]
     table = VOCABULARY * 32
-    assert costs.decode_weight_bytes(config) == costs.weight_bytes(config) - 2 * table
+    assert costs.decode_weight_bytes(config) == 2 * costs.total_parameters(config) - 2 * table
     block = VARIANTS["lookup_prefix_1_block_1"]  # every step runs everything but the input tables
-    assert costs.decode_weight_bytes(block) == pytest.approx(costs.weight_bytes(block) - 2 * 2 * table)
+    assert costs.decode_weight_bytes(block) == pytest.approx(2 * costs.total_parameters(block) - 2 * 2 * table)
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS.keys() - {"vanilla_window"}))  # which keeps its mask besides

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from pipeline.models import build, initialise
-from pipeline.models.config import BlockConfig, EmbedderConfig, StackConfig, TokenDecoderConfig
+from pipeline.models.config import (
+    BlockConfig,
+    CrossAttentionConfig,
+    EncoderConfig,
+    LookupConfig,
+    PrefixConfig,
+    RobertaConfig,
+    StackConfig,
+    T5Config,
+)
 from tests.models.variants import VARIANTS
 
 
@@ -39,9 +49,9 @@ def test_nothing_of_the_old_weights_is_left() -> None:
 
 def test_deviations() -> None:
     stack = StackConfig(1, 256, 4, 2, 512)
-    encoder = EmbedderConfig("roberta", 128, dataclasses.replace(stack, width=128), padding_token=1)
-    prefix = build(BlockConfig(999, 64, 4, encoder, stack, TokenDecoderConfig("prefix", stack, 2))).state_dict()
-    t5 = build(BlockConfig(999, 64, 4, encoder, stack, TokenDecoderConfig("cross_attention", stack))).state_dict()
+    encoder = RobertaConfig(EncoderConfig(1, 128, 4, 2, 512), padding_token=1)
+    prefix = build(BlockConfig(999, 64, 4, encoder, stack, PrefixConfig(stack, 2))).state_dict()
+    t5 = build(BlockConfig(999, 64, 4, encoder, stack, CrossAttentionConfig(T5Config(1, 256, 4, 2, 512)))).state_dict()
     expected = {
         "embedder.encoder.embedding.weight": 0.02,
         "embedder.projection.weight": 512**-0.5,
@@ -66,6 +76,33 @@ def test_deviations() -> None:
     assert not prefix["embedder.encoder.embedding.weight"][1].any()
     assert not prefix["block_decoder.layers.0.query_key_value.bias"].any()
     assert (prefix["block_decoder.norm.weight"] == 1).all()
+
+
+def test_a_vanilla_model_needs_no_module_of_the_block_transformer() -> None:
+    """What decides its weights can then be told by what it imports."""
+    code = """
+import sys
+from pipeline.models import build
+from pipeline.models.family_config import VanillaConfig
+from pipeline.models.stack_config import StackConfig
+build(VanillaConfig(9, 8, StackConfig(1, 8, 1, 1, 8)))
+print(*(name for name in sys.modules if name.startswith("pipeline.models.")))
+"""
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "pipeline.models.layers" in loaded
+    parts = ("block", "embedder", "token_decoder", "t5", "roberta")
+    assert [name for name in loaded if name.removeprefix("pipeline.models.").startswith(parts)] == []
+
+
+def test_outputs_scaled_by_depth_and_another_deviation() -> None:
+    stack = StackConfig(8, 256, 4, 4, 512)
+    model = build(BlockConfig(999, 64, 4, LookupConfig(64), stack, PrefixConfig(stack, 2)))
+    initialise(model, 0, std=0.01, depth_scaled=True)
+    weights = model.state_dict()
+    for part in ("block_decoder", "token_decoder.stack"):
+        for name, deviation in (("query_key_value", 0.01), ("attention_output", 0.0025), ("feed_forward_out", 0.0025)):
+            assert weights[f"{part}.layers.3.{name}.weight"].std().item() == pytest.approx(deviation, rel=0.03)
+    assert weights["token_decoder.expansion.weight"].std().item() == pytest.approx(256**-0.5, rel=0.02)
 
 
 def test_meta_models_have_no_weights() -> None:

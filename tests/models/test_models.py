@@ -55,7 +55,7 @@ def test_padding_equals_the_slow_version_with_its_gradients(name: str) -> None:
     weights = dict(model.named_parameters())
     expected = slow(model, tokens, valid)
     actual = model(tokens, valid)
-    kept = valid[:, model.first :]
+    kept = valid[:, model.stride :]
     torch.testing.assert_close(actual[kept], expected[kept], rtol=1e-5, atol=1e-5)
 
     aim = torch.randn(expected[kept].shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -77,7 +77,7 @@ def test_a_token_changes_no_logit_before_it(name: str) -> None:
             changed = tokens.clone()
             changed[0, position] = (changed[0, position] + 7) % VOCABULARY
             after = model(changed, mask)
-            untouched = max(position + 1 - model.first, 0)
+            untouched = max(position + 1 - model.stride, 0)
             assert torch.equal(before[:, :untouched], after[:, :untouched]), position
 
 
@@ -85,10 +85,10 @@ def test_a_token_changes_no_logit_before_it(name: str) -> None:
 def test_a_token_reaches_the_next_prediction(name: str) -> None:
     model, tokens = lively(name), random_tokens(1, 24)
     before = model(tokens)
-    for position in range(model.first - 1, 23):
+    for position in range(model.stride - 1, 23):
         changed = tokens.clone()
         changed[0, position] = (changed[0, position] + 7) % VOCABULARY
-        row = position + 1 - model.first
+        row = position + 1 - model.stride
         assert not torch.equal(before[:, row], model(changed)[:, row]), position
 
 
@@ -99,7 +99,7 @@ def test_padding_is_never_seen(name: str) -> None:
     other = torch.where(valid, tokens, (tokens + 5) % (VOCABULARY - 2) + 2)
     previous = torch.ones_like(valid)
     previous[:, 1:] = valid[:, :-1]
-    kept = (valid & previous)[:, model.first :]
+    kept = (valid & previous)[:, model.stride :]
     torch.testing.assert_close(model(other, valid)[kept], model(tokens, valid)[kept], rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +107,7 @@ def test_padding_is_never_seen(name: str) -> None:
 def test_leading_padding_blocks_are_neutral(name: str) -> None:
     """Whole blocks of padding on the left change nothing for the tokens that follow."""
     model, tokens = lively(name), random_tokens(2, 24)
-    shift = 2 * model.first
+    shift = 2 * model.stride
     padded = torch.cat([torch.full((2, shift), 3), tokens], dim=1)
     valid = torch.cat([torch.zeros(2, shift, dtype=torch.bool), torch.ones(2, 24, dtype=torch.bool)], dim=1)
     torch.testing.assert_close(model(padded, valid)[:, shift:], model(tokens), rtol=1e-4, atol=2e-5)
@@ -117,16 +117,16 @@ def test_leading_padding_blocks_are_neutral(name: str) -> None:
 def test_promise_of_no_padded_blocks_changes_nothing_where_kept(name: str) -> None:
     model, tokens = lively(name), random_tokens(2, 24)
     valid = torch.ones_like(tokens, dtype=torch.bool)
-    if model.first > 1:
-        valid[1, : model.first - 1] = False
+    if model.stride > 1:
+        valid[1, : model.stride - 1] = False
     torch.testing.assert_close(model(tokens, valid, padded_blocks=False), model(tokens, valid), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_shapes_at_the_edges(name: str) -> None:
     model = lively(name)
-    for length in range(1, 2 * model.first + 3):
-        predicted = max(length - model.first, 0)
+    for length in range(1, 2 * model.stride + 3):
+        predicted = max(length - model.stride, 0)
         assert model(random_tokens(2, length)).shape == (2, predicted, VOCABULARY)
         assert model.logits(model.hidden(random_tokens(2, length))).shape == (2, predicted, VOCABULARY)
 
@@ -137,7 +137,7 @@ def test_bfloat16_is_close(name: str) -> None:
     exact = model(tokens, valid)
     rounded = model.to(torch.bfloat16)(tokens, valid)
     assert rounded.dtype == torch.bfloat16
-    kept = valid[:, model.first :]
+    kept = valid[:, model.stride :]
     error = (rounded.float() - exact)[kept].norm() / exact[kept].norm()
     assert error < 0.05
 
@@ -145,7 +145,7 @@ def test_bfloat16_is_close(name: str) -> None:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_branches_equal_whole_sequences(name: str) -> None:
     model = lively(name)
-    step = model.first
+    step = model.stride
     prefixes, continuations = random_tokens(2, 6 * step), random_tokens(3, 3 * step + 1)
     lengths, prefix_index = torch.tensor([6, 4]), torch.tensor([1, 0, 1])
     branched = model.branch(prefixes, lengths, continuations, prefix_index)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from pipeline.models.config import (
     BlockConfig,
+    ClsConfig,
+    CrossAttentionConfig,
     EmbedderConfig,
+    EncoderConfig,
+    LookupConfig,
     ModelConfig,
+    PrefixConfig,
+    ProjectionConfig,
+    RobertaConfig,
     StackConfig,
+    SummationConfig,
+    T5Config,
     TokenDecoderConfig,
     VanillaConfig,
 )
@@ -15,9 +24,9 @@ VOCABULARY = 37
 STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48)
 WIDE = StackConfig(layers=1, width=48, heads=3, kv_heads=1, feed_forward=64)
 GROUPED = StackConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=64)
-ENCODER = StackConfig(layers=2, width=24, heads=2, kv_heads=2, feed_forward=32)
-T5 = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48, norm_eps=1e-6)
-T5_GROUPED = StackConfig(layers=1, width=48, heads=4, kv_heads=2, feed_forward=48, norm_eps=1e-6)
+ENCODER = EncoderConfig(layers=2, width=24, heads=2, kv_heads=2, feed_forward=32)
+T5 = T5Config(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48)
+T5_GROUPED = T5Config(layers=1, width=48, heads=4, kv_heads=2, feed_forward=48)
 
 
 def block(
@@ -29,24 +38,20 @@ def block(
     return BlockConfig(VOCABULARY, 64, block_length, embedder, block_decoder, token_decoder)
 
 
-PREFIX = TokenDecoderConfig("prefix", STACK, 2)
+PREFIX = PrefixConfig(STACK, 2)
 VARIANTS: dict[str, ModelConfig] = {
     "vanilla": VanillaConfig(VOCABULARY, 64, STACK),
     "vanilla_multi_query": VanillaConfig(VOCABULARY, 64, StackConfig(2, 32, 4, 1, 48, rotary_fraction=1.0)),
     "vanilla_window": VanillaConfig(VOCABULARY, 64, StackConfig(2, 32, 4, 2, 48, window=3)),
-    "lookup_prefix": block(4, EmbedderConfig("lookup", 8), PREFIX),
-    "lookup_prefix_1_block_1": block(1, EmbedderConfig("lookup", 32), TokenDecoderConfig("prefix", STACK, 1)),
-    "lookup_prefix_5_unequal": block(2, EmbedderConfig("lookup", 16), TokenDecoderConfig("prefix", WIDE, 5), GROUPED),
-    "projection_prefix_block_3": block(3, EmbedderConfig("projection", 20), PREFIX),
-    "roberta_prefix": block(4, EmbedderConfig("roberta", 24, ENCODER), TokenDecoderConfig("prefix", STACK, 1)),
-    "roberta_padding_prefix": block(3, EmbedderConfig("roberta", 24, ENCODER, padding_token=1), PREFIX),
-    "cls_summation": block(4, EmbedderConfig("cls", 24, ENCODER, 3, 1), TokenDecoderConfig("summation", STACK)),
-    "megabyte": block(4, EmbedderConfig("lookup", 8), TokenDecoderConfig("summation", WIDE), GROUPED),
-    "cls_cross_attention": block(
-        4, EmbedderConfig("cls", 24, ENCODER, 2, 1), TokenDecoderConfig("cross_attention", T5)
-    ),
-    "cross_attention_grouped": block(
-        3, EmbedderConfig("projection", 16), TokenDecoderConfig("cross_attention", T5_GROUPED)
-    ),
-    "cross_attention_block_20": block(20, EmbedderConfig("projection", 8), TokenDecoderConfig("cross_attention", T5)),
+    "lookup_prefix": block(4, LookupConfig(8), PREFIX),
+    "lookup_prefix_1_block_1": block(1, LookupConfig(32), PrefixConfig(STACK, 1)),
+    "lookup_prefix_5_unequal": block(2, LookupConfig(16), PrefixConfig(WIDE, 5), GROUPED),
+    "projection_prefix_block_3": block(3, ProjectionConfig(20), PREFIX),
+    "roberta_prefix": block(4, RobertaConfig(ENCODER), PrefixConfig(STACK, 1)),
+    "roberta_padding_prefix": block(3, RobertaConfig(ENCODER, padding_token=1), PREFIX),
+    "cls_summation": block(4, ClsConfig(ENCODER, 1, 3), SummationConfig(STACK)),
+    "megabyte": block(4, LookupConfig(8), SummationConfig(WIDE), GROUPED),
+    "cls_cross_attention": block(4, ClsConfig(ENCODER, 1, 2), CrossAttentionConfig(T5)),
+    "cross_attention_grouped": block(3, ProjectionConfig(16), CrossAttentionConfig(T5_GROUPED)),
+    "cross_attention_block_20": block(20, ProjectionConfig(8), CrossAttentionConfig(T5)),
 }

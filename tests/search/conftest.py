@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.study import Study, load_study
+from pipeline.study.search_checks import check_searchable
 from tests.training.conftest import PARAMS, tiny_root
 
 __all__ = ["tiny_root"]
@@ -41,6 +42,8 @@ def searching(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             assert old in text
             text = text.replace(old, new)
         Path("params.yaml").write_text(text, encoding="utf-8")
-        return load_study()
+        study = load_study()
+        check_searchable(study)
+        return study
 
     return write

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import UserError
+from pipeline.base.files import read_json
+from pipeline.base.made_of import made_of
 from pipeline.models.config import BlockConfig, VanillaConfig, from_dict, to_dict
 from pipeline.study import Study, cells, find_cell, load_study, model_config, pretraining
-from pipeline.study.cells import default_heads, split_layers
+from pipeline.study.causes import fingerprint
+from pipeline.study.schema import Pretrain
+from tests.models.variants import VARIANTS
+
+GOLDEN = Path(__file__).parents[1] / "assets/golden_configs.json"
 
 
 @pytest.fixture
@@ -27,19 +33,6 @@ def test_both_families_spend_the_same_layers_and_width(study: Study) -> None:
     assert block.embedder.width == 192 // 4
 
 
-@pytest.mark.parametrize(
-    ("allocation", "expected"),
-    [([1, 1], (6, 6)), ([5, 1], (10, 2)), ([1, 5], (2, 10)), ([99, 1], (11, 1)), ([1, 99], (1, 11))],
-)
-def test_allocation_splits_the_layers_and_leaves_one_each(allocation: list[int], expected: tuple[int, int]) -> None:
-    assert split_layers(12, allocation) == expected
-
-
-@pytest.mark.parametrize(("width", "heads"), [(256, 8), (512, 8), (768, 12), (1024, 16), (2048, 16)])
-def test_heads_are_those_of_the_published_configurations(width: int, heads: int) -> None:
-    assert default_heads(width) == heads
-
-
 def test_every_architecture_survives_json(study: Study) -> None:
     for cell in cells(study):
         config = model_config(study, cell, 4096)
@@ -49,6 +42,12 @@ def test_every_architecture_survives_json(study: Study) -> None:
 def test_an_unknown_cell_names_those_there_are(study: Study) -> None:
     with pytest.raises(UserError, match="'vanilla-xl-0' is not in the study's grid; its cells are vanilla-s-0"):
         find_cell(study, "vanilla-xl-0")
+
+
+@pytest.mark.parametrize("name", read_json(GOLDEN))
+def test_fingerprints_are_as_they_were(name: str) -> None:
+    keys = {"model": to_dict(VARIANTS[name]), "pretrain": made_of(Pretrain()), "padding": False, "seed": 0}
+    assert fingerprint(keys, "corpus", None) == read_json(GOLDEN)[name]["fingerprint"]
 
 
 def test_a_size_may_train_otherwise_and_split_otherwise(tmp_path: Path, params_text: str) -> None:

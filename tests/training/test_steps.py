@@ -39,7 +39,7 @@ def plain_losses(job: Job, steps: int) -> list[float]:
     stream = PackedStream(
         TokenCorpus.open(paths.TOKENS, "train"),
         job.pretrain.context_length,
-        job.config.first if job.padding else None,
+        job.config.stride if job.padding else None,
         job.manifest.end_of_text,
         job.cell.seed,
     )
@@ -54,7 +54,7 @@ def plain_losses(job: Job, steps: int) -> list[float]:
         batch = batches.batch(k)
         tokens, valid = torch.from_numpy(batch.tokens), torch.from_numpy(batch.valid)
         logits = model(tokens, valid)
-        targets = tokens[:, model.first :].masked_fill(~valid[:, model.first :], -100)
+        targets = tokens[:, model.stride :].masked_fill(~valid[:, model.stride :], -100)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -103,7 +103,7 @@ def test_both_families_validate_on_the_same_targets(tiny: Study) -> None:
         objective = Objective(model)
         loss, targets = validation_sums(objective, unfilled, 2).tolist()
         assert targets == 5 * 31
-        pads = model.first - 1
+        pads = model.stride - 1
         tokens = F.pad(windows, (pads, 0))
         valid = F.pad(torch.ones_like(windows, dtype=torch.bool), (pads, 0))
         plain = F.cross_entropy(model(tokens, valid).flatten(0, 1), windows[:, 1:].flatten(), reduction="sum")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels
 from pipeline.analysis.figures.style import COLOURS, MARKERS, SeriesStyle
 from pipeline.analysis.rows.points import Point, Row
+from pipeline.models.token_decoder_config import PrefixKeys
 from pipeline.results.metrics import LOSS, Metric, main_task_metrics, setting_metric, settings_of
 from pipeline.study import Cell, Study
 from pipeline.study.schema import Variant
@@ -43,7 +44,7 @@ def _share(allocation: str) -> float:
 
 
 def _prefix(cell: Cell, variant: Variant) -> str | None:
-    return str(variant.token_decoder.prefix_length) if variant.token_decoder.kind == "prefix" else None
+    return str(variant.token_decoder.prefix_length) if isinstance(variant.token_decoder, PrefixKeys) else None
 
 
 def _start(cell: Cell, variant: Variant) -> str | None:
@@ -156,7 +157,7 @@ def _rest(study: Study, point: Point, axis: Axis) -> tuple[object, ...]:
     variant = dataclasses.asdict(study.variants[cell.variant])
     for key in axis.keys:
         *outer, last = key.split(".")
-        (variant[outer[0]] if outer else variant).pop(last)
+        (variant[outer[0]] if outer else variant).pop(last, None)
     length = None if axis.key == "block_length" else cell.block_length
     start = None if axis.key == "uptraining" else cell.source
     return (point.rows[0].attention, cell.size, start, length, repr(variant))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from pipeline.models.config import VanillaConfig
 from pipeline.study import Cell, Study, model_config
 
 KINDS = ("vanilla", "block", "uptrained", "pretrained")
@@ -23,8 +22,7 @@ def attention(study: Study, cell: Cell) -> str:
     if cell.family == "pretrained":
         return ""
     config = model_config(study, cell, vocabulary=1)
-    stacks = [config.stack] if isinstance(config, VanillaConfig) else [config.block_decoder, config.token_decoder.stack]
-    return GROUPED if any(stack.kv_heads < stack.heads for stack in stacks) else ""
+    return GROUPED if any(stack.kv_heads < stack.heads for stack in config.decoders) else ""
 
 
 def kind(cell: Cell) -> str:

@@ -57,7 +57,7 @@ class PretrainingData(LightningDataModule):
         job, trainer = self.job, self.trainer
         assert trainer is not None
         pretrain, device = job.pretrain, accelerator(job.study.hardware)
-        block_length = job.config.first if job.padding else None
+        block_length = job.config.stride if job.padding else None
         stream = self._stream("train", block_length)
         batches = Batches(stream, pretrain.batch_size, job.cell.seed)
         return DataLoader(

@@ -57,7 +57,7 @@ class PretrainingModule(LightningModule):
         return adamw(self.objective, self.pretrain)
 
     def on_fit_start(self) -> None:
-        self.meter = Meter(self.objective.model.first, self.device)
+        self.meter = Meter(self.objective.model.stride, self.device)
 
     def on_train_end(self) -> None:
         state: dict[str, Tensor] = self.trainer.strategy.lightning_module_state_dict()
@@ -74,11 +74,11 @@ class PretrainingModule(LightningModule):
     def _targets(self, batch: TrainingBatch) -> Tensor:
         """Targets of the batch in all processes."""
         tokens, valid = batch
-        first = self.objective.model.first
+        stride = self.objective.model.stride
         if valid is None:
-            targets = torch.full((), tokens[:, first:].numel(), device=self.device)
+            targets = torch.full((), tokens[:, stride:].numel(), device=self.device)
         else:
-            targets = valid[:, first:].sum()
+            targets = valid[:, stride:].sum()
         if self.trainer.world_size > 1:
             all_reduce(targets)
         return targets
@@ -107,7 +107,7 @@ class PretrainingModule(LightningModule):
             losses = self.objective(tokens[rows], own)
             with self._synchronized(last=start == starts[-1]):
                 self.manual_backward(losses.sum() * scale)
-            self.meter.add(losses, None if own is None else own[:, self.objective.model.first :])
+            self.meter.add(losses, None if own is None else own[:, self.objective.model.stride :])
 
     def _synchronized(self, last: bool) -> AbstractContextManager[None]:
         """Only a batch's last micro-batch lets processes exchange gradients."""

@@ -60,7 +60,7 @@ class Recorder(Callback):
         self._windows: Tensor = data.validation_windows().to(pl_module.device)
         assert self.step == trainer.global_step
         self._curve = (
-            Curve(self.job.folder / "curve.csv", self.step, self.job.config.first) if trainer.is_global_zero else None
+            Curve(self.job.folder / "curve.csv", self.step, self.job.config.stride) if trainer.is_global_zero else None
         )
         self.resume_clock()
 

@@ -1,0 +1,85 @@
+"""From a study's keys to a model's configuration: what a size and a variant leave unsaid is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline.base.made_of import added
+from pipeline.models.block_config import BlockConfig
+from pipeline.models.embedder_config import EmbedderKeys, LookupKeys
+from pipeline.models.family_config import VanillaConfig
+from pipeline.models.stack_config import LAYERS, StackConfig, default_heads
+from pipeline.models.token_decoder_config import PrefixKeys, StackKeys, TokenDecoderKeys
+
+
+@dataclass
+class Shape:
+    """A body budget that both families share. A variant's decoder keys take precedence over the size's.
+
+    ``layer`` is the kind of layers of every GPT-NeoX stack; ``window`` is a vanilla model's.
+    """
+
+    layers: int
+    width: int
+    heads: int | None = None
+    kv_heads: int | None = None
+    feed_forward: int | None = None
+    window: int | None = None
+    layer: str = added("neox")
+    block_decoder: StackKeys = field(default_factory=StackKeys)
+    token_decoder: StackKeys = field(default_factory=StackKeys)
+
+
+@dataclass
+class Parts:
+    """What a block transformer is made of. ``allocation`` is the ratio of its decoders' layers (paper, section 3.3)."""
+
+    allocation: list[int] = field(default_factory=lambda: [1, 1])
+    embedder: EmbedderKeys = field(default_factory=LookupKeys)
+    block_decoder: StackKeys = field(default_factory=StackKeys)
+    token_decoder: TokenDecoderKeys = field(default_factory=PrefixKeys)
+
+
+def vanilla_config(shape: Shape, vocabulary: int, context_length: int) -> VanillaConfig:
+    """The vanilla model of a size. Raises ``ValueError`` where its numbers do not fit together."""
+    return VanillaConfig(vocabulary, context_length, _stack(shape, [], shape.layers, shape.window))
+
+
+def block_config(shape: Shape, parts: Parts, block_length: int, vocabulary: int, context_length: int) -> BlockConfig:
+    """The block transformer of a size and a variant. Raises ``ValueError`` where they do not fit together."""
+    block_layers, token_layers = split_layers(shape.layers, parts.allocation)
+    block_decoder = _stack(shape, [parts.block_decoder, shape.block_decoder], block_layers)
+    token_stack = _stack(shape, [parts.token_decoder, shape.token_decoder], token_layers)
+    return BlockConfig(
+        vocabulary=vocabulary,
+        context_length=context_length,
+        block_length=block_length,
+        embedder=parts.embedder.config(block_length, block_decoder.width),
+        block_decoder=block_decoder,
+        token_decoder=parts.token_decoder.config(token_stack),
+    )
+
+
+def split_layers(layers: int, allocation: list[int]) -> tuple[int, int]:
+    """Layers of the block and of the token decoder by ratio (paper, section 3.3), at least one each."""
+    block, token = allocation
+    first = min(max(round(layers * block / (block + token)), 1), layers - 1)
+    return first, layers - first
+
+
+def _stack(shape: Shape, overrides: Sequence[StackKeys], layers: int, window: int | None = None) -> StackConfig:
+    """A stack of the size's shape, changed by the first override that says so.
+
+    Heads and feed-forward width are the size's only where the width is: other widths have defaults of their own.
+    """
+
+    def chosen(key: str) -> int | None:
+        return next((value for override in overrides if (value := getattr(override, key)) is not None), None)
+
+    width = chosen("width") or shape.width
+    own = shape if width == shape.width else StackKeys()
+    heads = chosen("heads") or own.heads or default_heads(width)
+    kv_heads = chosen("kv_heads") or own.kv_heads or heads
+    feed_forward = chosen("feed_forward") or own.feed_forward or 4 * width
+    return LAYERS[shape.layer](chosen("layers") or layers, width, heads, kv_heads, feed_forward, window)

@@ -1,0 +1,111 @@
+"""The Block Transformer as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pipeline.models.embedder_config import EmbedderConfig
+from pipeline.models.family_config import ModelConfig
+from pipeline.models.parts import check_counts
+from pipeline.models.stack_config import LayersConfig, StackConfig
+from pipeline.models.token_decoder_config import TokenDecoderConfig
+
+
+@dataclass(frozen=True)
+class BlockConfig(ModelConfig):
+    """A Block Transformer: embedder, block decoder, token decoder."""
+
+    family: ClassVar[str] = "block"
+    FORM: ClassVar[Mapping[str, Any]] = dict.fromkeys(
+        ("vocabulary", "context_length", "block_length", "embedder", "block_decoder", "token_decoder", "family")
+    )
+
+    block_length: int
+    embedder: EmbedderConfig
+    block_decoder: StackConfig
+    token_decoder: TokenDecoderConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "block_length")
+        self.embedder.check(*self._shape)
+
+    @property
+    def stride(self) -> int:
+        return self.block_length
+
+    @property
+    def slots(self) -> int:
+        """Vectors that a context embedding becomes in the token decoder."""
+        return self.token_decoder.slots(self.block_length)
+
+    @property
+    def decoders(self) -> tuple[LayersConfig, ...]:
+        return (self.block_decoder, self.token_decoder.stack)
+
+    @property
+    def stacks(self) -> tuple[LayersConfig, ...]:
+        return (*self.embedder.stacks, *self.decoders)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """What the parts' costs depend on."""
+        return self.block_length, self.block_decoder.width
+
+    def parameters(self) -> dict[str, int]:
+        return {
+            "embedding": self.vocabulary * (self.embedder.width + self.token_decoder.stack.width),
+            "embedder": self.embedder.parameters(*self._shape),
+            "block_decoder": self.block_decoder.parameters,
+            "token_decoder": self.token_decoder.parameters(*self._shape),
+            "head": 0 if self.token_decoder.tied else self.head,
+        }
+
+    def forward_flops(self, length: int, causal: bool = False) -> float:
+        blocks = self._blocks(length) - 1
+        pairs = self.block_decoder.causal_pairs(blocks) if causal else blocks * blocks
+        by_block = self.embedder.flops(*self._shape) + self.token_decoder.flops(*self._shape, causal=causal)
+        predicted = length - self.block_length
+        return self.block_decoder.flops(blocks, pairs) + blocks * by_block + 2 * self.head * predicted
+
+    def prefill_flops(self, prompt: int) -> float:
+        blocks = self._blocks(prompt)
+        over_blocks = self.block_decoder.flops(blocks, self.block_decoder.causal_pairs(blocks))
+        first_token = self.token_decoder.flops(*self._shape, causal=True) / self.block_length + 2 * self.head
+        return over_blocks + blocks * self.embedder.flops(*self._shape) + first_token
+
+    def decode_flops(self, position: int) -> float:
+        keys = self.block_decoder.keys(position / self.block_length)
+        step = self.block_decoder.flops(1, keys) + self.embedder.flops(*self._shape)
+        return (step + self.token_decoder.flops(*self._shape, causal=True)) / self.block_length + 2 * self.head
+
+    def decode_parameters(self) -> float:
+        count, expansion = self.parameters(), self.token_decoder.expansion(*self._shape)
+        by_block = count["embedder"] + count["block_decoder"] + expansion
+        return by_block / self.block_length + count["token_decoder"] - expansion + self.head
+
+    def cached(self, length: int) -> int:
+        return self.block_decoder.cached * self._blocks(length) + self._cached_in_block
+
+    @property
+    def cached_per_token(self) -> float:
+        return self.block_decoder.cached / self.block_length
+
+    def cached_read(self, position: int) -> float:
+        """The token decoder's cache lasts for one block and is read once for every token of it."""
+        over_blocks = self.block_decoder.cached * (position / self.block_length) / self.block_length
+        return over_blocks + self._cached_in_block
+
+    @property
+    def kept_per_token(self) -> float:
+        of_block = self.block_decoder.kept + self.token_decoder.kept(self.block_length)
+        return (of_block + self.embedder.kept(self.block_length)) / self.block_length
+
+    @property
+    def _cached_in_block(self) -> int:
+        return self.token_decoder.stack.cached * self.token_decoder.cached_positions(self.block_length)
+
+    def _blocks(self, length: int) -> int:
+        return -(-length // self.block_length)

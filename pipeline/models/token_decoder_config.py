@@ -1,0 +1,221 @@
+"""Token decoders as data: how a block's tokens follow from the context embedding before it (paper, section 2.4).
+
+A kind is a frozen config, with what it costs, and the keys that a study gives it. L is the block length, D the block
+decoder's width; costs are a block's. The vocabulary's tables are not the token decoder's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from pipeline.models.parts import Keys, Part, check_counts, kind_named
+from pipeline.models.stack_config import LayersConfig, StackConfig
+
+T5_BUCKETS = 32
+
+
+@dataclass(frozen=True)
+class T5Config(LayersConfig):
+    """A T5 decoder: RMS norms, no biases, a table of relative positions, and cross-attention in every layer."""
+
+    norm_eps: float = 1e-6
+
+    @property
+    def cross_matrices(self) -> tuple[int, int]:
+        """Entries of one layer's cross-attention matrices: applied to every token, and to every slot."""
+        return 2 * self.width * self.width, 2 * self.width * self.key_width
+
+    @property
+    def matrices(self) -> int:
+        return super().matrices + self.layers * sum(self.cross_matrices)
+
+    @property
+    def layer_vectors(self) -> int:
+        """The scales of three norms."""
+        return 3 * self.width
+
+    @property
+    def parameters(self) -> int:
+        """The layers', the final norm's, and the table of relative positions."""
+        return super().parameters + self.width + T5_BUCKETS * self.heads
+
+    def cross_flops(self, tokens: int, slots: int) -> float:
+        """Cross-attention of that many tokens to that many slots, with its matrices' products."""
+        by_token, by_slot = self.cross_matrices
+        products = 2 * self.layers * (by_token * tokens + by_slot * slots)
+        return products + 4 * self.layers * self.width * tokens * slots
+
+    def cross_kept(self, tokens: int, slots: int) -> int:
+        """Numbers that cross-attention keeps for the backward pass."""
+        return self.layers * (4 * self.width * tokens + 2 * self.key_width * slots)
+
+
+class TokenDecoderConfig(Part):
+    """Base of the token decoders. ``tied``: the vocabulary's head is the table of the input embeddings."""
+
+    kind: ClassVar[str]
+    tied: ClassVar[bool] = False
+    FORM: ClassVar[Mapping[str, Any]] = {"kind": None, "stack": None, "prefix_length": 0}
+
+    stack: LayersConfig
+
+    @classmethod
+    def kind_of(cls, values: dict[str, Any]) -> type[Self]:
+        kind = kind_named(CONFIGS, "token decoder kind", values.get("kind"))
+        assert issubclass(kind, cls)
+        return kind
+
+    def slots(self, block_length: int) -> int:
+        """Vectors that a context embedding becomes."""
+        return block_length
+
+    def positions(self, block_length: int) -> int:
+        """Positions that the stack sees."""
+        return block_length
+
+    def cached_positions(self, block_length: int) -> int:
+        """Positions whose keys and values are kept while a block is decoded."""
+        return self.positions(block_length)
+
+    def expansion(self, block_length: int, block_width: int) -> int:
+        """Entries of the matrix that makes slots of a context embedding."""
+        return block_width * self.slots(block_length) * self.stack.width
+
+    def parameters(self, block_length: int, block_width: int) -> int:
+        """Parameters beside the vocabulary's table and head."""
+        biases = self.slots(block_length) * self.stack.width
+        return self.expansion(block_length, block_width) + biases + self.stack.parameters
+
+    def flops(self, block_length: int, block_width: int, causal: bool) -> float:
+        """FLOPs of a block, head left out; ``causal``: only the pairs of query and key that the mask leaves."""
+        positions = self.positions(block_length)
+        pairs = positions * (positions + 1) / 2 if causal else positions * positions
+        return 2 * self.expansion(block_length, block_width) + self.stack.flops(positions, pairs)
+
+    def kept(self, block_length: int) -> int:
+        """Numbers that a block keeps for the backward pass."""
+        return self.positions(block_length) * self.stack.kept
+
+
+@dataclass(frozen=True)
+class NeoxDecoderConfig(TokenDecoderConfig):
+    """Base of the token decoders that are a GPT-NeoX stack with a head of its own."""
+
+    stack: StackConfig
+
+
+@dataclass(frozen=True)
+class PrefixConfig(NeoxDecoderConfig):
+    """``prefix_length`` slots stand before the tokens, of which the last is no input."""
+
+    kind: ClassVar[str] = "prefix"
+
+    prefix_length: int
+
+    def __post_init__(self) -> None:
+        check_counts(self, "prefix_length")
+
+    def slots(self, block_length: int) -> int:
+        return self.prefix_length
+
+    def positions(self, block_length: int) -> int:
+        return self.prefix_length + block_length - 1
+
+
+@dataclass(frozen=True)
+class SummationConfig(NeoxDecoderConfig):
+    """One slot is added to each input position."""
+
+    kind: ClassVar[str] = "summation"
+
+
+@dataclass(frozen=True)
+class CrossAttentionConfig(TokenDecoderConfig):
+    """A T5 decoder that attends to L slots; its head is its input table."""
+
+    kind: ClassVar[str] = "cross_attention"
+    tied: ClassVar[bool] = True
+
+    stack: T5Config
+
+    def cached_positions(self, block_length: int) -> int:
+        return block_length + self.slots(block_length)
+
+    def flops(self, block_length: int, block_width: int, causal: bool) -> float:
+        cross = self.stack.cross_flops(block_length, self.slots(block_length))
+        return super().flops(block_length, block_width, causal) + cross
+
+    def kept(self, block_length: int) -> int:
+        return super().kept(block_length) + self.stack.cross_kept(block_length, self.slots(block_length))
+
+
+CONFIGS: dict[str, type[TokenDecoderConfig]] = {
+    config.kind: config for config in (PrefixConfig, SummationConfig, CrossAttentionConfig)
+}
+
+
+@dataclass
+class StackKeys:
+    """What a size or a variant changes in one decoder's stack; ``None`` takes the size's own."""
+
+    layers: int | None = None
+    width: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    feed_forward: int | None = None
+
+
+@dataclass
+class TokenDecoderKeys(StackKeys, Keys):
+    """A study's keys of a token decoder: its stack's, and those of its kind."""
+
+    kind: str = "prefix"
+
+    @classmethod
+    def kinds(cls) -> Mapping[str, type[TokenDecoderKeys]]:
+        return TOKEN_DECODERS
+
+    def config(self, stack: StackConfig) -> TokenDecoderConfig:
+        """The token decoder that these keys mean, of a stack of that shape."""
+        raise NotImplementedError
+
+
+@dataclass
+class PrefixKeys(TokenDecoderKeys):
+    """How many slots stand before the tokens."""
+
+    prefix_length: int = 2
+
+    def config(self, stack: StackConfig) -> TokenDecoderConfig:
+        return PrefixConfig(stack, self.prefix_length)
+
+
+@dataclass
+class SummationKeys(TokenDecoderKeys):
+    """None beside the stack's: there is a slot a token."""
+
+    kind: str = "summation"
+
+    def config(self, stack: StackConfig) -> TokenDecoderConfig:
+        return SummationConfig(stack)
+
+
+@dataclass
+class CrossAttentionKeys(TokenDecoderKeys):
+    """None beside the stack's: there are as many slots as tokens."""
+
+    kind: str = "cross_attention"
+
+    def config(self, stack: StackConfig) -> TokenDecoderConfig:
+        return CrossAttentionConfig(
+            T5Config(stack.layers, stack.width, stack.heads, stack.kv_heads, stack.feed_forward)
+        )
+
+
+TOKEN_DECODERS: dict[str, type[TokenDecoderKeys]] = {
+    "prefix": PrefixKeys,
+    "summation": SummationKeys,
+    "cross_attention": CrossAttentionKeys,
+}

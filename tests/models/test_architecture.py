@@ -1,0 +1,80 @@
+"""From a study's keys to architectures: what a size and a variant leave unsaid."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.models.architecture import Parts, Shape, block_config, split_layers, vanilla_config
+from pipeline.models.config import (
+    ClsConfig,
+    CrossAttentionConfig,
+    EncoderConfig,
+    LookupConfig,
+    PrefixConfig,
+    ProjectionConfig,
+    RobertaConfig,
+    StackConfig,
+    SummationConfig,
+    T5Config,
+)
+from pipeline.models.embedder_config import ClsKeys, EmbedderKeys, LookupKeys, ProjectionKeys, RobertaKeys
+from pipeline.models.stack_config import default_heads
+from pipeline.models.token_decoder_config import CrossAttentionKeys, PrefixKeys, StackKeys, SummationKeys
+
+SHAPE = Shape(6, 64)
+
+
+@pytest.mark.parametrize(
+    ("allocation", "expected"),
+    [([1, 1], (6, 6)), ([5, 1], (10, 2)), ([1, 5], (2, 10)), ([99, 1], (11, 1)), ([1, 99], (1, 11))],
+)
+def test_allocation_splits_the_layers_and_leaves_one_each(allocation: list[int], expected: tuple[int, int]) -> None:
+    assert split_layers(12, allocation) == expected
+
+
+@pytest.mark.parametrize(("width", "heads"), [(256, 8), (512, 8), (768, 12), (1024, 16), (2048, 16)])
+def test_heads_are_those_of_the_published_configurations(width: int, heads: int) -> None:
+    assert default_heads(width) == heads
+
+
+def test_a_vanilla_model_has_the_sizes_shape_and_window() -> None:
+    shape = Shape(3, 64, heads=4, kv_heads=2, feed_forward=100, window=7, block_decoder=StackKeys(layers=9))
+    assert vanilla_config(shape, 50, 16).stack == StackConfig(3, 64, 4, 2, 100, window=7)
+
+
+@pytest.mark.parametrize(
+    ("keys", "config"),
+    [
+        (LookupKeys(), LookupConfig(16)),
+        (ProjectionKeys(), ProjectionConfig(64)),
+        (ProjectionKeys(width=24), ProjectionConfig(24)),
+        (RobertaKeys(), RobertaConfig(EncoderConfig(3, 256, 8, 8, 1024))),
+        (RobertaKeys(width=32, layers=1, heads=4), RobertaConfig(EncoderConfig(1, 32, 4, 4, 128))),
+        (ClsKeys(width=32, cls_tokens=2), ClsConfig(EncoderConfig(3, 32, 1, 1, 128), cls_tokens=2)),
+    ],
+)
+def test_embedders(keys: EmbedderKeys, config: object) -> None:
+    assert block_config(SHAPE, Parts(embedder=keys), 4, 50, 16).embedder == config
+
+
+def test_token_decoders() -> None:
+    stack = StackConfig(3, 64, 2, 2, 256)
+    for keys, config in (
+        (PrefixKeys(), PrefixConfig(stack, 2)),
+        (PrefixKeys(prefix_length=5, layers=1), PrefixConfig(StackConfig(1, 64, 2, 2, 256), 5)),
+        (SummationKeys(width=32), SummationConfig(StackConfig(3, 32, 1, 1, 128))),
+        (CrossAttentionKeys(), CrossAttentionConfig(T5Config(3, 64, 2, 2, 256))),
+    ):
+        assert block_config(SHAPE, Parts(token_decoder=keys), 4, 50, 16).token_decoder == config
+
+
+def test_a_variants_decoder_keys_come_before_the_sizes() -> None:
+    shape = Shape(6, 64, heads=4, block_decoder=StackKeys(layers=5, width=32), token_decoder=StackKeys(kv_heads=2))
+    made = block_config(shape, Parts(allocation=[1, 5], block_decoder=StackKeys(width=128)), 4, 50, 16)
+    assert made.block_decoder == StackConfig(5, 128, 4, 4, 512)
+    assert made.token_decoder.stack == StackConfig(5, 64, 4, 2, 256)
+
+
+def test_a_lookup_embedder_needs_a_width_that_its_blocks_divide() -> None:
+    with pytest.raises(ValueError, match="not 3 and 64; take another block length or"):
+        block_config(SHAPE, Parts(), 3, 50, 16)
