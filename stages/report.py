@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-
 from pipeline import tracking
 from pipeline.analysis import write_report
 from pipeline.base.command import command
 from pipeline.base.paths import REPORT
-from pipeline.study import load_study
+from pipeline.study.arguments import stage_parser, study_of
 
 
 @command
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m stages.report", description="Compare the cells of params.yaml.")
+    parser = stage_parser("report", "Compare the cells of params.yaml.")
     parser.add_argument("--finished", action="store_true", help="those that have all of their results, so far")
-    finished = parser.parse_args().finished
-    study = load_study()
-    print(write_report(study, REPORT, finished=finished).headline)
+    arguments = parser.parse_args()
+    study = study_of(arguments)
+    print(write_report(study, REPORT, finished=arguments.finished).headline)
     tracking.catch_up(study.name, "report")
 
 

@@ -11,12 +11,13 @@ import torch
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import sha256
+from pipeline.device import cpu_name
 from pipeline.interop.huggingface import from_huggingface, locate
 from pipeline.interop.published import load_published
 from pipeline.interop.published_config import trained_with_padding
 from pipeline.models import LanguageModel, checkpoint, costs
 from pipeline.models.config import BlockConfig
-from pipeline.results.environment import cpu_name, describe, provenance
+from pipeline.results.environment import describe, provenance
 from pipeline.results.records import CellIdentity, PretrainResult
 from pipeline.study.schema import Pretrained
 

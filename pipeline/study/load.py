@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import UserError
 from pipeline.base.paths import PARAMS
 from pipeline.study.checks import check
+from pipeline.study.compose import composed, naming
 from pipeline.study.conform import conform
 from pipeline.study.reading import read_values
+from pipeline.study.rules import require
 from pipeline.study.schema import Study
 
 DVC_KEYS = (
@@ -24,37 +27,39 @@ DVC_KEYS = (
     "pretrained",
     "hardware.label",
 )
-"""Keys that dvc.yaml reads itself, and so must find even where their values are the defaults."""
+"""Keys that dvc.yaml reads itself, and so must find in params.yaml, even where their values are the defaults."""
 
 
-def load_study(path: Path | str = PARAMS) -> Study:
-    """Read, type and check a study. Raises :class:`UserError`."""
-    path = Path(path)
-    values = read_values(path)
-    try:
-        conform(values, Study)
-        study = _build(values)
+def load_study(path: Path | str = PARAMS, overrides: Sequence[str] = ()) -> Study:
+    """Read, type and check a study, with ``KEY=VALUE`` overrides. Raises :class:`UserError`."""
+    values = composed(Path(path), overrides)
+    with naming(path, overrides):
+        study = conform(values, Study)
+        assert isinstance(study, Study)
         check(study)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
     return study
 
 
 def check_dvc_keys(path: Path | str = PARAMS) -> None:
-    """Raise :class:`UserError` for a key that ``dvc repro`` would miss in the study."""
+    """Raise :class:`UserError` for a key that ``dvc repro`` would miss in the file itself, or not understand."""
     values = read_values(Path(path))
-    for key in DVC_KEYS:
-        found: Any = values
-        for part in key.split("."):
-            if part not in found:
-                raise UserError(f"{path}: {key}: this key is missing; dvc.yaml reads it, so write even its default")
-            found = found[part]
+    with naming(path):
+        for key in DVC_KEYS:
+            _require_literal(_written(values, key), key)
 
 
-def _build(values: dict[str, Any]) -> Study:
-    """The values over the schema's defaults."""
-    from omegaconf import OmegaConf
+def _written(values: dict[str, Any], key: str) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            raise UserError(f"{key}: this key is missing; dvc.yaml reads it in this file, so write even its default")
+        found = found[part]
+    return found
 
-    study = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Study), values))
-    assert isinstance(study, Study)
-    return study
+
+def _require_literal(value: Any, key: str) -> None:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    for part in parts:
+        _require_literal(part, key)
+    right = "dvc.yaml reads this key, and DVC does not resolve references; write the value"
+    require(not isinstance(value, str) or "${" not in value, key, value, right)

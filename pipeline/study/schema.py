@@ -1,7 +1,4 @@
-"""The study's keys: what params.yaml may hold, with defaults. params.yaml documents each key's unit and effect.
-
-Not frozen, since OmegaConf cannot merge into frozen dataclasses; nothing assigns to them all the same.
-"""
+"""The study's keys: what params.yaml may hold, with defaults. params.yaml documents each key's unit and effect."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass
+@dataclass(frozen=True)
 class Dataset:
     """A Hugging Face dataset to stream."""
 
@@ -18,7 +15,7 @@ class Dataset:
     split: str = "train"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Corpus:
     """Where documents come from, and how many are held out."""
 
@@ -32,7 +29,7 @@ class Corpus:
     seed: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tokenize:
     """The tokenizer, and tokens made elsewhere."""
 
@@ -43,7 +40,7 @@ class Tokenize:
     indexed: dict[str, list[str]] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(frozen=True)
 class StackOverride:
     """What a size or a variant changes in one decoder's stack; ``None`` takes the size's own."""
 
@@ -54,7 +51,7 @@ class StackOverride:
     feed_forward: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class PretrainOverride:
     """What a size changes in ``pretrain``."""
 
@@ -64,7 +61,7 @@ class PretrainOverride:
     tokens: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Size:
     """A body budget that both families share. A variant's decoder keys take precedence over the size's."""
 
@@ -79,7 +76,7 @@ class Size:
     pretrain: PretrainOverride = field(default_factory=PretrainOverride)
 
 
-@dataclass
+@dataclass(frozen=True)
 class EmbedderVariant:
     """A block transformer's embedder (paper, section 2.2 and appendix F.1)."""
 
@@ -90,7 +87,7 @@ class EmbedderVariant:
     cls_tokens: int = 3
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokenDecoderVariant(StackOverride):
     """A block transformer's token decoder (paper, section 2.4), and what it changes of the size's stack."""
 
@@ -98,14 +95,14 @@ class TokenDecoderVariant(StackOverride):
     prefix_length: int = 2
 
 
-@dataclass
+@dataclass(frozen=True)
 class Uptraining:
     """How an uptrained cell starts from its source's weights (paper, section 3.7)."""
 
     method: str = "partition"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Variant:
     """What a block transformer is made of. ``allocation`` is the ratio of its decoders' layers (paper, section 3.3)."""
 
@@ -117,14 +114,14 @@ class Variant:
     init: Uptraining | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class VanillaGrid:
     """The vanilla cells: every size."""
 
     size: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class BlockGrid:
     """The block cells: every size, block length and variant."""
 
@@ -133,7 +130,7 @@ class BlockGrid:
     variant: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class UptrainedGrid:
     """The uptrained cells: every source, block length and variant."""
 
@@ -142,7 +139,7 @@ class UptrainedGrid:
     variant: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Grid:
     """The cells: of each family, every combination, for every seed."""
 
@@ -152,7 +149,7 @@ class Grid:
     seed: list[int] = field(default_factory=lambda: [0])
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pretrained:
     """A model trained elsewhere. ``padding``: whether it saw random-length padding; ``None`` if its files tell.
 
@@ -165,7 +162,7 @@ class Pretrained:
     size: str | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pretrain:
     """How cells are trained: keys that decide their weights."""
 
@@ -184,7 +181,7 @@ class Pretrain:
     validation_tokens: int = 1_000_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evaluate:
     """What quality is measured on."""
 
@@ -201,7 +198,7 @@ class Evaluate:
     precision: str = "auto"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Setting:
     """A generation setting, in tokens."""
 
@@ -209,7 +206,7 @@ class Setting:
     new_tokens: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Benchmark:
     """How generation is measured."""
 
@@ -222,7 +219,7 @@ class Benchmark:
     baselines: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Space:
     """What a search varies: the choices of each key; a key without any stays as the size and the variant have it."""
 
@@ -237,7 +234,7 @@ class Space:
     embedder_width: list[int] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Constraints:
     """What a trial may cost at most; ``None`` for no limit."""
 
@@ -247,7 +244,7 @@ class Constraints:
     training_memory: float | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Search:
     """What an allocation search tries, from which size and variant, and until when."""
 
@@ -265,7 +262,7 @@ class Search:
     seed: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Hardware:
     """Where and how to run: keys that change no result beyond rounding, and so retrain nothing."""
 
@@ -282,7 +279,7 @@ class Hardware:
     label: str = "auto"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Study:
     """A whole params.yaml."""
 

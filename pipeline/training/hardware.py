@@ -1,25 +1,12 @@
-"""The study's ``hardware`` and ``precision`` keys on this machine."""
+"""Processes, workers and compilation of training, by the study's ``hardware`` keys."""
 
 from __future__ import annotations
 
 import torch
 
 from pipeline.base.errors import UserError
+from pipeline.device import accelerator
 from pipeline.study.schema import Hardware
-
-
-def accelerator(hardware: Hardware) -> str:
-    """``cuda`` or ``cpu``. Raises :class:`UserError` where a GPU is asked for and there is none."""
-    if hardware.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("hardware.accelerator: 'gpu' is wrong on this machine, which has no CUDA device; take 'auto'")
-    return "cpu" if hardware.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
-
-
-def precision(wanted: str, device: str) -> str:
-    """``bf16`` or ``fp32``; ``auto`` is bf16 on GPUs that have it."""
-    if wanted != "auto":
-        return wanted
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def devices(hardware: Hardware, device: str) -> int:

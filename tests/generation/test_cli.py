@@ -12,6 +12,7 @@ from pipeline.generation import generate
 from pipeline.models import build
 from pipeline.models.checkpoint import load, save
 from pipeline.study import find_cell, load_study, model_config
+from pipeline.study.arguments import add_study_arguments
 
 CELL = "block-s-4-base-0"
 
@@ -40,7 +41,7 @@ def checkpoint(root: Path, params_text: str, tmp_path: Path, monkeypatch: pytest
 def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
-    parser.add_argument("--params", default="params.yaml")
+    add_study_arguments(parser)
     return parser.parse_args([CELL, "--device", "cpu", *words])
 
 
