@@ -95,25 +95,25 @@ def _folder_md5(folder: Path) -> str:
 
 def _cell_problems(study: Study, cell: Cell) -> Iterator[str]:
     """Its results are about the weights that the study asks for, and these are on disk."""
-    expected = _fingerprint(study, cell)
     weights = paths.checkpoint(cell.name) / "model.safetensors"
     present = sha256(weights) if is_file(weights) else None
     if present is None:
         yield f"{weights} is missing"
+    expected = _fingerprint(study, cell, present)
     for stage, kind in STAGES.items():
         path = paths.result(stage, cell.name)
         result = read_result(path, kind, stage)
-        if result.cell.fingerprint != expected:
+        if expected and result.cell.fingerprint != expected:
             yield f"{path} is of fingerprint {result.cell.fingerprint}, but the study's cell has {expected}"
         recorded = result.provenance.weights if result.provenance else ""
         if recorded and present and recorded != present:
             yield f"{path} is about weights {recorded[:16]}, but {weights} has {present[:16]}"
 
 
-def _fingerprint(study: Study, cell: Cell) -> str:
+def _fingerprint(study: Study, cell: Cell, weights: str | None) -> str | None:
     """What the cell's weights must be marked with: from the study's keys and tokens, or an import's own weights."""
     if cell.family == "pretrained":
-        return sha256(paths.checkpoint(cell.name) / "model.safetensors")[:16]
+        return weights and weights[:16]
     from pipeline.training.job import Job
 
     return Job.of(study, cell).fingerprint

@@ -9,15 +9,12 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.base.errors import UserError
 from pipeline.study.conform import join, mapping
 from pipeline.study.reading import MOST_BYTES, parsed, read_values
 from pipeline.study.rules import require, suggestion
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 INCLUDE = "include"
 KEY = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
@@ -35,15 +32,14 @@ def composed(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    config = OmegaConf.create({})
     try:
-        for values in _layers(path, [], []):
-            config = OmegaConf.merge(config, values)
+        config: Any = OmegaConf.merge(*_layers(path, [], []))
         for override in overrides:
             _set(config, override)
         with naming(path, overrides):
             check_references(OmegaConf.to_container(config, resolve=False))
-        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+        values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
+        return values
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:300]}") from None
 
@@ -96,7 +92,7 @@ def _require_plain(value: Any, key: str) -> None:
         require(value != "???", key, value, "it marks a missing value; write the value")
 
 
-def _set(config: DictConfig, override: str) -> None:
+def _set(config: Any, override: str) -> None:
     """Change one key as ``KEY=VALUE`` says, the value in YAML."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException

@@ -148,9 +148,8 @@ def parsed(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_study_arguments(parser)
     cli.add_arguments(parser)
-    return parser.parse_args(
-        ["--set", "sizes.s={layers: 2, width: 32}", "--set", "tokenize.vocabulary=300", *arguments]
-    )
+    tiny = ["--set", "sizes.s={layers: 2, width: 32}", "--set", "tokenize.vocabulary=300"]
+    return parser.parse_args([*tiny, *arguments])
 
 
 def test_without_a_checkpoint_the_stage_to_run_is_named(study: Study) -> None:
