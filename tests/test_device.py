@@ -13,7 +13,7 @@ from pipeline import device
 from pipeline.base.errors import UserError
 from pipeline.study.schema import Hardware
 from pipeline.training.hardware import processes
-from tests.training.conftest import tiny, tiny_root  # noqa: F401 (fixtures)
+from tests.training.conftest import PARAMS, tiny, tiny_root, write_texts  # noqa: F401 (two are fixtures)
 
 NO_GPU = "error: hardware.accelerator: 'gpu' is wrong on this machine, which has no CUDA device; take 'auto'\n"
 CELL = "vanilla-s-0"
@@ -81,7 +81,7 @@ def test_a_device_that_is_not_there(gpus: Callable[[int], None], named: str, cou
 
 
 COMMANDS = [
-    ("pipeline", "check"),
+    ("pipeline", "check", "--params", "study.yaml"),
     ("pipeline", "plan"),
     ("pipeline", "plan", "--json"),
     ("pipeline", "benchmark", "--random-weights"),
@@ -103,6 +103,7 @@ def test_a_gpu_that_is_not_there_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     gpus(0)
+    Path("study.yaml").write_text(PARAMS, encoding="utf-8")  # params.yaml would be asked for the keys that DVC reads
     module, *rest = arguments
     monkeypatch.setattr(sys, "argv", [module, *rest, "--set", "hardware.accelerator=gpu"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -116,13 +117,13 @@ def test_a_gpu_that_is_not_there_is_one_line(
     assert not Path("results").exists()
 
 
-@pytest.mark.usefixtures("tiny")
 def test_the_stage_check_warns_alone_since_documents_need_no_gpu(
-    gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_root: Path
+    gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     gpus(0)
-    Path("data").unlink()
-    Path("text").symlink_to(tiny_root / "text")
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(PARAMS, encoding="utf-8")
+    write_texts(Path("text"))
     monkeypatch.setattr(sys, "argv", ["check", "--set", "hardware.accelerator=gpu"])
     main_of("stages.check")()
     assert capsys.readouterr().err == NO_GPU.replace("error", "warning")
@@ -138,20 +139,21 @@ def main_of(module: str) -> Callable[[], None]:
 
 BATCH = {"SLURM_JOB_ID": "4321", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_NAME": "t"}
 STEP = BATCH | {"SLURM_STEP_ID": "0"}
+PER_NODE = "SLURM_NTASKS_PER_NODE"
 
 
 @pytest.mark.parametrize(
     ("variables", "keys", "wrong"),
     [
         (BATCH | {"SLURM_NTASKS": "4", "SLURM_NNODES": "1"}, {}, "SLURM_NTASKS: 4 is wrong for 1 processes"),
-        (BATCH | {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"}, {"devices": 4}, "SLURM_NTASKS: 4 .* without srun"),
+        (BATCH | {"SLURM_NTASKS": "4", PER_NODE: "4"}, {"devices": 4}, "SLURM_NTASKS: 4 .* without srun"),
         (BATCH | {"SLURM_NTASKS": "1"}, {"devices": 8}, "SLURM_NTASKS: 1 is wrong for 8 processes"),
         ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "t"}, {}, "SLURM_NTASKS: 1 is wrong for 1 processes"),
         (STEP | {"SLURM_NTASKS": "4"}, {"devices": 4}, "SLURM_NTASKS_PER_NODE: not set is wrong for 4 processes"),
         (STEP | {"SLURM_NTASKS": "2"}, {"devices": 1, "num_nodes": 2}, "SLURM_NTASKS_PER_NODE: not set"),
-        (STEP | {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "8"}, {"devices": 4}, "SLURM_NTASKS: 8 .* by srun"),
-        (STEP | {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2"}, {"devices": 4}, "SLURM_NTASKS_PER_NODE: 2"),
-        (STEP | {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "4"}, {"devices": 4}, "SLURM_NNODES: 2"),
+        (STEP | {"SLURM_NTASKS": "8", PER_NODE: "8"}, {"devices": 4}, "SLURM_NTASKS: 8 .* by srun"),
+        (STEP | {"SLURM_NTASKS": "4", PER_NODE: "2"}, {"devices": 4}, "SLURM_NTASKS_PER_NODE: 2"),
+        (STEP | {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", PER_NODE: "4"}, {"devices": 4}, "SLURM_NNODES: 2"),
         (STEP | {"SLURM_NTASKS": "x"}, {}, "SLURM_NTASKS: x is wrong"),
     ],
 )  # fmt: skip
@@ -170,7 +172,7 @@ def test_slurm_variables_that_tell_of_other_tasks(
     [
         ({}, 4),
         (BATCH | {"SLURM_NTASKS": "1", "SLURM_NNODES": "1"}, 1),
-        (STEP | {"SLURM_NTASKS": "4", "SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "4"}, 4),
+        (STEP | {"SLURM_NTASKS": "4", "SLURM_NNODES": "1", PER_NODE: "4"}, 4),
         (BATCH | {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "bash"}, 1),
         (BATCH | {"SLURM_NTASKS": "1", "TORCHELASTIC_RUN_ID": "r"}, 8),
         (BATCH | {"SLURM_NNODES": "2"}, 1),

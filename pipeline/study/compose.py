@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.base.errors import UserError
 from pipeline.study.conform import join, mapping
 from pipeline.study.reading import MOST_BYTES, parsed, read_values
-from pipeline.study.rules import require, suggestion
+from pipeline.study.rules import require, shown, suggestion
 
 INCLUDE = "include"
 KEY = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
@@ -50,7 +50,11 @@ def naming(path: Path | str, overrides: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{' '.join([str(path), *(f'--set {each}' for each in overrides)])}: {error}") from None
+        raise UserError(f"{' '.join([str(path), *map(_option, overrides)])}: {error}") from None
+
+
+def _option(override: str) -> str:
+    return f"--set {override if override.isprintable() and len(override) <= 100 else shown(override)}"
 
 
 def _layers(path: Path, within: list[Path], read: list[Path]) -> list[dict[str, Any]]:
@@ -79,7 +83,10 @@ def _included(given: Any) -> list[str]:
 
 
 def _require_plain(value: Any, key: str) -> None:
-    """Raise :class:`UserError` for what YAML can say and a study cannot: dates, bytes, sets, keys that are no text."""
+    """Raise :class:`UserError` for what YAML or OmegaConf can say and a study cannot.
+
+    Such as dates, bytes, sets, keys that are no text, and references to the environment.
+    """
     if type(value) is dict:
         for name, item in mapping(value, key).items():
             _require_plain(item, join(key, name))
@@ -90,6 +97,9 @@ def _require_plain(value: Any, key: str) -> None:
         right = "a value is text, a number, true, false or null, or a list or mapping of these; quotes make it text"
         require(type(value) in SCALARS, key, value, right)
         require(value != "???", key, value, "it marks a missing value; write the value")
+        right = "a reference is to a key of the study, such as ${pretrain.tokens}; nothing else is read"
+        literal = REFERENCE.sub("", value) if isinstance(value, str) and "${" in value else ""
+        require("${" not in literal and "\\" not in literal, key, value, right)
 
 
 def _set(config: Any, override: str) -> None:
@@ -99,15 +109,15 @@ def _set(config: Any, override: str) -> None:
 
     key, equals, text = override.partition("=")
     if not equals or not KEY.fullmatch(key):
-        raise UserError(f"--set {override}: it is KEY=VALUE, such as pretrain.tokens=1000")
-    value = parsed(f"--set {override}", text)
+        raise UserError(f"{_option(override)}: it is KEY=VALUE, such as pretrain.tokens=1000")
+    value = parsed(_option(override), text)
     try:
         _require_plain(value, key)
         OmegaConf.update(config, key, value, force_add=True)
     except UserError as error:
-        raise UserError(f"--set {override}: {error}") from None
+        raise UserError(f"{_option(override)}: {error}") from None
     except (OmegaConfBaseException, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise UserError(f"--set {override}: {key} cannot be set ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{_option(override)}: {key} cannot be set ({' '.join(str(error).split())[:200]})") from None
 
 
 def check_references(values: Any) -> None:
@@ -133,8 +143,6 @@ class _Extents:
             return sum(self.of(item, f"{key}[{number}]") for number, item in enumerate(value))
         if not isinstance(value, str) or "${" not in value:
             return len(value) if isinstance(value, str) else 8
-        right = "a reference is to a key of the study, such as ${pretrain.tokens}; nothing else is read"
-        require("${" not in REFERENCE.sub("", value) and "\\$" not in value, key, value, right)
         extent = len(value) + sum(self.named(name, key, value) for name in REFERENCE.findall(value))
         require(extent <= MOST_BYTES, key, value, f"it stands for more than {MOST_BYTES:,} characters")
         return extent
