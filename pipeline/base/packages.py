@@ -8,7 +8,7 @@ from importlib.util import find_spec
 OLDEST = (3, 11)
 NEEDED = (
     "torch", "lightning", "dvc", "mlflow", "omegaconf", "ruamel.yaml", "lm_eval", "optuna", "tokenizers", "datasets",
-    "safetensors", "numpy", "scipy", "matplotlib", "jinja2", "filelock", "zstandard", "tqdm", "yaml", "pyarrow",
+    "safetensors", "numpy", "scipy", "matplotlib", "jinja2", "filelock", "tqdm", "yaml", "pyarrow",
     "huggingface_hub", "markupsafe",
 )  # fmt: skip
 """What the code imports wherever it runs; pyproject.toml declares it."""

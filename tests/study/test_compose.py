@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -252,3 +253,14 @@ def test_commands_take_overrides_and_check_shows_what_counts(root: Path) -> None
     wrong = run("plan", "--set", "pretrain.tokens=none")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("error: params.yaml --set pretrain.tokens=none: pretrain.tokens: 'none' is wrong; ")
+
+
+def test_the_examples_of_the_guide_load(root: Path, text: str) -> None:
+    page = (root / "docs/params.md").read_text(encoding="utf-8")
+    references, include = re.findall(r"```text\n(.*?)```", page, re.S)
+    Path("base.yaml").write_text(text, encoding="utf-8")
+    Path("params.yaml").write_text(references + "include: base.yaml\n", encoding="utf-8")
+    study = load_study()
+    assert (study.evaluate.stride, study.hardware.checkpoint_every) == (512, 20)
+    Path("params.yaml").write_text(include, encoding="utf-8")
+    assert (load_study().name, load_study().pretrain.tokens) == ("longer", 2_000_000)
