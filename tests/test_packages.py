@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -76,18 +77,25 @@ def test_each_dependency_says_what_it_is_for(root: Path) -> None:
 
 def bare(*arguments: str, root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """A command in this Python without its packages, as the system's own is."""
-    code = f"import sys, runpy; sys.path.insert(0, {str(root)!r}); name, *sys.argv[1:] = sys.argv[1:]; "
-    code += "runpy.run_module(name, run_name='__main__')"
-    command = [sys.executable, "-S", "-E", "-c", code, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    command = [sys.executable, "-S", "-m", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+MODULES = [
+    ("pipeline",),
+    ("pipeline", "verify"),
+    ("pipeline", "plan", "--json"),
+    ("pipeline.training.profile", "CELL"),
+    ("pipeline.evaluation", "run"),
+    ("pipeline.tracking", "x", "y"),
+]
 STAGES = ("check", "corpus", "tokenize", "pretrain", "pretrained", "evaluate", "benchmark", "report", "search")
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("pipeline",), ("pipeline", "verify"), ("pipeline", "plan", "--json"), *((f"stages.{name}",) for name in STAGES)],
+    [*MODULES, *((f"stages.{name}",) for name in STAGES)],
     ids=" ".join,
 )
 def test_a_python_without_packages_says_so(arguments: tuple[str, ...], root: Path, tmp_path: Path) -> None:

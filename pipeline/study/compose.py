@@ -24,10 +24,11 @@ LONGEST_CHAIN = 8
 SCALARS = (str, int, float, bool, type(None))
 
 
-def composed(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def composed(path: Path, overrides: Sequence[str] = (), literal: Sequence[str] = ()) -> dict[str, Any]:
     """The study's plain values: a file's keys over those it includes, ``KEY=VALUE`` overrides over both.
 
-    Mappings are merged, lists replaced; references are resolved last. Raises :class:`UserError`.
+    Mappings are merged, lists replaced; references are resolved last. ``literal`` keys, which DVC reads too, hold none.
+    Raises :class:`UserError`.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -37,9 +38,12 @@ def composed(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         for override in overrides:
             _set(config, override)
         with naming(path, overrides):
-            check_references(OmegaConf.to_container(config, resolve=False))
-        values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
-        return values
+            unresolved = OmegaConf.to_container(config, resolve=False)
+            for key in literal:
+                _require_literal(unresolved, key)
+            _Extents(unresolved).check()
+        resolved: Any = OmegaConf.to_container(config, resolve=True)
+        return resolved
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {' '.join(str(error).split())[:300]}") from None
 
@@ -120,21 +124,25 @@ def _set(config: Any, override: str) -> None:
         raise UserError(f"{_option(override)}: {key} cannot be set ({' '.join(str(error).split())[:200]})") from None
 
 
-def check_references(values: Any) -> None:
-    """Raise :class:`UserError` unless every reference names a key that is there, and stands for something of a size.
-
-    None may lead back to itself. A few lines of references to references could stand for gigabytes.
-    """
-    _Extents(values).of(values, "")
+def _require_literal(values: Any, key: str) -> None:
+    """Raise :class:`UserError` for a reference in the key's value, which ``dvc repro`` would take as it stands."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    right = "dvc.yaml reads this key, and DVC does not resolve references; write the value"
+    require("${" not in str(values), key, values, right)
 
 
 class _Extents:
-    """Characters that values stand for, once references are resolved."""
+    """Characters that values stand for, once references are resolved: a few lines could stand for gigabytes."""
 
     def __init__(self, values: Any) -> None:
         self.values = values
         self.known: dict[str, int] = {}
         self.chain: list[str] = []
+
+    def check(self) -> None:
+        """Raise :class:`UserError` unless every reference names a key that is there, of a size, and not itself."""
+        self.of(self.values, "")
 
     def of(self, value: Any, key: str) -> int:
         if isinstance(value, dict):

@@ -12,7 +12,6 @@ from pipeline.study.checks import check
 from pipeline.study.compose import composed, naming
 from pipeline.study.conform import conform
 from pipeline.study.reading import read_values
-from pipeline.study.rules import require
 from pipeline.study.schema import Study
 
 DVC_KEYS = (
@@ -32,7 +31,7 @@ DVC_KEYS = (
 
 def load_study(path: Path | str = PARAMS, overrides: Sequence[str] = ()) -> Study:
     """Read, type and check a study, with ``KEY=VALUE`` overrides. Raises :class:`UserError`."""
-    values = composed(Path(path), overrides)
+    values = composed(Path(path), overrides, literal=DVC_KEYS)
     with naming(path, overrides):
         study = conform(values, Study)
         assert isinstance(study, Study)
@@ -41,25 +40,12 @@ def load_study(path: Path | str = PARAMS, overrides: Sequence[str] = ()) -> Stud
 
 
 def check_dvc_keys(path: Path | str = PARAMS) -> None:
-    """Raise :class:`UserError` for a key that ``dvc repro`` would miss in the file itself, or not understand."""
+    """Raise :class:`UserError` for a key that ``dvc repro`` would miss in the file itself."""
     values = read_values(Path(path))
-    with naming(path):
-        for key in DVC_KEYS:
-            _require_literal(_written(values, key), key)
-
-
-def _written(values: dict[str, Any], key: str) -> Any:
-    found: Any = values
-    for part in key.split("."):
-        if not isinstance(found, dict) or part not in found:
-            raise UserError(f"{key}: this key is missing; dvc.yaml reads it in this file, so write even its default")
-        found = found[part]
-    return found
-
-
-def _require_literal(value: Any, key: str) -> None:
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    for part in parts:
-        _require_literal(part, key)
-    right = "dvc.yaml reads this key, and DVC does not resolve references; write the value"
-    require(not isinstance(value, str) or "${" not in value, key, value, right)
+    for key in DVC_KEYS:
+        found: Any = values
+        for part in key.split("."):
+            if not isinstance(found, dict) or part not in found:
+                right = "dvc.yaml reads it in this file, so write even its default"
+                raise UserError(f"{path}: {key}: this key is missing; {right}")
+            found = found[part]

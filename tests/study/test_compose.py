@@ -110,12 +110,10 @@ def test_an_override_is_checked_as_the_file_is(override: str, message: str) -> N
         ("${name}", "sotu"),
         ("x${grid.seed.0}_${sizes.s.width}", "x0_128"),
         ("${grid.vanilla.size.1}", "m"),
-        ("${hardware.label}", "sotu"),
     ],
 )
 def test_a_reference_stands_for_the_value(text: str, reference: str, expected: str) -> None:
     text = text.replace("end_of_text: <|endoftext|>", f"end_of_text: {reference}")
-    text = text.replace("label: auto", "label: ${name}")
     Path("params.yaml").write_text(text, encoding="utf-8")
     assert load_study().tokenize.end_of_text == expected
 
@@ -134,7 +132,7 @@ def test_a_reference_to_a_section_copies_it(text: str) -> None:
         (["name=${env.HOME}"], "there is no env.HOME"),
         (["name=${nmae}"], "there is no nmae; did you mean 'name'?"),
         (["name=${name}"], "it leads back to itself"),
-        (["name=${hardware.label}", "hardware.label=${name}"], "it leads back to itself"),
+        (["name=${corpus.text_field}", "corpus.text_field=${name}"], "it leads back to itself"),
         (["sizes.s=${sizes}"], "it leads back to itself"),
         (["name=${.name}"], "a reference is to a key of the study"),
         (["name=${${name}}"], "a reference is to a key of the study"),
@@ -143,7 +141,7 @@ def test_a_reference_to_a_section_copies_it(text: str) -> None:
         (["pretrain.tokens=${name}"], "pretrain.tokens: 'sotu' is wrong; it must be a whole number"),
         (["pretrain.tokens=x${corpus.seed}"], "pretrain.tokens: 'x0' is wrong"),
         (["evaluate.stride=${hardware.num_node}"], "there is no hardware.num_node"),
-        (["grid.seed=[0, '${grid.seed.9}']"], "there is no grid.seed.9"),
+        (["pretrain.betas=[0, '${pretrain.betas.9}']"], "there is no pretrain.betas.9"),
         (["name=${pretrain.tokens.x}"], "there is no pretrain.tokens.x"),
     ],
 )
@@ -173,8 +171,7 @@ def test_keys_that_dvc_reads_hold_no_reference(text: str, key: str) -> None:
     }[key]
     assert old in text
     Path("params.yaml").write_text(text.replace(old, new), encoding="utf-8")
-    with pytest.raises(UserError, match=rf"^params.yaml: {key}: '\$.*' is wrong; dvc.yaml reads this key, and DVC"):
-        check_dvc_keys()
+    assert re.match(rf"params.yaml: {key}: .*\$.* is wrong; dvc.yaml reads this key, and DVC", refused())
 
 
 def test_a_file_s_keys_count_over_those_it_includes(text: str) -> None:
