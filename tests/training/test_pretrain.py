@@ -87,10 +87,10 @@ def test_a_finished_cell_is_not_trained_again_unless_its_study_changed(
     first = train(tiny, "vanilla-s-0")
     assert train(tiny, "vanilla-s-0") == first
     assert "trained already" in capsys.readouterr().err
-    tiny.pretrain.learning_rate /= 2
-    changed = train(tiny, "vanilla-s-0")
-    assert changed.cell.fingerprint != first.cell.fingerprint
-    assert changed.train_loss != first.train_loss
+    tiny = changed(tiny, {"pretrain.learning_rate": tiny.pretrain.learning_rate / 2})
+    retrained = train(tiny, "vanilla-s-0")
+    assert retrained.cell.fingerprint != first.cell.fingerprint
+    assert retrained.train_loss != first.train_loss
     assert read_json(paths.checkpoint("vanilla-s-0") / "config.json")["fingerprint"] == changed.cell.fingerprint
 
 

@@ -133,7 +133,7 @@ def test_state_of_other_parameters_is_not_continued(tiny: Study) -> None:
     training = Training(VANILLA, pause=0.1)
     training.wait_for_step(10)
     training.kill()
-    tiny.pretrain.learning_rate /= 2
+    tiny = changed(tiny, {"pretrain.learning_rate": tiny.pretrain.learning_rate / 2})
     expected = finish(tiny, VANILLA)
     (paths.checkpoint(VANILLA) / "result.json").unlink()
     assert_equal(finish(tiny, VANILLA), expected)
