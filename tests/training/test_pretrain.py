@@ -91,7 +91,7 @@ def test_a_finished_cell_is_not_trained_again_unless_its_study_changed(
     retrained = train(tiny, "vanilla-s-0")
     assert retrained.cell.fingerprint != first.cell.fingerprint
     assert retrained.train_loss != first.train_loss
-    assert read_json(paths.checkpoint("vanilla-s-0") / "config.json")["fingerprint"] == changed.cell.fingerprint
+    assert read_json(paths.checkpoint("vanilla-s-0") / "config.json")["fingerprint"] == retrained.cell.fingerprint
 
 
 @pytest.mark.parametrize("name", CELLS)
