@@ -2,22 +2,20 @@
 
 from pipeline import tracking
 from pipeline.base import paths
-from pipeline.base.command import cell_argument, command
+from pipeline.base.command import command
 from pipeline.results.failures import failure_noted
 from pipeline.results.records import write_result
-from pipeline.study import find_cell, load_study
+from pipeline.study.arguments import cell_of_stage
 
 
 @command
 def main() -> None:
-    name = cell_argument("benchmark", "Measure how fast a trained cell generates, and what memory it takes.")
-    study = load_study()
-    cell = find_cell(study, name)
+    study, cell = cell_of_stage("benchmark", "Measure how fast a trained cell generates, and what memory it takes.")
     from pipeline.benchmark.cell import benchmark
 
-    with failure_noted("benchmark", name):
-        write_result(paths.result("benchmark", name), benchmark(study, cell))
-    tracking.catch_up(study.name, name)
+    with failure_noted("benchmark", cell.name):
+        write_result(paths.result("benchmark", cell.name), benchmark(study, cell))
+    tracking.catch_up(study.name, cell.name)
 
 
 if __name__ == "__main__":

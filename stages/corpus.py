@@ -3,12 +3,13 @@
 from pipeline.base.command import command
 from pipeline.base.paths import CORPUS
 from pipeline.data import CorpusManifest, write_corpus
-from pipeline.study import load_study
+from pipeline.study.arguments import stage_parser, study_of
 
 
 @command
 def main() -> None:
-    manifest = write_corpus(load_study().corpus, CORPUS)
+    study = study_of(stage_parser("corpus", "Read and split the documents.").parse_args())
+    manifest = write_corpus(study.corpus, CORPUS)
     counts = ", ".join(f"{split} {part.documents:,}" for split, part in manifest.splits.items())
     megabytes = sum(part.bytes for part in manifest.splits.values()) / 1e6
     notes = [f"{manifest.empty_documents:,} empty left out"]

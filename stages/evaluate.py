@@ -2,21 +2,19 @@
 
 from pipeline import tracking
 from pipeline.base import paths
-from pipeline.base.command import cell_argument, command
+from pipeline.base.command import command
 from pipeline.evaluation import evaluate
 from pipeline.results.failures import failure_noted
 from pipeline.results.records import write_result
-from pipeline.study import find_cell, load_study
+from pipeline.study.arguments import cell_of_stage
 
 
 @command
 def main() -> None:
-    name = cell_argument("evaluate", "Evaluate a trained cell on the held-out documents and zero-shot tasks.")
-    study = load_study()
-    cell = find_cell(study, name)
-    with failure_noted("evaluate", name):
-        write_result(paths.result("evaluate", name), evaluate(study, cell))
-    tracking.catch_up(study.name, name)
+    study, cell = cell_of_stage("evaluate", "Evaluate a trained cell on the held-out documents and zero-shot tasks.")
+    with failure_noted("evaluate", cell.name):
+        write_result(paths.result("evaluate", cell.name), evaluate(study, cell))
+    tracking.catch_up(study.name, cell.name)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,19 @@ from contextlib import nullcontext
 
 from pipeline import tracking
 from pipeline.base import paths
-from pipeline.base.command import cell_argument, command
+from pipeline.base.command import command
 from pipeline.results.failures import failure_noted
 from pipeline.results.records import write_result
-from pipeline.study import find_cell, load_study
+from pipeline.study.arguments import cell_of_stage
 
 
 @command
 def main() -> None:
-    name = cell_argument("pretrain", "Train one cell of params.yaml, or finish what was interrupted.")
-    study = load_study()
-    cell = find_cell(study, name)
+    study, cell = cell_of_stage("pretrain", "Train one cell of params.yaml, or finish what was interrupted.")
     from pipeline.training import is_main_process, pretrain
 
-    with failure_noted("pretrain", name), tracking.following(study.name, name) if is_main_process() else nullcontext():
+    following = tracking.following(study.name, cell.name) if is_main_process() else nullcontext()
+    with failure_noted("pretrain", cell.name), following:
         result = pretrain(study, cell)
         if result is not None:
             write_result(paths.result("pretrain", cell.name), result)

@@ -2,12 +2,12 @@
 
 from pipeline.base.command import command
 from pipeline.commands.search import search
-from pipeline.study import load_study
+from pipeline.study.arguments import stage_parser, study_of
 
 
 @command
 def main() -> None:
-    search(load_study())
+    search(study_of(stage_parser("search", "Be a worker of the search.").parse_args()))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from pipeline.base.command import command
 from pipeline.base.paths import CORPUS, TOKENS
 from pipeline.data import Manifest, RoundTrip, write_tokens
-from pipeline.study import load_study
+from pipeline.study.arguments import stage_parser, study_of
 
 
 @command
 def main() -> None:
-    manifest = write_tokens(load_study().tokenize, CORPUS, TOKENS)
+    study = study_of(stage_parser("tokenize", "Write token shards.").parse_args())
+    manifest = write_tokens(study.tokenize, CORPUS, TOKENS)
     counts = ", ".join(f"{split} {part.tokens:,}" for split, part in manifest.splits.items())
     notes = _streams(manifest) + _changed(manifest.round_trip)
     print(f"{TOKENS}: vocabulary {manifest.vocabulary:,}; tokens: {counts}{notes}")

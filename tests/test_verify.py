@@ -12,8 +12,13 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.base.files import read_json, write_json, write_text
-from pipeline.results.records import PretrainResult, read_result
+from pipeline.interop.huggingface import to_huggingface
+from pipeline.interop.pretrained import bring_in
+from pipeline.models import build
+from pipeline.models.config import StackConfig, VanillaConfig
+from pipeline.results.records import PretrainResult, read_result, write_result
 from pipeline.results.search import FILES
 from pipeline.results.verify import verify
 from pipeline.study import load_study
@@ -177,8 +182,6 @@ def test_a_flipped_bit_in_what_a_search_wrote(project: Path, root: Path) -> None
 
 
 def test_before_anything_has_run(project: Path) -> None:
-    from pipeline.base.errors import UserError
-
     Path("dvc.lock").unlink()
     with pytest.raises(UserError, match=r"dvc\.lock: no such file; run `dvc repro` first"):
         problems()
@@ -196,3 +199,72 @@ def test_a_result_says_what_made_it(project: Path) -> None:
     ).stdout.split()[::2]  # fmt: skip
     assert [made.params, made.lock, made.tokenizer, made.weights] == sums
     assert {"torch", "numpy", "tokenizers", "lightning"} <= made.versions.keys()
+
+
+def foreign_cell(project: Path) -> None:
+    """The finished study with a model trained elsewhere besides, which was brought in."""
+    to_huggingface(build(VanillaConfig(384, 64, StackConfig(1, 32, 1, 1, 64))), "elsewhere")
+    path = project / "params.yaml"
+    text = path.read_text(encoding="utf-8").replace("pretrained: {}", "pretrained: {other: {path: elsewhere}}")
+    path.write_text(text, encoding="utf-8")
+    write_result(paths.result("pretrain", "other"), bring_in("other", load_study().pretrained["other"]))
+
+
+@pytest.mark.parametrize("left", ["all", "no weights", "no folder", "a folder for weights", "a dangling link"])
+def test_weights_from_elsewhere_that_are_missing_are_named_with_their_cell(project: Path, left: str) -> None:
+    foreign_cell(project)
+    weights = paths.checkpoint("other") / "model.safetensors"
+    if left == "no folder":
+        shutil.rmtree(weights.parent)
+    elif left != "all":
+        weights.unlink()
+    if left == "a folder for weights":
+        weights.mkdir()
+    if left == "a dangling link":
+        weights.symlink_to("gone")
+    found = problems()["cell other"]
+    assert (f"{weights} is missing" in found) == (left != "all")
+    assert [problem for problem in found if "no such result" in problem] == [
+        f"results/{stage}/other.json: no such result; run `dvc repro` (stage {stage}) first"
+        for stage in ("evaluate", "benchmark")
+    ]
+    assert not any("fingerprint" in problem for problem in found)
+
+
+def test_every_missing_result_of_a_cell_is_named(project: Path) -> None:
+    for stage in ("pretrain", "benchmark"):
+        paths.result(stage, CELL).unlink()
+    paths.result("evaluate", CELL).write_text("{", encoding="utf-8")
+    (paths.checkpoint(CELL) / "model.safetensors").unlink()
+    found = problems()[f"cell {CELL}"]
+    assert [problem.partition(":")[0].partition(" is")[0] for problem in found] == [
+        f"checkpoints/{CELL}/model.safetensors",
+        f"results/pretrain/{CELL}.json",
+        f"results/evaluate/{CELL}.json",
+        f"results/benchmark/{CELL}.json",
+    ]
+
+
+DAMAGED_LOCKS = ["", "stages:\n", "stages: []\n", "stages: {a: 3}\n", "- 1\n", "stages: {a: {outs: [{path: x}]}}\n",
+                 "{", "\0", "stages: {a: {outs: [x]}}\n", "stages: {a: {outs: 3}}\n", "outs: []\n"]  # fmt: skip
+
+
+def test_a_damaged_lock_file(project: Path) -> None:
+    for content in DAMAGED_LOCKS:
+        Path("dvc.lock").write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=r"^dvc\.lock: damaged"):
+            problems()
+
+
+LATER = [f"results/evaluate/{CELL}.json", "report/results.csv", "report/report.json", f"report/metrics/{CELL}.json"]
+
+
+def test_a_folder_in_place_of_a_file(project: Path) -> None:
+    for name in map(Path, LATER):
+        content = name.read_bytes()
+        name.unlink()
+        name.mkdir()
+        assert any(str(name) in problem for part in problems().values() for problem in part)
+        name.rmdir()
+        name.write_bytes(content)
+    assert problems() == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec
@@ -10,9 +11,11 @@ from typing import NoReturn, ParamSpec
 from pipeline.base.errors import UserError
 from pipeline.base.files import REFUSALS, cannot_write
 from pipeline.base.out_of_memory import out_of_memory_says
+from pipeline.base.packages import lacks
 from pipeline.base.redact import redacted
 
 Arguments = ParamSpec("Arguments")
+OURS = ("pipeline", "stages")
 
 
 def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -20,11 +23,16 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
 
     @functools.wraps(main)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        _print_any_text()
         try:
             with out_of_memory_says("on this machine; a smaller study, or a machine with more, would fit"):
                 main(*args, **kwargs)
         except UserError as error:
             fail(error)
+        except ModuleNotFoundError as error:
+            if not error.name or error.name.partition(".")[0] in OURS:
+                raise
+            fail(UserError(lacks([error.name])))
         except OSError as error:
             if error.errno not in REFUSALS:
                 raise
@@ -42,10 +50,7 @@ def fail(error: UserError) -> NoReturn:
     raise SystemExit(1) from None
 
 
-def cell_argument(stage: str, description: str) -> str:
-    """The one argument of a stage that works on one cell."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=description)
-    parser.add_argument("cell", help="a cell's name, as `python -m pipeline plan` lists them")
-    return str(parser.parse_args().cell)
+def _print_any_text() -> None:
+    """Print characters that a terminal or file cannot hold as ``?``, rather than end in an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")

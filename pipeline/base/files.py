@@ -118,7 +118,7 @@ def read_json(path: Path | str) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+        raise UserError(f"{path}: {foreign(path) or f'not valid JSON ({error})'}") from None
 
 
 def read_object(path: Path | str) -> dict[str, Any]:
@@ -127,6 +127,31 @@ def read_object(path: Path | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: a JSON object belongs here, not {type(value).__name__}")
     return value
+
+
+FOREIGN = (
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself; `git lfs pull` fetches it"),
+    (b"/annex/objects/", "a git-annex pointer, not the file itself; `git annex get` fetches it"),
+    (b"<!doctype html", "a web page, not the file itself; fetch it again"),
+    (b"<html", "a web page, not the file itself; fetch it again"),
+    (b"PK\x03\x04", "a zip archive, as torch.save writes; unpack it, or save the weights as safetensors"),
+    (b"\x80\x02", "a pickle, which may run code and is not read; save the weights as safetensors"),
+    (b"\x1f\x8b", "compressed by gzip; unpack it"),
+    (b"GGUF", "a GGUF file; the weights are needed as safetensors"),
+)
+"""How a file begins that stands where another one is meant, and what to do."""
+
+
+def foreign(path: Path | str) -> str | None:
+    """What a file is instead of the one that is meant, as far as its beginning tells."""
+    try:
+        with Path(path).open("rb") as opened:
+            start = opened.read(64)
+    except OSError:
+        return None
+    if not start:
+        return "empty; was a download or a copy cut off?"
+    return next((what for magic, what in FOREIGN if start.lstrip().lower().startswith(magic.lower())), None)
 
 
 def is_file(path: Path | str) -> bool:

@@ -14,11 +14,13 @@ from pipeline.base.out_of_memory import out_of_memory_says
 from pipeline.benchmark.batches import doubling, largest_batch
 from pipeline.benchmark.roofline import device_rates, roofline
 from pipeline.benchmark.timing import Repeats, measure, probe
+from pipeline.checkpoints import open_cell
 from pipeline.data import model_vocabulary
+from pipeline.device import accelerator, device_name, dtype
+from pipeline.device import precision as resolved
 from pipeline.generation import Session
 from pipeline.models import LanguageModel, build, costs
-from pipeline.models.checkpoint import load
-from pipeline.results.environment import describe, device_name, provenance
+from pipeline.results.environment import describe, provenance
 from pipeline.results.records import (
     Baseline,
     BatchMeasurement,
@@ -42,7 +44,7 @@ Report = Callable[[str], None]
 def benchmark(study: Study, cell: Cell, *, random_weights: bool = False, report: Report = print) -> BenchmarkResult:
     """Measure every setting of ``study.benchmark``; speed does not depend on the weights, so they may be random."""
     started = time.perf_counter()
-    device, precision = _device(study), _precision(study)
+    device, precision = _placement(study)
     model, identity = _model(study, cell, device, precision, random_weights)
     rates = device_rates(device, precision)
     runner = Runner(study, model, rates, report)
@@ -62,19 +64,26 @@ def benchmark(study: Study, cell: Cell, *, random_weights: bool = False, report:
 
 def rates_of(study: Study) -> DeviceRates:
     """The device's rates, measured as a benchmark of the study does."""
-    return device_rates(_device(study), _precision(study))
+    return device_rates(*_placement(study))
 
 
 def environment_of(study: Study) -> Environment:
     """What a benchmark of the study runs on, in which precision."""
-    return describe(device_name(_device(study)), torch.get_num_threads(), _precision(study))
+    device, precision = _placement(study)
+    return describe(device_name(device), torch.get_num_threads(), precision)
 
 
 def limit(study: Study, cell: Cell, setting: Setting, rates: DeviceRates) -> Roofline:
     """What ``rates`` allow a cell, trained or not, at the largest of the study's batch sizes."""
     config = model_config(study, cell, model_vocabulary(study.tokenize))
-    element = 2 if _precision(study) == "bf16" else 4
+    element = dtype(_placement(study)[1]).itemsize
     return roofline(config, setting, max(study.benchmark.batch_sizes), element, rates)
+
+
+def _placement(study: Study) -> tuple[str, str]:
+    """Device and precision."""
+    device = accelerator(study.hardware)
+    return device, resolved(study.benchmark.precision, device)
 
 
 class Runner:
@@ -151,31 +160,13 @@ class Runner:
 def _model(
     study: Study, cell: Cell, device: str, precision: str, random_weights: bool
 ) -> tuple[LanguageModel, CellIdentity]:
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if random_weights:
-        return _random_model(study, cell).to(device, dtype), cell.identity("random weights")
-    folder = paths.checkpoint(cell.name)
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(f"{folder}: no trained model; run `dvc repro` (stage pretrain) first")
-    model, record = load(folder, device, dtype)
-    return model, identity_of(record, folder)
+        return _random_model(study, cell).to(device, dtype(precision)), cell.identity("random weights")
+    opened = open_cell(cell.name, device, precision)
+    return opened.model, identity_of(opened.record, opened.folder)
 
 
 def _random_model(study: Study, cell: Cell) -> LanguageModel:
     if cell.family == "pretrained":
         raise UserError(f"cell {cell.name}: a model trained elsewhere is benchmarked from its checkpoint")
     return build(model_config(study, cell, model_vocabulary(study.tokenize))).eval()
-
-
-def _device(study: Study) -> str:
-    wanted = study.hardware.accelerator
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return "cuda" if wanted == "gpu" else wanted
-
-
-def _precision(study: Study) -> str:
-    wanted = study.benchmark.precision
-    if wanted != "auto":
-        return wanted
-    return "bf16" if _device(study) == "cuda" else "fp32"

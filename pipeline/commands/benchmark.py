@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.base.files import write_json
 from pipeline.study import cells, find_cell, load_study
-from pipeline.study.checks import check_benchmark
 from pipeline.study.schema import Setting
 
 if TYPE_CHECKING:
@@ -41,16 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure as the study has it or as the arguments do; the study's own results are left alone."""
-    study = load_study(arguments.params)
-    if arguments.setting:
-        study.benchmark.settings = {f"{each.prompt}+{each.new_tokens}": each for each in arguments.setting}
-    if arguments.repeats is not None:
-        study.benchmark.repeats = arguments.repeats
-    if arguments.memory_fraction is not None:
-        study.benchmark.memory_fraction = arguments.memory_fraction
-    if arguments.no_baselines:
-        study.benchmark.baselines = False
-    check_benchmark(study)
+    study = _study(arguments)
     wanted = [find_cell(study, name) for name in arguments.cell] or _all_cells(study, arguments.random_weights)
     from pipeline.benchmark.cell import benchmark
 
@@ -61,6 +51,18 @@ def run(arguments: argparse.Namespace) -> None:
         records.append(dataclasses.asdict(result))
         if arguments.output:
             write_json(arguments.output, records)
+
+
+def _study(arguments: argparse.Namespace) -> Study:
+    """The study with the keys of ``benchmark`` that options change, checked as if they stood in it."""
+    given = {"repeats": arguments.repeats, "memory_fraction": arguments.memory_fraction}
+    given["baselines"] = "false" if arguments.no_baselines else None
+    options = [f"benchmark.{key}={value}" for key, value in given.items() if value is not None]
+    study = load_study(arguments.params, [*arguments.set, *options])
+    if not arguments.setting:
+        return study
+    settings = {f"{each.prompt}+{each.new_tokens}": each for each in arguments.setting}
+    return dataclasses.replace(study, benchmark=dataclasses.replace(study.benchmark, settings=settings))
 
 
 def _setting(text: str) -> Setting:

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.base import paths
 from pipeline.base.errors import UserError
-from pipeline.study import Study, find_cell, load_study
+from pipeline.device import named
+from pipeline.study import find_cell
+from pipeline.study.arguments import study_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from pipeline.models import LanguageModel
+    from pipeline.checkpoints import Opened
 
 UNFINISHED = "\ufffd"
 """What an incomplete UTF-8 sequence decodes to."""
@@ -34,18 +35,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, metavar="P", help="sample from the fewest tokens that hold this mass")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling; default 0")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="prompts at a time; default 64")
-    parser.add_argument("--device", help="cpu or cuda; default: cuda where there is one")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: as hardware.accelerator says")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each prompt with its continuation, a single one as it comes; tokens/s go to stderr."""
-    study = load_study(arguments.params)
-    texts = _prompts(arguments)
-    model, tokenizer = _open(find_cell(study, arguments.cell).name, arguments.device)
+    study = study_of(arguments)
+    cell, texts = find_cell(study, arguments.cell), _prompts(arguments)
+    from pipeline.checkpoints import open_cell
+
+    device = named(arguments.device, study.hardware)
+    opened = open_cell(cell.name, device, study.evaluate.precision, study.tokenize.end_of_text)
+    tokenizer = opened.tokenizer
     prompts = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     single = Printer(tokenizer, prompts[0]) if len(prompts) == 1 else None
     started = time.perf_counter()
-    continuations = _generate(arguments, study, model, tokenizer, prompts, single)
+    continuations = _generate(arguments, opened, prompts, single)
     seconds = time.perf_counter() - started
     if single is not None:
         single.end()
@@ -82,50 +87,43 @@ class Printer:
 
 def _generate(
     arguments: argparse.Namespace,
-    study: Study,
-    model: LanguageModel,
-    tokenizer: Tokenizer,
+    opened: Opened,
     prompts: list[list[int]],
     stream: Callable[[int, list[int]], None] | None,
 ) -> list[list[int]]:
     from pipeline.generation import generate
 
     return generate(
-        model,
+        opened.model,
         prompts,
         arguments.max_new_tokens,
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         seed=arguments.seed,
-        end_of_text=tokenizer.token_to_id(study.tokenize.end_of_text),
+        end_of_text=opened.end_of_text,
         stream=stream,
         batch_size=arguments.batch_size,
     )
 
 
 def _prompts(arguments: argparse.Namespace) -> list[str]:
+    """The prompts, each valid Unicode. A file's lines end at a line feed, with or without a carriage return, alone."""
     if arguments.prompt:
-        return list(arguments.prompt)
+        return [_unicode(text) for text in arguments.prompt]
     try:
-        lines = arguments.file.read_text(encoding="utf-8").splitlines()
+        lines = arguments.file.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--file {arguments.file}: not a readable text file ({error})") from None
-    prompts = [line for line in lines if line.strip()]
+    prompts = [prompt for line in lines if (prompt := line.removesuffix("\r")).strip()]
     if not prompts:
         raise UserError(f"--file {arguments.file}: holds no prompt; give one a line")
     return prompts
 
 
-def _open(cell: str, device: str | None) -> tuple[LanguageModel, Tokenizer]:
-    import torch
-    from tokenizers import Tokenizer
-
-    from pipeline.models.checkpoint import load
-
-    folder = paths.checkpoint(cell)
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(f"{folder}: no trained model; run `dvc repro` (stage pretrain) first")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, _ = load(folder, device, torch.bfloat16 if device.startswith("cuda") else torch.float32)
-    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--prompt {text!a}: it is not valid UTF-8; is the terminal set to UTF-8?") from None
+    return text

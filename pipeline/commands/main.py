@@ -7,17 +7,17 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline import tracking
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
-from pipeline.base.paths import PARAMS, REPORT
-from pipeline.commands import benchmark, clean, generate, prefetch, search
+from pipeline.base.paths import REPORT
+from pipeline.commands import benchmark, check, clean, generate, prefetch, search, verify
 from pipeline.commands.study import describe_studies, run_study
-from pipeline.evaluation.task_names import check_tasks
+from pipeline.device import require_accelerator
 from pipeline.search.tracking import sync_search
-from pipeline.study import cells, check_dvc_keys, find_cell, load_study
+from pipeline.study import cells, find_cell
+from pipeline.study.arguments import add_study_arguments, study_of
 
 PROGRAM = "python -m pipeline"
 INTRODUCTION = """\
@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         each.add_arguments(added)
-        if each.run is not _study:
-            added.add_argument("--params", default=PARAMS, metavar="FILE", help=f"the study; default {PARAMS}")
+        if each.run not in (_study, _ui):
+            add_study_arguments(added)
         added.set_defaults(run=each.run)
     return parser
 
@@ -109,33 +109,13 @@ def _add_tracking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cell", nargs="?", help="one cell; all of the study's where left out")
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    study = load_study(arguments.params)
-    check_tasks(study.evaluate.tasks)
-    if Path(arguments.params) == PARAMS:
-        check_dvc_keys()
-    print(f"{arguments.params}: study {study.name!r} with {len(cells(study))} cells is well-formed")
-
-
 def _plan(arguments: argparse.Namespace) -> None:
     from pipeline.commands.plan import plan, print_json, print_plan
 
-    planned = plan(load_study(arguments.params))
+    study = study_of(arguments)
+    require_accelerator(study.hardware)
+    planned = plan(study)
     (print_json if arguments.json else print_plan)(planned, sys.stdout)
-
-
-def _verify(arguments: argparse.Namespace) -> None:
-    from pipeline.results.verify import verify
-
-    checks = failed = 0
-    for check in verify(load_study(arguments.params)):
-        checks += 1
-        failed += bool(check.problems)
-        print(f"{'FAILED' if check.problems else 'ok'}  {check.name}", flush=True)
-        for problem in check.problems:
-            print(f"        {problem}", flush=True)
-    if failed:
-        raise UserError(f"{failed} of {checks} checks failed")
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -143,8 +123,7 @@ def _show(arguments: argparse.Namespace) -> None:
     from pipeline.analysis.rows.load import load_rows
     from pipeline.analysis.statistics.findings import find
 
-    study = load_study(arguments.params)
-    findings = find(*load_rows(study))
+    findings = find(*load_rows(study_of(arguments)))
     print(terminal_table(findings))
     print("", findings.headline, *findings.further, sep="\n")
     for note in findings.notes:
@@ -166,7 +145,7 @@ def _study(arguments: argparse.Namespace) -> None:
 
 
 def _tracking(arguments: argparse.Namespace) -> None:
-    study = load_study(arguments.params)
+    study = study_of(arguments)
     names = [find_cell(study, arguments.cell).name] if arguments.cell else [cell.name for cell in cells(study)]
     synced = [tracking.sync_cell(study.name, name) for name in names]
     if not arguments.cell:
@@ -181,7 +160,13 @@ def _ui(arguments: argparse.Namespace) -> None:
 
 GROUPS: dict[str, list[Command | tuple[str, str]]] = {
     "before a run": [
-        Command("check", "check params.yaml and run nothing", (f"{PROGRAM} check",), _check),
+        Command(
+            "check",
+            "check params.yaml and run nothing",
+            (f"{PROGRAM} check", f"{PROGRAM} check --show --set pretrain.tokens=2000000"),
+            check.run,
+            check.add_arguments,
+        ),
         Command(
             "plan",
             "every cell and what it will cost, before anything runs",
@@ -246,7 +231,7 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
             "verify",
             "check that results, checkpoints and report are what the pipeline wrote",
             (f"{PROGRAM} verify",),
-            _verify,
+            verify.run,
         ),
         Command(
             "clean",

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.base.errors import UserError
 from pipeline.evaluation.local_tasks import TASKS
 from pipeline.evaluation.task_data import evaluated_splits, few_shot_split, path_of, write_rows
-from pipeline.study import load_study
+from pipeline.study.arguments import study_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write what the study, or the command line, names. Raises :class:`UserError`."""
-    settings = load_study(arguments.params).evaluate
+    settings = study_of(arguments).evaluate
     folder = arguments.folder or (settings.task_data and Path(settings.task_data))
     if not folder:
         raise UserError("evaluate.task_data: set it to a folder, or give --folder")

@@ -8,7 +8,8 @@ from pipeline import tracking
 from pipeline.base.errors import UserError
 from pipeline.results.search import VARIANTS
 from pipeline.search.table import table
-from pipeline.study import Study, load_study
+from pipeline.study import Study
+from pipeline.study.arguments import study_of
 from pipeline.study.search_checks import check_searchable
 
 DESCRIPTION = """\
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Work on the search of the study that the command line names, or show it."""
-    search(load_study(arguments.params), work=not arguments.show)
+    search(study_of(arguments), work=not arguments.show)
 
 
 def search(study: Study, work: bool = True) -> None:

@@ -13,9 +13,13 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 
+from pipeline.base import paths
 from pipeline.base.errors import UserError
+from pipeline.data import Manifest
+from pipeline.device import named
 from pipeline.evaluation.scoring import Request, Scorer
 from pipeline.generation import generate
+from pipeline.study.schema import Hardware
 
 if TYPE_CHECKING:
     import tokenizers
@@ -47,19 +51,22 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         """From ``--model_args cell=NAME`` or ``checkpoint=FOLDER``, with ``end_of_text=TOKEN`` where it is another
         than ``<|endoftext|>``; ``--device`` as torch spells it.
         """
-        from pipeline.evaluation.checkpoints import open_cell, open_checkpoint
+        from pipeline.checkpoints import open_cell, open_checkpoint, require_study_tokenizer
 
-        device = (additional_config or {}).get("device")
+        device = named((additional_config or {}).get("device"), Hardware())
         arguments = {key: str(value) for key, value in arg_dict.items()}
         if arguments.keys() == {"cell"}:
             opened = open_cell(arguments["cell"], device)
+            require_study_tokenizer(opened)
+            end_of_text = Manifest.read(paths.TOKENS).end_of_text
         elif "checkpoint" in arguments and arguments.keys() <= {"checkpoint", "end_of_text"}:
             opened = open_checkpoint(Path(arguments.pop("checkpoint")), device, **arguments)
+            end_of_text = opened.end_of_text
         else:
             raise UserError(
                 f"--model_args: {arguments} is wrong; it is cell=NAME or checkpoint=FOLDER,end_of_text=TOKEN"
             )
-        return cls(Scorer(opened.model, padded=opened.padded), opened.tokenizer, opened.end_of_text)
+        return cls(Scorer(opened.model, padded=opened.padded), opened.tokenizer, end_of_text)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Adapter:

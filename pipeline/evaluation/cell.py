@@ -19,8 +19,9 @@ import torch
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.out_of_memory import out_of_memory_says
+from pipeline.checkpoints import Opened, open_cell, require_study_tokenizer
 from pipeline.data import Manifest, TokenCorpus, read_documents
-from pipeline.evaluation.checkpoints import Opened, open_cell
+from pipeline.device import accelerator, device_name
 from pipeline.evaluation.harness import run_tasks
 from pipeline.evaluation.perplexity import (
     bootstrap_stderr,
@@ -30,7 +31,7 @@ from pipeline.evaluation.perplexity import (
     unigram_loss,
 )
 from pipeline.evaluation.scoring import Scorer
-from pipeline.results.environment import describe, device_name, provenance
+from pipeline.results.environment import describe, provenance
 from pipeline.results.records import EvaluateResult, NeedleScore, PositionLosses, Sample, TaskScore, identity_of
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def evaluate(study: Study, cell: Cell) -> EvaluateResult:
 def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
     started = time.perf_counter()
     settings = study.evaluate
-    device = {"auto": None, "gpu": "cuda"}.get(study.hardware.accelerator, study.hardware.accelerator)
-    opened = open_cell(cell.name, device, settings.precision)
+    opened = open_cell(cell.name, accelerator(study.hardware), settings.precision, study.tokenize.end_of_text)
+    require_study_tokenizer(opened)
     held_out = HeldOut.open(settings.max_documents)
     scorer = Scorer(opened.model, padded=opened.padded)
     context = opened.model.config.context_length

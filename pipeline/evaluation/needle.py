@@ -18,7 +18,7 @@ from pipeline.results.records import NeedleScore
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from pipeline.evaluation.checkpoints import Opened
+    from pipeline.checkpoints import Opened
     from pipeline.evaluation.scoring import Tokens
 
 NEW_TOKENS = 20

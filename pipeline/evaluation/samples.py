@@ -10,7 +10,7 @@ from pipeline.generation import generate
 from pipeline.results.records import Sample
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.checkpoints import Opened
+    from pipeline.checkpoints import Opened
     from pipeline.evaluation.scoring import Tokens
 
 TEMPERATURE, TOP_P = 0.8, 0.95

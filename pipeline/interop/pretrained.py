@@ -10,13 +10,14 @@ import torch
 
 from pipeline.base import paths
 from pipeline.base.errors import UserError
-from pipeline.base.files import sha256
+from pipeline.base.files import foreign, sha256
+from pipeline.device import cpu_name
 from pipeline.interop.huggingface import from_huggingface, locate
 from pipeline.interop.published import load_published
 from pipeline.interop.published_config import trained_with_padding
 from pipeline.models import LanguageModel, checkpoint, costs
 from pipeline.models.config import BlockConfig
-from pipeline.results.environment import cpu_name, describe, provenance
+from pipeline.results.environment import describe, provenance
 from pipeline.results.records import CellIdentity, PretrainResult
 from pipeline.study.schema import Pretrained
 
@@ -27,7 +28,7 @@ def bring_in(name: str, source: Pretrained) -> PretrainResult:
     Raises :class:`UserError` for files that are missing, damaged or not supported.
     """
     folder, model, padding = _read(source)
-    tokenizer, target = _tokenizer(folder), paths.checkpoint(name)
+    tokenizer, target = _tokenizer(folder, model), paths.checkpoint(name)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     shutil.copyfile(tokenizer, target / "tokenizer.json")
@@ -51,7 +52,7 @@ def _read(source: Pretrained) -> tuple[Path, LanguageModel, bool]:
     return locate(source.path), from_huggingface(source.path), False
 
 
-def _tokenizer(folder: Path) -> Path:
+def _tokenizer(folder: Path, model: LanguageModel) -> Path:
     """The tokenizer beside the weights, or the study's, which the model is then taken to share.
 
     It is read before it is copied: a link in a folder from elsewhere may lead to any file.
@@ -62,12 +63,24 @@ def _tokenizer(folder: Path) -> Path:
         if not candidate.is_file():
             continue
         try:
-            Tokenizer.from_file(str(candidate))
+            tokenizer = Tokenizer.from_file(str(candidate))
         except Exception as error:  # tokenizers raises plain Exception
             problem = " ".join(str(error).split())
-            raise UserError(f"{candidate}: not a tokenizer of the tokenizers library ({problem})") from None
+            what = foreign(candidate) or f"not a tokenizer of the tokenizers library ({problem})"
+            raise UserError(f"{candidate}: {what}") from None
+        tokens = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        _require_fit(tokens, candidate, model)
         return candidate
     raise UserError(f"{folder / 'tokenizer.json'}: no such file; put the model's tokenizer there")
+
+
+def _require_fit(tokens: int, tokenizer: Path, model: LanguageModel) -> None:
+    """Raise :class:`UserError` where the tokenizer has tokens that the model's table lacks; the reverse is padding."""
+    if tokens > model.config.vocabulary:
+        raise UserError(
+            f"{tokenizer}: it has token ids up to {tokens - 1}, but the model's vocabulary (vocab_size) is "
+            f"{model.config.vocabulary}; put the model's own tokenizer beside its weights"
+        )
 
 
 def _identity(name: str, source: Pretrained, model: LanguageModel, fingerprint: str) -> CellIdentity:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.base.errors import UserError
+from pipeline.base.files import foreign
 from pipeline.interop.names import Entry, convolution, joined, neox_stack, read_into, same, tied, write_from
 from pipeline.interop.published_config import config_from_published, config_to_published
 from pipeline.models.checkpoint import read_weights
@@ -108,9 +109,11 @@ def _read_yaml(folder: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(found[0]), resolve=False)
     except (YAMLError, ValueError, OSError, RecursionError, OmegaConfBaseException) as error:
-        raise UserError(f"{found[0]}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{found[0]}: a training configuration is a mapping, not {type(content).__name__}")
+        what = foreign(found[0]) or f"not valid YAML ({' '.join(str(error).split())})"
+        raise UserError(f"{found[0]}: {what}") from None
+    if not isinstance(content, dict) or foreign(found[0]):
+        what = foreign(found[0]) or f"a training configuration is a mapping, not {type(content).__name__}"
+        raise UserError(f"{found[0]}: {what}")
     return {str(key): value for key, value in content.items()}
 
 

@@ -13,7 +13,7 @@ from pipeline.models.stack_config import LAYERS, StackConfig, default_heads
 from pipeline.models.token_decoder_config import PrefixKeys, StackKeys, TokenDecoderKeys
 
 
-@dataclass
+@dataclass(frozen=True)
 class Shape:
     """A body budget that both families share. A variant's decoder keys take precedence over the size's.
 
@@ -31,7 +31,7 @@ class Shape:
     token_decoder: StackKeys = field(default_factory=StackKeys)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Parts:
     """What a block transformer is made of. ``allocation`` is the ratio of its decoders' layers (paper, section 3.3)."""
 

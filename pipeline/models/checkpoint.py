@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.base.errors import UserError
-from pipeline.base.files import read_object, replacing, write_json
+from pipeline.base.files import foreign, read_object, replacing, write_json
 from pipeline.models.config import from_dict, to_dict
 from pipeline.models.factory import build
 from pipeline.models.language_model import LanguageModel
@@ -64,7 +64,7 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a complete safetensors file ({error})") from None
+        raise UserError(f"{path}: {foreign(path) or f'not a complete safetensors file ({error})'}") from None
 
 
 def assign(model: LanguageModel, weights: Mapping[str, Tensor], source: Path | str) -> None:

@@ -176,7 +176,7 @@ CONFIGS: dict[str, type[EmbedderConfig]] = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class EmbedderKeys(Keys):
     """A study's keys of an embedder."""
 
@@ -191,7 +191,7 @@ class EmbedderKeys(Keys):
         raise NotImplementedError
 
 
-@dataclass
+@dataclass(frozen=True)
 class LookupKeys(EmbedderKeys):
     """None: the width follows from the block length."""
 
@@ -204,7 +204,7 @@ class LookupKeys(EmbedderKeys):
         return LookupConfig(block_width // block_length)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ProjectionKeys(EmbedderKeys):
     """``width`` of the table's rows; ``None``: the block decoder's."""
 
@@ -215,7 +215,7 @@ class ProjectionKeys(EmbedderKeys):
         return ProjectionConfig(self.width or block_width)
 
 
-@dataclass
+@dataclass(frozen=True)
 class RobertaKeys(EmbedderKeys):
     """The encoder's shape; as in the paper where nothing else is said."""
 
@@ -234,7 +234,7 @@ class RobertaKeys(EmbedderKeys):
         return EncoderConfig(self.layers, width, heads, heads, 4 * width)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ClsKeys(RobertaKeys):
     """The encoder's shape, and how many tokens lead the block."""
 

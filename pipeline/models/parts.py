@@ -58,7 +58,7 @@ def _read(hint: Any, value: Any) -> Any:
     return hint.from_dict(value) if isinstance(hint, type) and issubclass(hint, Part) else build(hint, value)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Keys:
     """The keys that a study gives a part, whose ``kind`` decides which keys there are."""
 

@@ -156,7 +156,7 @@ CONFIGS: dict[str, type[TokenDecoderConfig]] = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class StackKeys:
     """What a size or a variant changes in one decoder's stack; ``None`` takes the size's own."""
 
@@ -167,7 +167,7 @@ class StackKeys:
     feed_forward: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class TokenDecoderKeys(StackKeys, Keys):
     """A study's keys of a token decoder: its stack's, and those of its kind."""
 
@@ -182,7 +182,7 @@ class TokenDecoderKeys(StackKeys, Keys):
         raise NotImplementedError
 
 
-@dataclass
+@dataclass(frozen=True)
 class PrefixKeys(TokenDecoderKeys):
     """How many slots stand before the tokens."""
 
@@ -192,7 +192,7 @@ class PrefixKeys(TokenDecoderKeys):
         return PrefixConfig(stack, self.prefix_length)
 
 
-@dataclass
+@dataclass(frozen=True)
 class SummationKeys(TokenDecoderKeys):
     """None beside the stack's: there is a slot a token."""
 
@@ -202,7 +202,7 @@ class SummationKeys(TokenDecoderKeys):
         return SummationConfig(stack)
 
 
-@dataclass
+@dataclass(frozen=True)
 class CrossAttentionKeys(TokenDecoderKeys):
     """None beside the stack's: there are as many slots as tokens."""
 

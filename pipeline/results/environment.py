@@ -16,7 +16,7 @@ PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "safetensors", "lm_eval
 
 
 def describe(device: str, threads: int, precision: str) -> Environment:
-    """The record that every result carries. ``device`` is a model name such as :func:`cpu_name` returns."""
+    """The record that every result carries. ``device``: what :func:`pipeline.device.device_name` returns."""
     revision, dirty = git_revision()
     return Environment(device, threads, precision, version("torch"), platform.python_version(), revision, dirty)
 
@@ -56,23 +56,3 @@ def git_revision() -> tuple[str, bool]:
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
     return head, bool(status.strip())
-
-
-@cache
-def cpu_name() -> str:
-    """The processor's model name where the system tells it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def device_name(device: str) -> str:
-    """Name of a torch device, such as ``NVIDIA H100 80GB HBM3`` for ``cuda``."""
-    if device.startswith("cuda"):
-        import torch
-
-        return str(torch.cuda.get_device_name(device))
-    return cpu_name()

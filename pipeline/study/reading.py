@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.base.errors import UserError
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
 
 MOST_BYTES = 2**16
 MOST_VALUES = 2_000
@@ -15,19 +18,25 @@ DEEPEST = 16
 
 def read_values(path: Path) -> dict[str, Any]:
     """The file's mapping. Raises :class:`UserError`."""
-    text = _text(path)
-    try:
-        values = _parse(text)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except RecursionError:
-        raise UserError(f"{path}: {_too_deep()}") from None
-    except Exception as error:
-        # Beside its own errors, ruamel.yaml lets those of Python's constructors through: a malformed date, say.
-        raise UserError(f"{path}: not valid YAML: {_explain(error)}") from None
+    values = parsed(str(path), _text(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: a study is a mapping of keys, not {type(values).__name__}; see params.yaml's own")
     return values
+
+
+def parsed(source: str, text: str) -> Any:
+    """The value of a YAML text. Raises :class:`UserError` that names its ``source``."""
+    from ruamel.yaml import YAML
+
+    try:
+        return _parse(YAML(typ="safe"), text)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{source}: {_too_deep()}") from None
+    except Exception as error:
+        # Beside its own errors, ruamel.yaml lets those of Python's constructors through: a malformed date, say.
+        raise UserError(f"{source}: not valid YAML: {_explain(error)}") from None
 
 
 def _text(path: Path) -> str:
@@ -45,11 +54,8 @@ def _text(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _parse(text: str) -> Any:
-    from ruamel.yaml import YAML
-
+def _parse(parser: YAML, text: str) -> Any:
     _check_brackets(text)
-    parser = YAML(typ="safe")
     node = parser.compose(text)
     if node is None:
         return None

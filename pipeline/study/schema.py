@@ -1,7 +1,4 @@
-"""The study's keys: what params.yaml may hold, with defaults. params.yaml documents each key's unit and effect.
-
-Not frozen, since OmegaConf cannot merge into frozen dataclasses; nothing assigns to them all the same.
-"""
+"""The study's keys: what params.yaml may hold, with defaults. params.yaml documents each key's unit and effect."""
 
 from __future__ import annotations
 
@@ -10,12 +7,9 @@ from typing import Any
 
 from pipeline.base.made_of import added
 from pipeline.models.architecture import Parts, Shape
-from pipeline.models.embedder_config import EmbedderKeys
-from pipeline.models.parts import Keys
-from pipeline.models.token_decoder_config import TokenDecoderKeys
 
 
-@dataclass
+@dataclass(frozen=True)
 class Dataset:
     """A Hugging Face dataset to stream."""
 
@@ -24,7 +18,7 @@ class Dataset:
     split: str = "train"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Corpus:
     """Where documents come from, and how many are held out."""
 
@@ -39,7 +33,7 @@ class Corpus:
     seed: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tokenize:
     """The tokenizer, and tokens made elsewhere."""
 
@@ -50,7 +44,7 @@ class Tokenize:
     indexed: dict[str, list[str]] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(frozen=True)
 class PretrainOverride:
     """What a size changes in ``pretrain``."""
 
@@ -60,21 +54,21 @@ class PretrainOverride:
     tokens: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Size(Shape):
     """A body budget that both families share, and what changes in ``pretrain`` for it."""
 
     pretrain: PretrainOverride = field(default_factory=PretrainOverride)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Uptraining:
     """How an uptrained cell starts from its source's weights (paper, section 3.7)."""
 
     method: str = "partition"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Variant(Parts):
     """What a block transformer is made of, and how it starts.
 
@@ -85,18 +79,14 @@ class Variant(Parts):
     init: Uptraining | None = None
 
 
-KINDS: dict[str, type[Keys]] = {"embedder": EmbedderKeys, "token_decoder": TokenDecoderKeys}
-"""The parts of a variant whose ``kind`` decides which keys they have."""
-
-
-@dataclass
+@dataclass(frozen=True)
 class VanillaGrid:
     """The vanilla cells: every size."""
 
     size: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class BlockGrid:
     """The block cells: every size, block length and variant."""
 
@@ -105,7 +95,7 @@ class BlockGrid:
     variant: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class UptrainedGrid:
     """The uptrained cells: every source, block length and variant."""
 
@@ -114,7 +104,7 @@ class UptrainedGrid:
     variant: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Grid:
     """The cells: of each family, every combination, for every seed."""
 
@@ -124,7 +114,7 @@ class Grid:
     seed: list[int] = field(default_factory=lambda: [0])
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pretrained:
     """A model trained elsewhere. ``padding``: whether it saw random-length padding; ``None`` if its files tell.
 
@@ -137,7 +127,7 @@ class Pretrained:
     size: str | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pretrain:
     """How cells are trained: keys that decide their weights."""
 
@@ -156,7 +146,7 @@ class Pretrain:
     validation_tokens: int = 1_000_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evaluate:
     """What quality is measured on."""
 
@@ -173,7 +163,7 @@ class Evaluate:
     precision: str = "auto"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Setting:
     """A generation setting, in tokens."""
 
@@ -181,7 +171,7 @@ class Setting:
     new_tokens: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Benchmark:
     """How generation is measured."""
 
@@ -194,7 +184,7 @@ class Benchmark:
     baselines: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Space:
     """What a search varies: the choices of each key; a key without any stays as the size and the variant have it."""
 
@@ -209,7 +199,7 @@ class Space:
     embedder_width: list[int] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Constraints:
     """What a trial may cost at most; ``None`` for no limit."""
 
@@ -219,7 +209,7 @@ class Constraints:
     training_memory: float | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Search:
     """What an allocation search tries, from which size and variant, and until when."""
 
@@ -237,7 +227,7 @@ class Search:
     seed: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Hardware:
     """Where and how to run: keys that change no result beyond rounding, and so retrain nothing."""
 
@@ -254,7 +244,7 @@ class Hardware:
     label: str = "auto"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Study:
     """A whole params.yaml."""
 

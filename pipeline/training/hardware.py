@@ -1,25 +1,17 @@
-"""The study's ``hardware`` and ``precision`` keys on this machine."""
+"""Processes, workers and compilation of training, by the study's ``hardware`` keys."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
 from pipeline.base.errors import UserError
+from pipeline.device import accelerator
 from pipeline.study.schema import Hardware
 
-
-def accelerator(hardware: Hardware) -> str:
-    """``cuda`` or ``cpu``. Raises :class:`UserError` where a GPU is asked for and there is none."""
-    if hardware.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("hardware.accelerator: 'gpu' is wrong on this machine, which has no CUDA device; take 'auto'")
-    return "cpu" if hardware.accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
-
-
-def precision(wanted: str, device: str) -> str:
-    """``bf16`` or ``fp32``; ``auto`` is bf16 on GPUs that have it."""
-    if wanted != "auto":
-        return wanted
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+INTERACTIVE = ("bash", "interactive")
+"""SLURM's job names in which Lightning leaves its variables alone."""
 
 
 def devices(hardware: Hardware, device: str) -> int:
@@ -37,7 +29,30 @@ def processes(hardware: Hardware, device: str, batch_size: int) -> int:
             f"pretrain.batch_size: {batch_size} is wrong for {count} processes (hardware.devices x num_nodes); "
             f"it must be a multiple of {count}"
         )
+    _require_tasks(devices(hardware, device), hardware.num_nodes)
     return count
+
+
+def _require_tasks(per_node: int, nodes: int) -> None:
+    """Raise :class:`UserError` where SLURM's variables tell Lightning of other tasks than the run's processes.
+
+    A batch script's own commands see them too: without srun, Lightning would wait for tasks that nobody starts.
+    """
+    found, count = os.environ, per_node * nodes
+    if "SLURM_NTASKS" not in found or "TORCHELASTIC_RUN_ID" in found or found.get("SLURM_JOB_NAME") in INTERACTIVE:
+        return
+    by_srun = "SLURM_STEP_ID" in found or "SLURM_STEPID" in found or found["SLURM_NTASKS"] == "1"
+    wrong = None if by_srun and "SLURM_PROCID" in found else "SLURM_NTASKS"
+    for name, wanted in (("NTASKS", count), ("NNODES", nodes), ("NTASKS_PER_NODE", per_node)):
+        needed = name != "NNODES" and count > 1
+        if found.get(f"SLURM_{name}", "" if needed else str(wanted)) != str(wanted):
+            wrong = wrong or f"SLURM_{name}"
+    if wrong:
+        raise UserError(
+            f"{wrong}: {found.get(wrong, 'not set')} is wrong for {count} processes (hardware.devices x num_nodes), "
+            f"started {'by' if by_srun else 'without'} srun; start it by `srun --nodes={nodes} "
+            f"--ntasks-per-node={per_node} python -m ...`, or by `env -u SLURM_NTASKS ...` to leave SLURM out of it"
+        )
 
 
 def compiles(hardware: Hardware) -> bool:

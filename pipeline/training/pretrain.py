@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 
 from pipeline.base import paths
+from pipeline.device import device_name
 from pipeline.models import build, checkpoint, costs
-from pipeline.results.environment import describe, device_name, provenance
+from pipeline.results.environment import describe, provenance
 from pipeline.results.records import PretrainResult
 from pipeline.study import Cell, Study
 from pipeline.training.curve import Row

@@ -18,14 +18,15 @@ from torch.profiler import ProfilerActivity, profile
 from pipeline.base import paths
 from pipeline.base.command import command
 from pipeline.base.device_rates import product_rate
-from pipeline.base.paths import PARAMS
 from pipeline.data import Batches, PackedStream, TokenCorpus, model_vocabulary
+from pipeline.device import accelerator, device_name, precision
 from pipeline.models import LanguageModel, build, initialise
 from pipeline.models.costs import causal_training_flops_per_token, training_flops_per_token
-from pipeline.results.environment import describe, device_name
-from pipeline.study import Cell, Study, find_cell, load_study, model_config, pretraining
+from pipeline.results.environment import describe
+from pipeline.study import Cell, Study, find_cell, model_config, pretraining
+from pipeline.study.arguments import add_study_arguments, study_of
 from pipeline.training.fitting import largest_micro_batch
-from pipeline.training.hardware import accelerator, compiles, precision
+from pipeline.training.hardware import compiles
 from pipeline.training.job import Job
 from pipeline.training.memory import peak_memory
 from pipeline.training.objective import Objective
@@ -43,7 +44,7 @@ def main() -> None:
     """Profile some steps of the cell that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.training.profile", description=__doc__)
     parser.add_argument("cell", help="a cell's name, as `python -m pipeline plan` lists them")
-    parser.add_argument("--params", default=PARAMS, metavar="FILE", help=f"the study; default {PARAMS}")
+    add_study_arguments(parser)
     parser.add_argument(
         "--random-tokens", action="store_true", help="needs no corpus; speed does not depend on the text"
     )
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20, help="operations listed")
     parser.add_argument("--json", action="store_true", help="print JSON, without the operations")
     arguments = parser.parse_args()
-    study = load_study(arguments.params)
+    study = study_of(arguments)
     cell = find_cell(study, arguments.cell)
     model, batch = (_random if arguments.random_tokens else _real)(study, cell)
     steps = _Steps(study, cell, model, batch)

@@ -89,8 +89,8 @@ def test_every_axis_that_varies_has_a_figure_that_names_its_best(study: Study, t
 
 
 def test_an_axis_on_which_nothing_differs_has_none(study: Study) -> None:
-    grid = dataclasses.replace(study.grid, block=dataclasses.replace(study.grid.block, variant=["base"]))
-    grid.uptrained = UptrainedGrid()
+    block = dataclasses.replace(study.grid.block, variant=["base"])
+    grid = dataclasses.replace(study.grid, block=block, uptrained=UptrainedGrid())
     alone = dataclasses.replace(study, grid=grid)
     assert [axis.key for axis in AXES if places(alone, axis.key)] == ["block_length"]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from pipeline.models.checkpoint import save
 from pipeline.models.config import StackConfig, VanillaConfig
 from pipeline.results.records import BenchmarkResult, read_result, write_result
 from pipeline.study import Study, cells, find_cell, load_study, model_config
+from pipeline.study.arguments import add_study_arguments
 from pipeline.study.schema import Setting
+from tests.changed import changed
 
 VANILLA, BLOCK = "vanilla-s-0", "block-s-4-base-0"
 
@@ -27,13 +30,14 @@ VANILLA, BLOCK = "vanilla-s-0", "block-s-4-base-0"
 @pytest.fixture
 def study(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     """The default study with tiny sizes and settings, in a folder of its own."""
-    loaded = load_study(root / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    loaded.sizes["s"].layers, loaded.sizes["s"].width = 2, 32
-    loaded.tokenize.vocabulary = 300
-    loaded.benchmark.settings = {"even": Setting(8, 8), "short": Setting(5, 3)}
-    loaded.benchmark.batch_sizes, loaded.benchmark.warmup, loaded.benchmark.repeats = [4], 0, 2
-    return loaded
+    settings = "  settings:\n    even: {prompt: 8, new_tokens: 8}\n    short: {prompt: 5, new_tokens: 3}\n"
+    keys = f"benchmark:\n{settings}  batch_sizes: [4]\n  warmup: 0\n  repeats: 2\n  precision: auto\n"
+    text = (root / "params.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"^benchmark:.*?(?=^  baselines)", keys, text, flags=re.M | re.S)
+    text = re.sub(r"^search:.*?(?=^hardware)", "", text, flags=re.M | re.S)
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    return load_study(overrides=["sizes.s={layers: 2, width: 32}", "tokenize.vocabulary=300"])
 
 
 def quiet(_: str) -> None:
@@ -91,7 +95,7 @@ def test_memory_of_a_sample_is_its_keys_and_values_and_logits(study: Study) -> N
 
 
 def test_an_empty_list_of_batches_is_searched(study: Study) -> None:
-    study.benchmark.batch_sizes = []
+    study = changed(study, {"benchmark.batch_sizes": []})
     result = benchmark(study, find_cell(study, VANILLA), random_weights=True, report=quiet)
     batches = [measured.batch for measured in result.settings["even"].measurements]
     assert batches == [2**power for power in range(len(batches))]
@@ -99,9 +103,8 @@ def test_an_empty_list_of_batches_is_searched(study: Study) -> None:
 
 
 def test_the_command_measures_every_cell_before_any_is_trained(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.commands.benchmark.load_study", lambda _: study)
     cli.run(parsed("--random-weights", "--output", str(tmp_path / "speed.json")))
     records = read_json(tmp_path / "speed.json")
     assert [record["cell"]["name"] for record in records] == [cell.name for cell in cells(study)]
@@ -110,10 +113,7 @@ def test_the_command_measures_every_cell_before_any_is_trained(
         assert f"{record['cell']['name']} even: {record['settings']['even']['tokens_per_second']:,.0f}" in printed
 
 
-def test_the_command_measures_lengths_that_the_study_does_not_have(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.commands.benchmark.load_study", lambda _: study)
+def test_the_command_measures_lengths_that_the_study_does_not_have(study: Study, tmp_path: Path) -> None:
     lengths = ["--setting", "40+5", "--setting", "3+9"]
     cli.run(parsed(BLOCK, "--random-weights", *lengths, "--output", str(tmp_path / "speed.json")))
     (record,) = read_json(tmp_path / "speed.json")
@@ -121,10 +121,7 @@ def test_the_command_measures_lengths_that_the_study_does_not_have(
     assert measured == {"40+5": (40, 5), "3+9": (3, 9)}
 
 
-def test_the_command_repeats_as_often_as_it_is_told(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.commands.benchmark.load_study", lambda _: study)
+def test_the_command_repeats_as_often_as_it_is_told(study: Study, tmp_path: Path) -> None:
     assert study.benchmark.repeats != 4
     cli.run(parsed(BLOCK, "--random-weights", "--repeats", "4", "--output", str(tmp_path / "speed.json")))
     (record,) = read_json(tmp_path / "speed.json")
@@ -135,10 +132,7 @@ def test_the_command_repeats_as_often_as_it_is_told(
     ("option", "value", "told"),
     [("--repeats", "0", "benchmark.repeats: 0"), ("--memory-fraction", "1.5", "benchmark.memory_fraction: 1.5")],
 )
-def test_options_out_of_range_are_refused_as_the_study_s_keys(
-    study: Study, monkeypatch: pytest.MonkeyPatch, option: str, value: str, told: str
-) -> None:
-    monkeypatch.setattr("pipeline.commands.benchmark.load_study", lambda _: study)
+def test_options_out_of_range_are_refused_as_the_study_s_keys(study: Study, option: str, value: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         cli.run(parsed(BLOCK, "--random-weights", option, value))
 
@@ -152,9 +146,10 @@ def test_lengths_that_are_none_are_refused(text: str, capsys: pytest.CaptureFixt
 
 def parsed(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--params", default="params.yaml")
+    add_study_arguments(parser)
     cli.add_arguments(parser)
-    return parser.parse_args(arguments)
+    tiny = ["--set", "sizes.s={layers: 2, width: 32}", "--set", "tokenize.vocabulary=300"]
+    return parser.parse_args([*tiny, *arguments])
 
 
 def test_without_a_checkpoint_the_stage_to_run_is_named(study: Study) -> None:
@@ -186,7 +181,6 @@ def test_transformers_generates_the_same_tokens_and_is_timed() -> None:
 
 @pytest.mark.parametrize("size", [{"heads": 4, "kv_heads": 1}, {"window": 8}])
 def test_what_transformers_cannot_express_has_no_baseline(study: Study, size: dict[str, int]) -> None:
-    study.benchmark.baselines = True
-    study.sizes["s"] = dataclasses.replace(study.sizes["s"], **size)
+    study = changed(study, {"benchmark.baselines": True, "sizes.s": dataclasses.replace(study.sizes["s"], **size)})
     result = benchmark(study, find_cell(study, VANILLA), random_weights=True, report=quiet)
     assert [setting.baselines for setting in result.settings.values()] == [[]] * len(result.settings)

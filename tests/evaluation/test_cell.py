@@ -19,6 +19,7 @@ from pipeline.models import build
 from pipeline.models.checkpoint import save
 from pipeline.results.records import CellIdentity, EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells, find_cell, load_study, model_config
+from tests.changed import changed
 from tests.evaluation.test_adapter import instances
 from tests.evaluation.test_local_tasks import document
 
@@ -96,7 +97,7 @@ def test_every_cell_has_the_same_targets_and_a_whole_record(study: Study, tmp_pa
 
 
 def test_a_context_too_short_for_a_needle_is_an_error(study: Study) -> None:
-    study.evaluate.tasks, study.evaluate.needle, study.evaluate.samples = [], 2, 0
+    study = changed(study, {"evaluate.tasks": [], "evaluate.needle": 2, "evaluate.samples": 0})
     with pytest.raises(UserError, match=r"evaluate.needle: a context of 32 tokens needs -\d+ of text"):
         evaluate(study, find_cell(study, "block-s-4-base-0"))
 

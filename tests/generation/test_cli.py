@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from pipeline.generation import generate
 from pipeline.models import build
 from pipeline.models.checkpoint import load, save
 from pipeline.study import find_cell, load_study, model_config
+from pipeline.study.arguments import add_study_arguments
 
 CELL = "block-s-4-base-0"
 
@@ -40,7 +44,7 @@ def checkpoint(root: Path, params_text: str, tmp_path: Path, monkeypatch: pytest
 def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
-    parser.add_argument("--params", default="params.yaml")
+    add_study_arguments(parser)
     return parser.parse_args([CELL, "--device", "cpu", *words])
 
 
@@ -94,3 +98,43 @@ def test_bad_input_is_named(checkpoint: Path, words: list[str], message: str) ->
     Path("blank.txt").write_text("\n \n")
     with pytest.raises(UserError, match=message):
         cli.run(arguments(*words))
+
+
+LINES = {
+    "U+2028": ("the\u2028state", 1),
+    "U+2029": ("the\u2029state", 1),
+    "U+0085": ("the\x85state", 1),
+    "form feed": ("the\fstate", 1),
+    "vertical tab": ("the\vstate", 1),
+    "file separator": ("the\x1cstate", 1),
+    "a carriage return alone": ("the\rstate", 1),
+    "line feeds": ("the\nstate\n", 2),
+    "carriage returns and line feeds": ("the\r\nstate\r\n", 2),
+    "no last line end": ("the\nstate", 2),
+    "blank lines": ("\n the\n \n\r\nstate\n\n", 2),
+    "a byte order mark": ("\ufeffthe", 1),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_prompt_ends_at_a_line_feed_alone(name: str, tmp_path: Path) -> None:
+    text, count = LINES[name]
+    (tmp_path / "prompts.txt").write_bytes(text.encode())
+    prompts = cli._prompts(argparse.Namespace(prompt=None, file=tmp_path / "prompts.txt"))
+    assert len(prompts) == count
+    assert not any(prompt.startswith("\ufeff") or prompt.endswith(("\r", "\n")) for prompt in prompts)
+
+
+def test_a_prompt_that_is_no_text_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(UserError, match=r"^--prompt 'a\\udcff': it is not valid UTF-8"):
+        cli.run(arguments("--prompt", "a\udcff"))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_text_that_the_terminal_cannot_show_is_replaced(checkpoint: Path, root: Path, encoding: str) -> None:
+    command = [sys.executable, "-m", "pipeline", "generate", CELL, "--prompt", "Größe 漢", "--max-new-tokens", "2"]
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONIOENCODING": encoding}
+    ended = subprocess.run([*command, "--set", "hardware.accelerator=cpu"], env=environment, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("Größe 漢".encode(encoding, "replace"))
+    assert b"Traceback" not in ended.stderr

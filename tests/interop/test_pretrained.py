@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
 
 from pipeline.base.errors import UserError
 from pipeline.interop.huggingface import to_huggingface
 from pipeline.interop.pretrained import bring_in
-from pipeline.models import checkpoint
+from pipeline.models import build, checkpoint
+from pipeline.models.config import StackConfig, VanillaConfig
 from pipeline.study.schema import Pretrained
 from tests.fixture import read, write_tokenizer
 from tests.models.test_models import lively, random_tokens
@@ -83,3 +86,79 @@ def test_a_broken_source_replaces_nothing() -> None:
     with pytest.raises(UserError, match="not a complete safetensors file"):
         bring_in("m", Pretrained("elsewhere", "published"))
     assert Path("checkpoints/m/model.safetensors").read_bytes() == before
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 52428800\n"
+FOREIGN = {
+    "LFS": (POINTER, "a Git LFS pointer, not the file itself; `git lfs pull` fetches it"),
+    "annex": (b"/annex/objects/SHA256E-s5--ab.safetensors\n", "a git-annex pointer"),
+    "page": (b"\n<!DOCTYPE html>\n<html>Sign in</html>", "a web page, not the file itself"),
+    "HTML": (b"<HTML><body>404</body></HTML>", "a web page, not the file itself"),
+    "torch": (b"PK\x03\x04" + bytes(60), "a zip archive, as torch.save writes"),
+    "pickle": (b"\x80\x02}q\x00.", "a pickle, which may run code and is not read"),
+    "gzip": (b"\x1f\x8b\x08\x00" + bytes(20), "compressed by gzip"),
+    "GGUF": (b"GGUF\x03\x00\x00\x00", "a GGUF file"),
+    "empty": (b"", "empty; was a download or a copy cut off?"),
+    "zeros": (bytes(64), "not a complete safetensors file"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_another_file_in_place_of_the_weights_is_called_what_it_is(kind: str) -> None:
+    content, told = FOREIGN[kind]
+    published(Path("elsewhere"))
+    Path("elsewhere/model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=rf"^elsewhere/model.safetensors: {re.escape(told)}"):
+        bring_in("m", Pretrained("elsewhere", "published"))
+    assert not Path("checkpoints").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "block.yaml"])
+def test_every_file_of_a_model_may_be_a_pointer(name: str) -> None:
+    kind = "published" if name == "block.yaml" else "huggingface"
+    if kind == "published":
+        published(Path("elsewhere"))
+    else:
+        to_huggingface(lively("vanilla"), "elsewhere")
+        write_tokenizer(Path("elsewhere/tokenizer.json"))
+    Path("elsewhere", name).write_bytes(POINTER)
+    with pytest.raises(UserError, match=rf"^elsewhere/{name}: a Git LFS pointer"):
+        bring_in("m", Pretrained("elsewhere", kind))
+    assert not Path("checkpoints").exists()
+
+
+def vocabulary_of(model_tokens: int, tokenizer_tokens: int) -> None:
+    """A model of so many tokens, in ``pythia``, and a tokenizer of so many beside it."""
+    to_huggingface(build(VanillaConfig(model_tokens, 64, StackConfig(1, 32, 1, 1, 64))), "pythia")
+    tokenizer = Tokenizer(
+        models.WordLevel({f"t{number}": number for number in range(tokenizer_tokens)}, unk_token="t0")
+    )
+    tokenizer.save("pythia/tokenizer.json")
+
+
+@pytest.mark.parametrize(("model_tokens", "tokenizer_tokens"), [(384, 400), (384, 385), (1, 2), (257, 258)])
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model_tokens: int, tokenizer_tokens: int) -> None:
+    vocabulary_of(model_tokens, tokenizer_tokens)
+    told = f"token ids up to {tokenizer_tokens - 1}, but the model's vocabulary .vocab_size. is {model_tokens}; put"
+    with pytest.raises(UserError, match=f"^pythia/tokenizer.json: it has {told}"):
+        bring_in("m", Pretrained("pythia"))
+    assert not Path("checkpoints").exists()
+
+
+@pytest.mark.parametrize(("model_tokens", "tokenizer_tokens"), [(384, 384), (384, 300), (50304, 50277)])
+def test_a_table_with_more_rows_than_tokens_is_padding(model_tokens: int, tokenizer_tokens: int) -> None:
+    vocabulary_of(model_tokens, tokenizer_tokens)
+    assert bring_in("m", Pretrained("pythia")).cell.family == "vanilla"
+
+
+def test_an_added_token_counts_and_so_does_the_studys_own_tokenizer() -> None:
+    vocabulary_of(384, 384)
+    tokenizer = Tokenizer.from_file("pythia/tokenizer.json")
+    tokenizer.add_special_tokens(["<|one more|>"])
+    tokenizer.save("pythia/tokenizer.json")
+    with pytest.raises(UserError, match=r"^pythia/tokenizer.json: it has token ids up to 384"):
+        bring_in("m", Pretrained("pythia"))
+    Path("data/tokens").mkdir(parents=True)
+    Path("pythia/tokenizer.json").rename("data/tokens/tokenizer.json")
+    with pytest.raises(UserError, match=r"^data/tokens/tokenizer.json: it has token ids up to 384"):
+        bring_in("m", Pretrained("pythia"))

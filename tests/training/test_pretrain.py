@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
@@ -18,6 +17,7 @@ from pipeline.results.records import PretrainResult
 from pipeline.study import Study, find_cell
 from pipeline.training import pretrain
 from pipeline.training.curve import Row, read_rows
+from tests.changed import changed
 
 CELLS = ("vanilla-s-0", "block-s-4-base-0")
 
@@ -76,7 +76,7 @@ def test_one_seed_gives_equal_weights_and_another_gives_others(tiny: Study) -> N
     (paths.checkpoint("vanilla-s-0") / "result.json").unlink()
     train(tiny, "vanilla-s-0")
     assert equal(first, weights("vanilla-s-0"))
-    tiny.grid.seed = [1]
+    tiny = changed(tiny, {"grid.seed": [1]})
     train(tiny, "vanilla-s-1")
     assert not equal(first, weights("vanilla-s-1"))
 
@@ -87,18 +87,18 @@ def test_a_finished_cell_is_not_trained_again_unless_its_study_changed(
     first = train(tiny, "vanilla-s-0")
     assert train(tiny, "vanilla-s-0") == first
     assert "trained already" in capsys.readouterr().err
-    tiny.pretrain.learning_rate /= 2
-    changed = train(tiny, "vanilla-s-0")
-    assert changed.cell.fingerprint != first.cell.fingerprint
-    assert changed.train_loss != first.train_loss
-    assert read_json(paths.checkpoint("vanilla-s-0") / "config.json")["fingerprint"] == changed.cell.fingerprint
+    tiny = changed(tiny, {"pretrain.learning_rate": tiny.pretrain.learning_rate / 2})
+    retrained = train(tiny, "vanilla-s-0")
+    assert retrained.cell.fingerprint != first.cell.fingerprint
+    assert retrained.train_loss != first.train_loss
+    assert read_json(paths.checkpoint("vanilla-s-0") / "config.json")["fingerprint"] == retrained.cell.fingerprint
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_micro_batches_and_workers_change_only_rounding(tiny: Study, name: str) -> None:
     losses = []
     for micro_batch, workers in ((8, 0), (3, 1), (1, 2)):
-        tiny.hardware.micro_batch_size, tiny.hardware.workers = micro_batch, workers
+        tiny = changed(tiny, {"hardware.micro_batch_size": micro_batch, "hardware.workers": workers})
         train(tiny, name)
         losses.append([float(row["train_loss"]) for row in read_rows(paths.checkpoint(name) / "curve.csv")])
         (paths.checkpoint(name) / "result.json").unlink()
@@ -115,8 +115,7 @@ def test_rows_are_reported_as_they_are_written(tiny: Study) -> None:
 
 
 def test_an_exploding_loss_ends_the_cell_with_its_last_good_weights(tiny: Study) -> None:
-    tiny.pretrain.learning_rate = 1e6
-    tiny.hardware.checkpoint_every = 1
+    tiny = changed(tiny, {"pretrain.learning_rate": 1e6, "hardware.checkpoint_every": 1})
     result = train(tiny, "vanilla-s-0")
     assert result.diverged
     assert result.steps < 20
@@ -126,19 +125,19 @@ def test_an_exploding_loss_ends_the_cell_with_its_last_good_weights(tiny: Study)
 
 
 def test_a_warm_up_longer_than_the_run_is_refused(tiny: Study) -> None:
-    tiny.pretrain.warmup_steps = 20
+    tiny = changed(tiny, {"pretrain.warmup_steps": 20})
     with pytest.raises(UserError, match=r"pretrain.warmup_steps: 20 is wrong; it must be less than the run's 20 steps"):
         train(tiny, "vanilla-s-0")
 
 
 def test_a_gpu_that_is_not_there_is_refused(tiny: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    tiny.hardware = dataclasses.replace(tiny.hardware, accelerator="gpu")
+    tiny = changed(tiny, {"hardware.accelerator": "gpu"})
     with pytest.raises(UserError, match=r"hardware.accelerator: 'gpu'"):
         train(tiny, "vanilla-s-0")
 
 
 def test_processes_that_cannot_share_a_batch_are_refused(tiny: Study) -> None:
-    tiny.hardware.devices = 3
+    tiny = changed(tiny, {"hardware.devices": 3})
     with pytest.raises(UserError, match=r"pretrain.batch_size: 8 is wrong for 3 processes"):
         train(tiny, "vanilla-s-0")

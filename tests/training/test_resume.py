@@ -20,6 +20,7 @@ from pipeline.study import Study, find_cell, load_study
 from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
 from pipeline.training.job import Job
+from tests.changed import changed
 from tests.training.processes import ROOT, Training
 
 BLOCK, VANILLA = "block-s-4-base-0", "vanilla-s-0"
@@ -76,7 +77,7 @@ def resume_step(study: Study, name: str) -> int:
 
 
 def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
-    tiny.hardware.checkpoint_every = 1000
+    tiny = changed(tiny, {"hardware.checkpoint_every": 1000})
     expected = uninterrupted(tiny, VANILLA)
     Path("params.yaml").write_text(
         Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")
@@ -103,7 +104,7 @@ def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
 
 
 def test_sigterm_saves_the_state_too(tiny: Study) -> None:
-    tiny.hardware.checkpoint_every = 1000
+    tiny = changed(tiny, {"hardware.checkpoint_every": 1000})
     expected = uninterrupted(tiny, VANILLA)
     Path("params.yaml").write_text(
         Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")
@@ -132,7 +133,7 @@ def test_state_of_other_parameters_is_not_continued(tiny: Study) -> None:
     training = Training(VANILLA, pause=0.1)
     training.wait_for_step(10)
     training.kill()
-    tiny.pretrain.learning_rate /= 2
+    tiny = changed(tiny, {"pretrain.learning_rate": tiny.pretrain.learning_rate / 2})
     expected = finish(tiny, VANILLA)
     (paths.checkpoint(VANILLA) / "result.json").unlink()
     assert_equal(finish(tiny, VANILLA), expected)

@@ -22,12 +22,13 @@ from pipeline.training.job import Job
 from pipeline.training.loss import CHUNK_BYTES
 from pipeline.training.objective import Objective, validation_sums
 from pipeline.training.wrapping import recompute_activations
+from tests.changed import changed
 
 CELLS = ("vanilla-s-0", "block-s-4-base-0")
 
 
 def curve(study: Study, name: str) -> list[float]:
-    study.hardware.log_every = 1
+    study = changed(study, {"hardware.log_every": 1})
     pretrain(study, find_cell(study, name))
     return [float(row["train_loss"]) for row in read_rows(paths.checkpoint(name) / "curve.csv")]
 
@@ -144,7 +145,7 @@ def test_compiling_changes_only_rounding(tiny: Study, name: str) -> None:
     """Needs a C++ compiler."""
     expected = curve(tiny, name)
     paths.checkpoint(name).rename("aside")
-    tiny.hardware.compile = True
+    tiny = changed(tiny, {"hardware.compile": True})
     assert curve(tiny, name) == pytest.approx(expected, abs=1e-5)
 
 
@@ -155,11 +156,12 @@ def test_on_a_gpu_only_rounding_changes(
     tiny: Study, monkeypatch: pytest.MonkeyPatch, name: str, precision: str, tolerance: float
 ) -> None:
     """Neither compiling, nor micro-batches, nor the loss's chunks. A high learning rate would make rounding grow."""
-    tiny.hardware.accelerator = "gpu"
-    tiny.pretrain.precision, tiny.pretrain.learning_rate = precision, 3e-4
+    tiny = changed(
+        tiny, {"hardware.accelerator": "gpu", "pretrain.precision": precision, "pretrain.learning_rate": 3e-4}
+    )
     curves = []
     for compiled, micro_batch, chunk in ((False, None, 2**29), (True, None, 2**29), (True, 1, 2**29), (False, None, 1)):
-        tiny.hardware.compile, tiny.hardware.micro_batch_size = compiled, micro_batch
+        tiny = changed(tiny, {"hardware.compile": compiled, "hardware.micro_batch_size": micro_batch})
         monkeypatch.setitem(CHUNK_BYTES, "cuda", chunk)
         curves.append(curve(tiny, name))
         shutil.rmtree(paths.checkpoint(name))
@@ -172,5 +174,5 @@ def test_on_a_gpu_only_rounding_changes(
 def test_bf16_on_a_gpu_follows_fp32_on_a_cpu(tiny: Study, name: str) -> None:
     expected = curve(tiny, name)
     paths.checkpoint(name).rename("aside")
-    tiny.hardware.accelerator = "gpu"
+    tiny = changed(tiny, {"hardware.accelerator": "gpu"})
     assert curve(tiny, name) == pytest.approx(expected, abs=0.05)

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.base import paths
 from pipeline.data import Batches, PackedStream, TokenCorpus
-from pipeline.training.hardware import accelerator, workers
+from pipeline.device import accelerator
+from pipeline.training.hardware import workers
 from pipeline.training.job import Job
 from pipeline.training.lightning.module import TrainingBatch
 

@@ -13,8 +13,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from pipeline.base.out_of_memory import is_out_of_memory
+from pipeline.device import accelerator, precision
 from pipeline.training.fitting import out_of_memory
-from pipeline.training.hardware import accelerator, devices, precision, processes
+from pipeline.training.hardware import devices, processes
 from pipeline.training.job import Job, Outcome
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
