@@ -98,9 +98,24 @@ def decode_flops(config: ModelConfig, position: int) -> float:
     return (step + _token_decoder_flops(config, causal=True)) / length + _head_flops(config)
 
 
-def training_memory(config: ModelConfig) -> int:
-    """Bytes of fp32 weights, gradients and two Adam moments, and one sequence's activations with a fused loss."""
-    state = 16 * total_parameters(config)
+def layer_matrices(config: ModelConfig) -> int:
+    """Entries of the matrices of all layers, which an optimizer may treat apart from the other parameters."""
+    if isinstance(config, VanillaConfig):
+        return config.stack.layers * _layer_weights(config.stack)
+    stacks = [config.block_decoder, config.token_decoder.stack, config.embedder.stack]
+    count = sum(stack.layers * _layer_weights(stack) for stack in stacks if stack is not None)
+    if config.token_decoder.kind == "cross_attention":
+        count += config.token_decoder.stack.layers * sum(_cross_weights(config.token_decoder.stack))
+    return count
+
+
+def training_memory(config: ModelConfig, matrix_moments: int = 2, other_moments: int = 2) -> int:
+    """Bytes of fp32 weights, gradients and optimizer state, and one sequence's activations with a fused loss.
+
+    The optimizer keeps so many moments of the layers' matrices and of the other parameters.
+    """
+    matrices, total = layer_matrices(config), total_parameters(config)
+    state = 4 * ((2 + matrix_moments) * matrices + (2 + other_moments) * (total - matrices))
     return state + int(config.context_length * activation_bytes_per_token(config))
 
 

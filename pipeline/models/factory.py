@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.config import BlockConfig, ModelConfig
 from pipeline.models.language_model import LanguageModel
+from pipeline.models.layers import Layer, Stack
 from pipeline.models.t5 import T5Layer
 from pipeline.models.token_decoders import CrossAttentionTokenDecoder
 from pipeline.models.vanilla import VanillaTransformer
@@ -26,14 +27,17 @@ def build(config: ModelConfig, device: torch.device | str = "cpu") -> LanguageMo
 
 
 @torch.no_grad()
-def initialise(model: LanguageModel, seed: int) -> None:
+def initialise(model: LanguageModel, seed: int, std: float = 0.02, depth_scaled: bool = False) -> None:
     """Draw every weight anew, as the published code does; the same on every device.
 
-    Norms are 1 and 0, biases 0, matrices and tables normal. Their standard deviation is 0.02, in the projections
-    between embedder, block decoder and token decoder 1 / sqrt(inputs), in a T5 decoder T5's own.
+    Norms are 1 and 0, biases 0, matrices and tables normal. Their standard deviation is ``std``, in the projections
+    between embedder, block decoder and token decoder 1 / sqrt(inputs), in a T5 decoder T5's own. ``depth_scaled``: in
+    the two matrices of a GPT-NeoX layer that add to its input, ``std`` / sqrt(2 layers of its stack) (GPT-2, NeoX).
     """
     generator = torch.Generator().manual_seed(seed)
     deviations = _deviations(model)
+    if depth_scaled:
+        deviations |= _depth_scaled(model, std)
     for module in model.modules():
         for name, weight in module.named_parameters(recurse=False):
             if name == "bias":
@@ -42,13 +46,13 @@ def initialise(model: LanguageModel, seed: int) -> None:
                 weight.fill_(1.0)
             else:
                 normal = torch.empty(weight.shape).normal_(generator=generator)
-                weight.copy_(normal.mul_(deviations.get(module, 0.02)))
+                weight.copy_(normal.mul_(deviations.get(module, std)))
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             module.weight[module.padding_idx].zero_()
 
 
 def _deviations(model: LanguageModel) -> dict[nn.Module, Tensor | float]:
-    """Standard deviations other than 0.02, by module; a tensor [outputs, 1] where rows differ."""
+    """Standard deviations other than ``std``, by module; a tensor [outputs, 1] where rows differ."""
     if not isinstance(model, BlockTransformer):
         return {}
     linears = [model.token_decoder.expansion]
@@ -57,6 +61,18 @@ def _deviations(model: LanguageModel) -> dict[nn.Module, Tensor | float]:
     deviations: dict[nn.Module, Tensor | float] = {linear: linear.in_features**-0.5 for linear in linears}
     if isinstance(model.token_decoder, CrossAttentionTokenDecoder):
         deviations |= _t5_deviations(model.token_decoder)
+    return deviations
+
+
+def _depth_scaled(model: LanguageModel, std: float) -> dict[nn.Module, Tensor | float]:
+    """So that the sum of a stack's outputs is as large as one layer's, whatever its depth."""
+    deviations: dict[nn.Module, Tensor | float] = {}
+    for stack in model.modules():
+        if isinstance(stack, Stack):
+            for layer in stack.layers:
+                assert isinstance(layer, Layer)
+                for linear in (layer.attention_output, layer.feed_forward_out):
+                    deviations[linear] = std * (2 * len(stack.layers)) ** -0.5
     return deviations
 
 

@@ -39,7 +39,14 @@ SQLALCHEMY_ASIDE = "(raised as a result of"  # before what went wrong
 DVC_COPIES = (".dvc", "tmp", "exps")
 LAST_SYNC_SECONDS = 60
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # else minutes a request
-CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
+CURVES = (
+    "train_loss",
+    "validation_loss",
+    "learning_rate",
+    "matrix_learning_rate",
+    "gradient_norm",
+    "tokens_per_second",
+)
 
 
 def tracking_uri() -> str:

@@ -19,7 +19,7 @@ from pipeline.base.files import read_object, write_json
 from pipeline.data import Manifest
 from pipeline.models.config import ModelConfig, to_dict
 from pipeline.results.records import CellIdentity, PretrainResult, read_result, write_result
-from pipeline.study import Cell, Study, fingerprint, model_config, pretraining, training_steps
+from pipeline.study import Cell, Study, fingerprint, model_config, pretraining
 from pipeline.study.schema import Pretrain, Uptraining
 from pipeline.training.curve import Row
 from pipeline.training.schedule import Schedule
@@ -51,9 +51,7 @@ class Job:
         pretrain = pretraining(study, cell)
         manifest = Manifest.read(paths.TOKENS)
         config = model_config(study, cell, manifest.model_vocabulary)
-        schedule = Schedule(
-            pretrain.learning_rate, pretrain.final_learning_rate, pretrain.warmup_steps, training_steps(pretrain)
-        )
+        schedule = Schedule.of(pretrain)
         padding = cell.variant is not None and study.variants[cell.variant].padding
         mark = fingerprint(config, pretrain, padding, cell.seed, manifest.hash, _start(study, cell))
         return cls(study, cell, pretrain, config, manifest, schedule, padding, mark, on_row)
