@@ -39,7 +39,7 @@ def matrix_learning_rate(pretrain: Pretrain) -> float | None:
 
 
 def cooldown_steps(pretrain: Pretrain, steps: int) -> int:
-    """Steps of the descent that ends a run of ``steps``: all after the warm-up (cosine), or the share of ``cooldown``."""
+    """Steps of the descent that ends a run of ``steps``: all after the warm-up (cosine), or ``cooldown`` of them."""
     if pretrain.schedule == "cosine":
         return steps - pretrain.warmup_steps
     share = COOLDOWN if pretrain.cooldown is None else pretrain.cooldown

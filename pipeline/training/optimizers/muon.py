@@ -59,8 +59,11 @@ class Muon(torch.optim.Optimizer):
         self.arithmetic = arithmetic
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        assert closure is None
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             parameters: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not group["orthogonal"]:
@@ -68,6 +71,7 @@ class Muon(torch.optim.Optimizer):
                 continue
             for alike in _alike(parameters):
                 self._orthogonal(alike, group)
+        return loss
 
     def _orthogonal(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """One step of matrices of one shape."""
