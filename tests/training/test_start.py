@@ -13,7 +13,7 @@ from pipeline.training.start import initial_model
 
 def weights(study: Study, name: str, std: float, depth_scaled: bool) -> dict[str, Tensor]:
     study.pretrain.initialization.std, study.pretrain.initialization.depth_scaled = std, depth_scaled
-    return dict(initial_model(Job.of(study, find_cell(study, name))).named_parameters())
+    return initial_model(Job.of(study, find_cell(study, name))).state_dict()
 
 
 @pytest.mark.parametrize(("name", "layers"), [("vanilla-s-0", 2), ("block-s-4-base-0", 1)])
