@@ -83,9 +83,11 @@ class Muon(torch.optim.Optimizer):
         gradients = [_local(gradient) for gradient in _gradients(parameters)]
         averages = [_local(self.state[parameter]["momentum"]) for parameter in parameters]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
-        ahead = torch.stack(torch._foreach_lerp(gradients, averages, momentum))
-        whole = _gather(ahead.to(self.arithmetic or _arithmetic(ahead.device)), first)
-        directions = _own_rows(orthogonalize(whole), first).to(ahead.dtype, memory_format=torch.contiguous_format)
+        arithmetic = self.arithmetic or _arithmetic(first.device)
+        ahead = torch.empty(len(weights), *weights[0].shape, dtype=arithmetic, device=first.device)
+        torch._foreach_copy_(ahead.unbind(), torch._foreach_lerp(gradients, averages, momentum))
+        directions = _own_rows(orthogonalize(_gather(ahead, first)), first)
+        directions = directions.to(weights[0].dtype, memory_format=torch.contiguous_format)
         rate = group["lr"]
         torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
         torch._foreach_add_(weights, directions.unbind(), alpha=-rate * 0.2 * max(first.shape) ** 0.5)
