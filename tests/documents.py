@@ -39,11 +39,11 @@ def snippets(language: str | None = None, document: Path | None = None) -> list[
 
 
 def apply_diff(snippet: Snippet, folder: Path) -> None:
-    """Apply a documented change; each hunk's old lines must be in the file exactly once."""
+    """Apply a documented change; each hunk's old lines must be in the file exactly once. A file may be new."""
     for part in re.split(r"^\+\+\+ ", snippet.text, flags=re.MULTILINE)[1:]:
         name, *hunks = re.split(r"^@@\n", part, flags=re.MULTILINE)
         path = folder / name.strip()
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
         for hunk in hunks:
             old, new = _side(hunk, "-"), _side(hunk, "+")
             assert text.count(old) == 1, f"{snippet.where}: {name.strip()} holds {text.count(old)} times:\n{old}"

@@ -61,6 +61,13 @@ def test_the_new_kinds_pass_the_tests_of_models_and_generation(extended: Path) -
     assert int(passed) > 60
 
 
+def test_the_new_optimizer_passes_the_tests_of_training(extended: Path) -> None:
+    chosen = ("-k", "lion", "tests/training/test_optimizers.py")
+    printed = run(extended, "pytest", "-p", "no:cacheprovider", *chosen)
+    (passed,) = re.findall(r"^(\d+) passed", printed, re.MULTILINE)
+    assert int(passed) > 8
+
+
 def test_a_study_plans_them(extended: Path) -> None:
     printed = run(extended, "pipeline", "plan")
     assert [cell for cell in CELLS if f"{cell} " not in printed] == []

@@ -20,13 +20,15 @@ def code_of(roots: Collection[str], without: Collection[str] = (), alone: Collec
 
     Imports inside functions count, those for type checkers do not; a name that a package only passes on counts as an
     import of the module that defines it. Files of other kinds beside a module count too. ``without`` names modules, or
-    packages, that are left out with what they alone import; ``alone`` modules that count without what they import.
+    packages, that are left out with what they alone import, unless they are roots; ``alone`` modules that count without
+    what they import.
     """
     found: dict[str, str] = {}
     waiting = list(roots)
     while waiting:
         module = waiting.pop()
-        if module not in found and not any(f"{module}.".startswith(f"{left_out}.") for left_out in without):
+        left_out = module not in roots and any(f"{module}.".startswith(f"{name}.") for name in without)
+        if module not in found and not left_out:
             found[module] = meaning(_path(module).read_text(encoding="utf-8"))
             found |= {str(file.relative_to(ROOT)): sha256(file)[:12] for file in _beside(module)}
             waiting += imports(module) if module not in alone else []

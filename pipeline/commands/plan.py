@@ -17,6 +17,7 @@ from pipeline.results.records import STAGES
 from pipeline.study import Cell, Study, cells, model_config, pretraining
 from pipeline.study.causes import training_record
 from pipeline.study.cells import training_steps
+from pipeline.study.recipe import OPTIMIZERS
 from pipeline.study.superseded import changes, kept_like, mark, training_in
 
 
@@ -81,7 +82,7 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
     config = _architecture(study, cell, vocabulary)
     trained = cell.family != "pretrained"
     pretrain = pretraining(study, cell) if trained else study.pretrain
-    steps = training_steps(pretrain) if trained else 0
+    steps, optimizer = training_steps(pretrain) if trained else 0, OPTIMIZERS[pretrain.optimizer]
     tokens = steps * pretrain.batch_size * pretrain.context_length
     training, why = _training(study, cell, config) if trained else ("elsewhere", "")
     total, non_embedding = costs.total_parameters(config), costs.non_embedding_parameters(config)
@@ -96,7 +97,7 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
         steps=steps,
         training_flops=tokens * costs.training_flops_per_token(config),
         kv_bytes_per_token=costs.kv_bytes_per_token(config),
-        training_memory=costs.training_memory(config),
+        training_memory=costs.training_memory(config, optimizer.matrix_moments, optimizer.other_moments),
         checkpoint=str(paths.checkpoint(cell.name)),
         done=[stage for stage in STAGES if paths.result(stage, cell.name).exists()],
         training=training,

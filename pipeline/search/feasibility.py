@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pipeline.base.errors import UserError
 from pipeline.models import costs
 from pipeline.study import Study, model_config, pretraining, training_steps
+from pipeline.study.recipe import OPTIMIZERS
 from pipeline.study.search_space import Point, trial_study
 
 
@@ -24,12 +25,13 @@ def cost(study: Study, point: Point, vocabulary: int) -> Cost:
     """Raises :class:`UserError` where the point's parts do not fit together."""
     trial, cell = trial_study(study, point)
     config, pretrain = model_config(trial, cell, vocabulary), pretraining(trial, cell)
+    optimizer = OPTIMIZERS[pretrain.optimizer]
     tokens = training_steps(pretrain) * pretrain.batch_size * pretrain.context_length
     return Cost(
         total_parameters=costs.total_parameters(config),
         non_embedding_parameters=costs.non_embedding_parameters(config),
         training_flops=tokens * costs.training_flops_per_token(config),
-        training_memory=costs.training_memory(config),
+        training_memory=costs.training_memory(config, optimizer.matrix_moments, optimizer.other_moments),
     )
 
 

@@ -28,7 +28,7 @@ RECORDS = "pipeline.results"
 """What a record looks like: for the report to read."""
 
 FAMILIES = {"vanilla": "pipeline.models.vanilla", "block": "pipeline.models.block_transformer"}
-TRAINING = ("pipeline.training.lightning.module", "pipeline.training.lightning.data")
+TRAINING = ("pipeline.training.lightning.module", "pipeline.training.lightning.data", "pipeline.study.recipe")
 START = ("pipeline.models.factory", "pipeline.training.start")
 """These build either family: they count without what they import, since no vanilla cell depends on block models."""
 

@@ -6,6 +6,7 @@ import re
 
 from pipeline.study.architecture_checks import check_effects, check_sizes, check_starts, check_variants
 from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
+from pipeline.study.recipe import check_recipe, check_schedule
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Grid, Study
 from pipeline.study.search_checks import check_search
@@ -181,6 +182,7 @@ def _check_pretrain(study: Study) -> None:
     )
     all_positive("pretrain", pretrain, names)
     choice("pretrain.precision", pretrain.precision, PRECISIONS)
+    check_recipe(pretrain)
     require(pretrain.warmup_steps >= 0, "pretrain.warmup_steps", pretrain.warmup_steps, "it is 0 or more")
     require(
         0 <= pretrain.final_learning_rate <= 1,
@@ -217,13 +219,7 @@ def _check_evaluate(study: Study) -> None:
 
 def _check_steps(study: Study, cell: Cell) -> None:
     pretrain = pretraining(study, cell)
-    steps = training_steps(pretrain)
-    require(
-        pretrain.warmup_steps < steps,
-        "pretrain.warmup_steps",
-        pretrain.warmup_steps,
-        f"it must be less than the {steps} steps of cell {cell.name} (tokens / (batch_size * context_length))",
-    )
+    check_schedule(pretrain, training_steps(pretrain), f"cell {cell.name}")
 
 
 def _check_benchmark(study: Study) -> None:

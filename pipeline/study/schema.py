@@ -128,19 +128,34 @@ class Pretrained:
 
 
 @dataclass(frozen=True)
+class Initialization:
+    """The weights that training starts from."""
+
+    std: float = 0.02
+    depth_scaled: bool = False
+
+
+@dataclass(frozen=True)
 class Pretrain:
     """How cells are trained: keys that decide their weights."""
 
     context_length: int = 2048
     tokens: int = 0
     batch_size: int = 256
+    optimizer: str = added("adamw")
     learning_rate: float = 1e-3
+    matrix_learning_rate: float | None = added(None)
+    matrix_momentum: float | None = added(None)
+    schedule: str = added("cosine")
     warmup_steps: int = 3000
+    cooldown: float | None = added(None)
+    cooldown_shape: str | None = added(None)
     final_learning_rate: float = 0.1
     weight_decay: float = 0.1
     decay_all: bool = False
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     gradient_clip: float = 1.0
+    initialization: Initialization = added(Initialization())
     precision: str = "auto"
     validate_every: int = 1000
     validation_tokens: int = 1_000_000

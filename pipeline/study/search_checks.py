@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.base.redact import redacted
 from pipeline.study.cells import pretraining, training_steps
+from pipeline.study.recipe import check_schedule
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Search, Study
 from pipeline.study.search_space import KEYS, choices, known_points, trial_study
@@ -86,6 +87,4 @@ def _check_enqueued(study: Study, search: Search) -> None:
 def _check_steps(study: Study, search: Search) -> None:
     point = {key: values[0] for key, values in choices(search).items()}
     pretrain = pretraining(*trial_study(study, point))
-    steps = training_steps(pretrain)
-    right = f"it must be less than the {steps} steps of a trial (search.tokens / (batch_size * context_length))"
-    require(pretrain.warmup_steps < steps, "pretrain.warmup_steps", pretrain.warmup_steps, right)
+    check_schedule(pretrain, training_steps(pretrain), "a trial of search.tokens")

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-CURVES = ("train_loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_second")
+CURVES = (
+    "train_loss",
+    "validation_loss",
+    "learning_rate",
+    "matrix_learning_rate",
+    "gradient_norm",
+    "tokens_per_second",
+)
 
 
 def sync_cell(study_name: str, cell: str) -> bool:

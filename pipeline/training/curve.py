@@ -18,6 +18,7 @@ class Row:
     """What happened since the row before.
 
     Losses in nats a target token, ``loss_by_position`` for each position of a block (one for a vanilla model);
+    ``matrix_learning_rate`` is that of the layers' matrices where the optimizer has one of its own for them;
     ``utilization`` is model FLOPs against those of a large matrix product; ``time`` in ms since 1970; memory in bytes.
     """
 
@@ -25,6 +26,7 @@ class Row:
     tokens: int
     train_loss: float
     learning_rate: float
+    matrix_learning_rate: float | None
     gradient_norm: float
     tokens_per_second: float
     validation_loss: float | None

@@ -8,23 +8,24 @@ from torch.nn import Parameter
 
 from pipeline.base.errors import UserError
 from pipeline.training.objective import Objective
+from pipeline.training.optimizers.groups import moments
 
 ENOUGH = 2**17
 """Tokens that keep any GPU busy."""
 
 
-def largest_micro_batch(objective: Objective, tokens: Tensor, valid: Tensor | None) -> int:
+def largest_micro_batch(objective: Objective, optimizer: str, tokens: Tensor, valid: Tensor | None) -> int:
     """Rows of ``tokens`` [B, T] that a forward and backward pass can take at once on a GPU: B, B / 2, B / 4, ...
 
-    At most :data:`ENOUGH` tokens, and what fits without torch.compile, which needs less. What the optimizer will add
-    to each parameter is set aside meanwhile. Raises :class:`UserError` if one row is too much.
+    At most :data:`ENOUGH` tokens, and what fits without torch.compile, which needs less. What ``optimizer`` will
+    keep of each parameter is set aside meanwhile. Raises :class:`UserError` if one row is too much.
     """
-    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    state = [parameter for parameter, count in moments(objective, optimizer) for _ in range(count)]
     rows = min(len(tokens), max(ENOUGH // tokens.shape[1], 1))
     while True:
         try:
             with torch.compiler.set_stance("force_eager"):
-                _pass(objective, tokens[:rows], None if valid is None else valid[:rows], parameters)
+                _pass(objective, tokens[:rows], None if valid is None else valid[:rows], state)
             return rows
         except torch.OutOfMemoryError:
             if rows == 1:
@@ -35,8 +36,8 @@ def largest_micro_batch(objective: Objective, tokens: Tensor, valid: Tensor | No
         rows = (rows + 1) // 2
 
 
-def _pass(objective: Objective, tokens: Tensor, valid: Tensor | None, parameters: list[Parameter]) -> None:
-    reserved = [torch.empty_like(parameter) for parameter in parameters for _ in range(2)]
+def _pass(objective: Objective, tokens: Tensor, valid: Tensor | None, state: list[Parameter]) -> None:
+    reserved = [torch.empty_like(parameter) for parameter in state]
     objective(tokens, valid).sum().backward()
     del reserved
 

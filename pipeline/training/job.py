@@ -17,7 +17,7 @@ from pipeline.base.files import write_json
 from pipeline.data import Manifest
 from pipeline.models.config import ModelConfig
 from pipeline.results.records import CellIdentity, PretrainResult, read_result, write_result
-from pipeline.study import Cell, Study, model_config, pretraining, training_steps
+from pipeline.study import Cell, Study, model_config, pretraining
 from pipeline.study.causes import training_record
 from pipeline.study.schema import Pretrain, Uptraining
 from pipeline.study.superseded import RESULT, bring_back, changes, mark, set_aside, training_in
@@ -50,9 +50,7 @@ class Job:
         pretrain = pretraining(study, cell)
         manifest = Manifest.read(paths.TOKENS)
         config = model_config(study, cell, manifest.model_vocabulary)
-        schedule = Schedule(
-            pretrain.learning_rate, pretrain.final_learning_rate, pretrain.warmup_steps, training_steps(pretrain)
-        )
+        schedule = Schedule.of(pretrain)
         record = training_record(study, cell, config, manifest.hash)
         return cls(study, cell, pretrain, config, manifest, schedule, record["pretrain"]["padding"], record, on_row)
 

@@ -30,7 +30,7 @@ from pipeline.training.hardware import compiles
 from pipeline.training.job import Job
 from pipeline.training.memory import peak_memory
 from pipeline.training.objective import Objective
-from pipeline.training.optimizer import adamw
+from pipeline.training.optimizers import build_optimizer
 from pipeline.training.start import initial_model
 from pipeline.training.wrapping import compile_whole, recompute_activations
 
@@ -145,13 +145,13 @@ class _Steps:
             recompute_activations(self.objective)
         if self.compiled:
             compile_whole(self.objective)
-        self.optimizer = adamw(self.objective, self.pretrain)
+        self.optimizer = build_optimizer(self.objective, self.pretrain)
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.step = 0
         tokens, valid = self._batch()
         on_gpu = self.device.type == "cuda"
         self.micro_batch = hardware.micro_batch_size or (
-            largest_micro_batch(self.objective, tokens, valid) if on_gpu else len(tokens)
+            largest_micro_batch(self.objective, self.pretrain.optimizer, tokens, valid) if on_gpu else len(tokens)
         )
 
     def measure(self, count: int) -> Measurement:

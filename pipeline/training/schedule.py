@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.base.errors import UserError
+from pipeline.study.cells import training_steps
+from pipeline.study.recipe import COOLDOWN_SHAPE, check_schedule, cooldown_steps
+from pipeline.study.schema import Pretrain
+
+SHAPES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "linear": lambda progress: 1 - progress,
+    "sqrt": lambda progress: 1 - math.sqrt(progress),
+}
+"""From 1 to 0 while ``progress`` goes from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up from 0 to ``peak``, then a cosine to ``final * peak`` at the last of ``steps`` steps."""
+    """Linear warm-up from 0 to the peak, the peak, and a cooldown to ``final`` times the peak at the last of ``steps``.
 
-    peak: float
-    final: float
-    warmup_steps: int
+    A cosine is a cooldown that begins where the warm-up ends. Schedules that differ in ``steps`` and ``cooldown_steps``
+    alone are equal up to the step at which the first of them begins to cool down: :attr:`trunk_steps`. So the state
+    of one run at that step is that of every other (warm-up, constant, cooldown: arXiv 2405.18392).
+    """
+
     steps: int
+    warmup_steps: int
+    cooldown_steps: int
+    shape: str
+    final: float
 
-    def __post_init__(self) -> None:
-        if self.warmup_steps >= self.steps:
-            raise UserError(
-                f"pretrain.warmup_steps: {self.warmup_steps} is wrong; it must be less than the run's {self.steps} "
-                f"steps (pretrain.tokens / (pretrain.batch_size * pretrain.context_length))"
-            )
+    @classmethod
+    def of(cls, pretrain: Pretrain) -> Schedule:
+        """The schedule of a run of ``pretrain.tokens``. Raises :class:`UserError` for a warm-up that does not fit."""
+        steps = training_steps(pretrain)
+        check_schedule(pretrain, steps, "the run")
+        shape = "cosine" if pretrain.schedule == "cosine" else pretrain.cooldown_shape or COOLDOWN_SHAPE
+        cooldown = cooldown_steps(pretrain, steps)
+        return cls(steps, pretrain.warmup_steps, cooldown, shape, pretrain.final_learning_rate)
 
-    def rate(self, step: int) -> float:
-        """The rate of step 1, ..., ``steps``."""
+    @property
+    def trunk_steps(self) -> int:
+        """Steps before the cooldown."""
+        return self.steps - self.cooldown_steps
+
+    def rate(self, peak: float, step: int) -> float:
+        """The rate at step 1, ..., ``steps`` of parameters whose peak is ``peak``."""
         if step <= self.warmup_steps:
-            return self.peak * step / self.warmup_steps
-        progress = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
-        return self.peak * (self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2)
+            return peak * step / self.warmup_steps
+        progress = max(step - self.trunk_steps, 0) / self.cooldown_steps
+        return peak * (self.final + (1 - self.final) * SHAPES[self.shape](progress))

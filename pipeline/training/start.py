@@ -12,7 +12,8 @@ from pipeline.training.job import Job
 def initial_model(job: Job) -> LanguageModel:
     """Drawn by the cell's seed, or made of its source's weights. Raises :class:`UserError` where these do not fit."""
     model = build(job.config)
-    initialise(model, job.cell.seed)
+    initialization = job.pretrain.initialization
+    initialise(model, job.cell.seed, initialization.std, initialization.depth_scaled)
     if job.cell.source is not None:
         _uptrain(model, job, job.cell.source)
     return model

@@ -14,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.training.objective import Objective
 
 
-def layers(objective: Objective) -> Iterator[nn.Module]:
+def layers(model: nn.Module) -> Iterator[nn.Module]:
     """Every layer of every stack."""
-    for stack in objective.modules():
+    for stack in model.modules():
         if isinstance(stack, nn.ModuleList):
             yield from stack
 

@@ -12,7 +12,7 @@ from pipeline.training.progress import Progress
 
 
 def row(step: int, positions: int = 1) -> Row:
-    return Row(step, 100 * step, 3.25, 1e-3, 0.5, 1234.5, None, 0.25, 2**20, 1000 + step, [3.0] * positions)
+    return Row(step, 100 * step, 3.25, 1e-3, None, 0.5, 1234.5, None, 0.25, 2**20, 1000 + step, [3.0] * positions)
 
 
 def test_rows_beyond_the_step_resumed_at_and_lines_cut_short_are_dropped(tmp_path: Path) -> None:

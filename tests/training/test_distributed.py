@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.base import paths
-from pipeline.study import Study, find_cell
+from pipeline.study import Study, find_cell, load_study
+from pipeline.study.recipe import OPTIMIZERS
 from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
 from tests.training.processes import Training
@@ -38,10 +39,12 @@ def start_two(pause: float = 0) -> list[Training]:
 
 
 def use(strategy: str) -> None:
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(
-        text.replace("accelerator: cpu", f"accelerator: cpu, devices: 2, strategy: {strategy}, micro_batch_size: 2")
-    )
+    change("accelerator: cpu", f"accelerator: cpu, devices: 2, strategy: {strategy}, micro_batch_size: 2")
+
+
+def change(old: str, new: str) -> None:
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace(old, new))
 
 
 def losses() -> list[float]:
@@ -49,9 +52,11 @@ def losses() -> list[float]:
     return [float(row[key]) for row in rows for key in ("train_loss", "validation_loss") if row[key]]
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_train_as_one_does(tiny: Study, strategy: str) -> None:
-    pretrain(tiny, find_cell(tiny, CELL))
+def test_two_processes_train_as_one_does(tiny: Study, strategy: str, optimizer: str) -> None:
+    change("learning_rate: 0.01", f"learning_rate: 0.01\n  optimizer: {optimizer}")
+    pretrain(load_study(), find_cell(tiny, CELL))
     expected = losses()
     weights = load_file(paths.checkpoint(CELL) / "model.safetensors")
     paths.checkpoint(CELL).rename("aside")
@@ -65,9 +70,10 @@ def test_two_processes_train_as_one_does(tiny: Study, strategy: str) -> None:
         torch.testing.assert_close(weight, weights[name], atol=2e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_killed_processes_go_on(tiny: Study, strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "optimizer"), [("ddp", "adamw"), ("fsdp", "adamw"), ("fsdp", "muon")])
+def test_two_killed_processes_go_on(tiny: Study, strategy: str, optimizer: str) -> None:
     use(strategy)
+    change("learning_rate: 0.01", f"learning_rate: 0.01\n  optimizer: {optimizer}")
     for training in start_two():
         training.process.join(120)
     expected = losses()

@@ -126,7 +126,9 @@ def test_an_exploding_loss_ends_the_cell_with_its_last_good_weights(tiny: Study)
 
 def test_a_warm_up_longer_than_the_run_is_refused(tiny: Study) -> None:
     tiny = changed(tiny, {"pretrain.warmup_steps": 20})
-    with pytest.raises(UserError, match=r"pretrain.warmup_steps: 20 is wrong; it must be less than the run's 20 steps"):
+    with pytest.raises(
+        UserError, match=r"pretrain.warmup_steps: 20 is wrong; it must be less than the 20 steps of the run"
+    ):
         train(tiny, "vanilla-s-0")
 
 

@@ -48,8 +48,11 @@ def losses(path: Path) -> list[tuple[str, str, str]]:
     return [(row["step"], row["train_loss"], row["validation_loss"]) for row in read_rows(path)]
 
 
-@pytest.mark.parametrize("name", [VANILLA, BLOCK])
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny: Study, name: str) -> None:
+@pytest.mark.parametrize(("name", "recipe"), [(VANILLA, "adamw"), (BLOCK, "adamw"), (BLOCK, "muon\n  schedule: wsd")])
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny: Study, name: str, recipe: str) -> None:
+    text = Path("params.yaml").read_text().replace("learning_rate: 0.01", f"learning_rate: 0.01\n  optimizer: {recipe}")
+    Path("params.yaml").write_text(text)
+    tiny = load_study()
     expected = uninterrupted(tiny, name)
     resumed_at = []
     for step in (6, 14):

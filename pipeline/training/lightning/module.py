@@ -16,7 +16,7 @@ from pipeline.training.fitting import largest_micro_batch
 from pipeline.training.hardware import compiles
 from pipeline.training.meter import Meter
 from pipeline.training.objective import Objective
-from pipeline.training.optimizer import adamw
+from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedule import Schedule
 from pipeline.training.wrapping import compile_layers, compile_whole, recompute_activations, shard
 
@@ -24,7 +24,7 @@ TrainingBatch = tuple[Tensor, Tensor | None]
 
 
 class PretrainingModule(LightningModule):
-    """AdamW on the mean loss of a batch's targets over all processes and micro-batches.
+    """The optimizer's steps on the mean loss of a batch's targets over all processes and micro-batches.
 
     Micro-batches and processes change nothing but rounding: each micro-batch's summed loss is divided by the number of
     targets of the whole batch, however they are spread.
@@ -54,7 +54,9 @@ class PretrainingModule(LightningModule):
             shard(self.objective, mesh["data_parallel"])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return adamw(self.objective, self.pretrain)
+        optimizer = build_optimizer(self.objective, self.pretrain)
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
 
     def on_fit_start(self) -> None:
         self.meter = Meter(self.objective.model.stride, self.device)
@@ -89,7 +91,7 @@ class PretrainingModule(LightningModule):
             self.micro_batch = len(batch[0])
             if self.device.type == "cuda" and self.device_mesh is None:
                 with self._synchronized(last=False):
-                    fits = largest_micro_batch(self.objective, *batch)
+                    fits = largest_micro_batch(self.objective, self.pretrain.optimizer, *batch)
                 self.micro_batch = int(
                     self.trainer.strategy.reduce(torch.tensor(fits, device=self.device), reduce_op="min")
                 )
@@ -116,7 +118,7 @@ class PretrainingModule(LightningModule):
 
     def _step(self) -> None:
         optimizer: Any = self.optimizers()
-        for group in optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.trainer.global_step + 1)
+        for group, peak in zip(optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = self.schedule.rate(peak, self.trainer.global_step + 1)
         optimizer.step()
         optimizer.zero_grad()

@@ -12,6 +12,7 @@ from torch.distributed import all_reduce
 
 from pipeline.base.device_rates import product_rate
 from pipeline.models.costs import training_flops_per_token
+from pipeline.study.recipe import matrix_learning_rate
 from pipeline.training.curve import Curve, Row
 from pipeline.training.job import Job
 from pipeline.training.lightning.data import PretrainingData
@@ -101,11 +102,13 @@ class Recorder(Callback):
     def _row(self, step: int, reading: Reading, elapsed: float, validation_loss: float | None) -> Row:
         tokens_per_step = self.job.pretrain.batch_size * self.job.pretrain.context_length
         speed = (step - self.step) * tokens_per_step / elapsed
+        matrix_peak = matrix_learning_rate(self.job.pretrain)
         return Row(
             step=step,
             tokens=step * tokens_per_step,
             train_loss=reading.loss,
-            learning_rate=self.schedule.rate(step),
+            learning_rate=self.schedule.rate(self.job.pretrain.learning_rate, step),
+            matrix_learning_rate=None if matrix_peak is None else self.schedule.rate(matrix_peak, step),
             gradient_norm=reading.gradient_norm,
             tokens_per_second=speed,
             validation_loss=validation_loss,
