@@ -32,6 +32,7 @@ TRAINING = ("pipeline.training.lightning.module", "pipeline.training.lightning.d
 START = ("pipeline.models.factory", "pipeline.training.start")
 """These build either family: they count without what they import, since no vanilla cell depends on block models."""
 
+OPTIMIZERS = "pipeline.training.optimizers"
 UPTRAINING = "pipeline.interop.uptraining"
 BESIDE_TRAINING = (
     *READING,
@@ -59,7 +60,7 @@ class Stage:
 STAGES = {
     "corpus": Stage(("corpus",)),
     "tokenize": Stage(("tokenize",)),
-    "evaluate": Stage(("evaluate",)),
+    "evaluate": Stage(("evaluate", "tokenize.end_of_text")),
     "benchmark": Stage(("benchmark", "hardware.label")),
     "report": Stage(("name", "sizes", "variants", "grid", "pretrained"), READING),
     "search": Stage(("search", "sizes", "variants", "pretrain", "benchmark", "hardware.label")),
@@ -93,7 +94,7 @@ def cell_cause(study: Study, cell: Cell, vocabulary: int) -> Json:
         code = code_of(["stages.pretrained"], (*READING, RECORDS))
         return {"keys": made_of(study.pretrained[cell.name]), "code": code}
     config = model_config(study, cell, vocabulary)
-    return {**keys_of(study, cell, config), "code": training_code(config, cell)}
+    return {**keys_of(study, cell, config), "code": training_code(study, cell, config)}
 
 
 def keys_of(study: Study, cell: Cell, config: ModelConfig) -> Json:
@@ -108,10 +109,10 @@ def keys_of(study: Study, cell: Cell, config: ModelConfig) -> Json:
     }
 
 
-def training_code(config: ModelConfig, cell: Cell) -> dict[str, str]:
-    """The code that decides the weights of a model of that family."""
-    uptraining = [] if cell.source is None else [UPTRAINING]
-    return code_of([FAMILIES[config.family], *TRAINING, *START, *uptraining], BESIDE_TRAINING, START)
+def training_code(study: Study, cell: Cell, config: ModelConfig) -> dict[str, str]:
+    """The code that decides the weights of a model of that family, trained by that optimizer."""
+    roots = [FAMILIES[config.family], *TRAINING, *START, f"{OPTIMIZERS}.{pretraining(study, cell).optimizer}"]
+    return code_of(roots + ([] if cell.source is None else [UPTRAINING]), BESIDE_TRAINING, START)
 
 
 def training_record(study: Study, cell: Cell, config: ModelConfig, corpus: str) -> Json:
@@ -129,7 +130,7 @@ def training_record(study: Study, cell: Cell, config: ModelConfig, corpus: str) 
         "pretrain": dataclasses.asdict(pretraining(study, cell)) | {"padding": keys["padding"]},
         "start": start,
         "corpus": corpus,
-        "code": training_code(config, cell),
+        "code": training_code(study, cell, config),
     }
 
 

@@ -160,13 +160,12 @@ def test_references_to_references_end_soon_and_stay_small(text: str) -> None:
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize("key", ["grid.seed", "grid.block.size", "grid.vanilla.size", "hardware.label", "pretrained"])
+@pytest.mark.parametrize("key", ["grid.seed", "grid.block.size", "grid.vanilla.size", "pretrained"])
 def test_keys_that_dvc_reads_hold_no_reference(text: str, key: str) -> None:
     old, new = {
         "grid.seed": ("seed: [0]", "seed: ['${corpus.seed}']"),
         "grid.block.size": ("  block:\n    size: [s, m]", "  block:\n    size: ${grid.vanilla.size}"),
         "grid.vanilla.size": ("  vanilla:\n    size: [s, m]", "  vanilla:\n    size: ['${evaluate.precision}', m]"),
-        "hardware.label": ("label: auto", "label: ${name}"),
         "pretrained": ("pretrained: {}", "pretrained: {a: {path: '${name}'}}"),
     }[key]
     assert old in text

@@ -15,10 +15,16 @@ from pipeline.base.errors import UserError
 from pipeline.models import build, costs
 from pipeline.models.config import (
     BlockConfig,
-    EmbedderConfig,
+    CrossAttentionConfig,
+    EncoderConfig,
+    LookupConfig,
     ModelConfig,
+    PrefixConfig,
+    ProjectionConfig,
+    RobertaConfig,
     StackConfig,
-    TokenDecoderConfig,
+    SummationConfig,
+    T5Config,
     VanillaConfig,
 )
 from pipeline.study import Study, find_cell
@@ -29,18 +35,16 @@ from pipeline.training.curve import read_rows
 from pipeline.training.optimizers import build_optimizer, muon
 from pipeline.training.optimizers.groups import layer_matrices, moments
 from pipeline.training.optimizers.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalize
+from tests.changed import changed
 
 STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=64)
-ENCODER = StackConfig(layers=1, width=16, heads=2, kv_heads=2, feed_forward=64)
+ENCODER = EncoderConfig(layers=1, width=16, heads=2, kv_heads=2, feed_forward=64)
+T5 = T5Config(layers=2, width=32, heads=4, kv_heads=2, feed_forward=64)
 MODELS: dict[str, ModelConfig] = {
     "vanilla": VanillaConfig(64, 32, STACK),
-    "prefix": BlockConfig(64, 32, 4, EmbedderConfig("lookup", 8), STACK, TokenDecoderConfig("prefix", STACK, 2)),
-    "projection": BlockConfig(
-        64, 32, 4, EmbedderConfig("projection", 24), STACK, TokenDecoderConfig("summation", STACK)
-    ),
-    "roberta": BlockConfig(
-        64, 32, 4, EmbedderConfig("roberta", 16, ENCODER), STACK, TokenDecoderConfig("cross_attention", STACK)
-    ),
+    "prefix": BlockConfig(64, 32, 4, LookupConfig(8), STACK, PrefixConfig(STACK, 2)),
+    "projection": BlockConfig(64, 32, 4, ProjectionConfig(24), STACK, SummationConfig(STACK)),
+    "roberta": BlockConfig(64, 32, 4, RobertaConfig(ENCODER), STACK, CrossAttentionConfig(T5)),
 }
 SHAPES = [(32, 32), (32, 32), (32, 32), (64, 32), (64, 32), (32, 64), (96, 32), (1, 7), (7, 1)]
 
@@ -223,16 +227,16 @@ def losses(rows: list[dict[str, str]]) -> list[float]:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", ["vanilla-s-0", "block-s-4-base-0"])
 def test_a_cell_learns_and_micro_batches_change_only_rounding(tiny: Study, optimizer: str, name: str) -> None:
-    tiny.pretrain.optimizer = optimizer
+    tiny = changed(tiny, {"pretrain.optimizer": optimizer})
     whole = losses(curve(tiny, name))
-    tiny.hardware.micro_batch_size = 3
+    tiny = changed(tiny, {"hardware.micro_batch_size": 3})
     assert losses(curve(tiny, name)) == pytest.approx(whole, abs=2e-5)
     assert whole[-1] < whole[0] - 1
 
 
 def test_the_curve_has_the_rate_of_the_matrices_where_they_have_their_own(tiny: Study) -> None:
     assert {row["matrix_learning_rate"] for row in curve(tiny, "vanilla-s-0")} == {""}
-    tiny.pretrain.optimizer, tiny.pretrain.matrix_learning_rate = "muon", 0.03
+    tiny = changed(tiny, {"pretrain.optimizer": "muon", "pretrain.matrix_learning_rate": 0.03})
     rows = curve(tiny, "vanilla-s-0")
     assert [float(row["matrix_learning_rate"]) for row in rows] == pytest.approx(
         [3 * float(row["learning_rate"]) for row in rows], rel=1e-4
@@ -241,13 +245,11 @@ def test_the_curve_has_the_rate_of_the_matrices_where_they_have_their_own(tiny: 
 
 
 def test_the_rate_of_the_matrices_and_their_momentum_have_an_effect(tiny: Study) -> None:
-    tiny.pretrain.optimizer = "muon"
+    tiny = changed(tiny, {"pretrain.optimizer": "muon"})
     base = losses(curve(tiny, "vanilla-s-0"))
-    tiny.pretrain.matrix_learning_rate = tiny.pretrain.learning_rate
-    assert losses(curve(tiny, "vanilla-s-0")) == base
+    same = changed(tiny, {"pretrain.matrix_learning_rate": tiny.pretrain.learning_rate})
+    assert losses(curve(same, "vanilla-s-0")) == base
     for key, value in (("matrix_learning_rate", 0.005), ("matrix_momentum", 0.5)):
-        setattr(tiny.pretrain, key, value)
-        changed = losses(curve(tiny, "vanilla-s-0"))
-        assert changed[0] == pytest.approx(base[0], abs=0.05)
-        assert changed != base
-        setattr(tiny.pretrain, key, None)
+        other = losses(curve(changed(tiny, {f"pretrain.{key}": value}), "vanilla-s-0"))
+        assert other[0] == pytest.approx(base[0], abs=0.05)
+        assert other != base

@@ -157,11 +157,11 @@ def test_the_plan_knows_a_new_cell_and_a_half_trained_one(tiny: Study) -> None:
 def test_an_added_key_with_its_default_changes_nothing(tiny: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.base.made_of import added, made_of
 
-    fields = [("optimizer", str, added("adamw")), ("shape", list, added([1, 2]))]
-    Longer = dataclasses.make_dataclass("Longer", fields, bases=(type(tiny.pretrain),))
+    fields = [("momentum", float, added(0.9)), ("shape", list, added([1, 2]))]
+    Longer = dataclasses.make_dataclass("Longer", fields, bases=(type(tiny.pretrain),), frozen=True)
     keys = vars(tiny.pretrain)
     assert made_of(Longer(**keys)) == made_of(tiny.pretrain)
-    assert made_of(Longer(**keys, optimizer="muon")) == made_of(tiny.pretrain) | {"optimizer": "muon"}
+    assert made_of(Longer(**keys, momentum=0.8)) == made_of(tiny.pretrain) | {"momentum": 0.8}
     finish(tiny, VANILLA)
     longer = dataclasses.replace(tiny, pretrain=Longer(**keys))
     assert told(longer, VANILLA) == ("complete", "")
