@@ -67,7 +67,7 @@ FAULTS: dict[str, tuple[Callable[[], object], str, str]] = {
         "failed: ZeroDivisionError: by 0",
     ),
     "secret": (lambda: fail("evaluate", UserError("http://u:secret@host")), "evaluate", "it failed: http://"),
-    "empty": (lambda: write("evaluate", b""), "evaluate", f"results/evaluate/{CELL}.json: not valid JSON"),
+    "empty": (lambda: write("evaluate", b""), "evaluate", f"results/evaluate/{CELL}.json: empty;"),
     "cut short": (
         lambda: write("pretrain", b'{"cell": {'),
         "pretrain",

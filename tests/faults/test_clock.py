@@ -93,8 +93,8 @@ def test_mlflow_shows_what_was_measured_last_though_the_clock_was_set_back(study
     for _ in range(2):
         assert tracking.sync_cell("tiny", identity().name)
     (found,) = runs()
-    assert found.data.metrics["pretrain_seconds"] == 7.0
-    assert len(tracking.client().get_metric_history(found.info.run_id, "pretrain_seconds")) == 2
+    assert found.data.metrics["training_seconds"] == 7.0
+    assert len(tracking.client().get_metric_history(found.info.run_id, "training_seconds")) == 2
     assert found.info.start_time < found.info.end_time
 
 
