@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-COMMON = {"base", "device", "results", "study"}
+from tests.conftest import ROOT
+
+TABLE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## Who may import whom")[2]
 ALLOWED = {
-    "study": {"models"},
-    "data": set(),
-    "models": set(),
-    "interop": {"models"},
-    "generation": {"models"},
-    "training": {"models", "data", "interop"},
-    "checkpoints": {"models", "data"},
-    "evaluation": {"checkpoints", "generation", "models", "data"},
-    "benchmark": {"checkpoints", "generation", "models", "data", "interop"},
-    "analysis": {"models"},
-    "search": {"training", "benchmark", "evaluation", "models", "data", "tracking"},
-    "tracking": set(),
+    part: {name for name in allowed.split(", ") if name}
+    for part, allowed in re.findall(r"^\| (\w+) \| ?([\w, ]*?) ?\|$", TABLE, re.MULTILINE)[1:]
 }
 HEAVY = ["torch", "lightning", "mlflow", "lm_eval", "matplotlib", "transformers", "datasets", "optuna"]
 LOADS = {
@@ -131,16 +124,23 @@ def test_a_room_of_the_analysis_imports_only_those_before_it(root: Path, room: s
             assert [each for each in used if any(each.startswith(other) for other in later)] == [], name
 
 
-@pytest.mark.parametrize("part", ALLOWED)
-def test_parts_import_only_what_the_architecture_allows(root: Path, part: str) -> None:
-    folder = root / "pipeline" / part
+def used_by(part: str) -> set[str]:
+    """The other parts of the pipeline that a part imports, anywhere."""
+    folder = ROOT / "pipeline" / part
     files = folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]
-    for path in files:
-        used = {
-            name.split(".")[1] for name in imports(ast.parse(path.read_text()), True) if name.startswith("pipeline.")
-        }
-        allowed = ALLOWED[part] | {part} | (COMMON - ({"device", "study", "results"} if part == "models" else set()))
-        assert used <= allowed, f"{path} imports {used - allowed}"
+    names = {name for path in files for name in imports(ast.parse(path.read_text(encoding="utf-8")), True)}
+    return {name.split(".")[1] for name in names if name.startswith("pipeline.")} - {part}
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_parts_import_only_what_the_architecture_allows(part: str) -> None:
+    assert used_by(part) - ALLOWED[part] == set()
+
+
+def test_the_architecture_names_every_part_and_allows_nothing_that_is_not_used(root: Path) -> None:
+    parts = {path.stem for path in (root / "pipeline").iterdir() if not path.name.startswith("__")} - {"commands"}
+    assert ALLOWED.keys() == parts
+    assert {part: ALLOWED[part] - used_by(part) for part in parts} == {part: set() for part in parts}
 
 
 def test_nothing_in_the_pipeline_imports_a_stage(root: Path) -> None:

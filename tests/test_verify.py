@@ -14,13 +14,13 @@ from dvc.repo import Repo
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json, write_json, write_text
+from pipeline.commands.verify import verify
 from pipeline.interop.huggingface import to_huggingface
 from pipeline.interop.pretrained import bring_in
 from pipeline.models import build
 from pipeline.models.config import StackConfig, VanillaConfig
 from pipeline.results.records import PretrainResult, read_result, write_result
 from pipeline.results.search import FILES
-from pipeline.results.verify import verify
 from pipeline.study import load_study
 from tests.finish_study import finish
 

@@ -1,1 +1,1 @@
-"""What stages and searches write: typed records, what a number was measured with, and whether all still fits."""
+"""What stages and searches write: typed records, the metrics declared on them, what they were measured with."""

@@ -1,8 +1,10 @@
-"""Sums over steps, kept on the device until they are read."""
+"""What a run measures of itself: sums over steps, kept on the device until they are read, and peak memory."""
 
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -59,3 +61,11 @@ class Meter:
         norm, *sums = torch.cat([self.gradient_norm.double().view(1), self.sums.flatten()]).tolist()
         self.sums.zero_()
         return Reading(sums[: len(sums) // 2], sums[len(sums) // 2 :], norm)
+
+
+def peak_memory() -> int:
+    """Bytes: the most allocated on the GPU, or resident in memory where there is none."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

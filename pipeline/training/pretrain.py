@@ -16,7 +16,7 @@ from pipeline.results.records import PretrainResult
 from pipeline.study import Cell, Study
 from pipeline.training.curve import Row
 from pipeline.training.job import Job, Outcome, is_main_process
-from pipeline.training.memory import peak_memory
+from pipeline.training.meter import peak_memory
 
 
 def pretrain(study: Study, cell: Cell, on_row: Callable[[Row], None] | None = None) -> PretrainResult | None:

@@ -28,7 +28,7 @@ from pipeline.study.arguments import add_study_arguments, study_of
 from pipeline.training.fitting import largest_micro_batch
 from pipeline.training.hardware import compiles
 from pipeline.training.job import Job
-from pipeline.training.memory import peak_memory
+from pipeline.training.meter import peak_memory
 from pipeline.training.objective import Objective
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.start import initial_model

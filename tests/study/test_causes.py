@@ -196,7 +196,6 @@ def test_what_training_runs_is_counted_or_known_to_decide_nothing(tiny: Study, n
         "pipeline.training.lightning.recorder",
         "pipeline.training.lightning.resume",
         "pipeline.training.lightning.trainer",
-        "pipeline.training.memory",
         "pipeline.training.pretrain",
         "pipeline.training.progress",
         "pipeline.training.stopping",

@@ -17,8 +17,7 @@ from pipeline.training.curve import Curve, Row
 from pipeline.training.job import Job
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
-from pipeline.training.memory import peak_memory
-from pipeline.training.meter import Reading
+from pipeline.training.meter import Reading, peak_memory
 from pipeline.training.objective import validation_sums
 from pipeline.training.progress import Progress
 
