@@ -61,6 +61,11 @@ def test_the_new_kinds_pass_the_tests_of_models_and_generation(extended: Path) -
     assert int(passed) > 60
 
 
+def test_the_new_metric_is_in_the_record_and_in_mlflow(extended: Path) -> None:
+    printed = run(extended, "pytest", "-p", "no:cacheprovider", "-k", "bytes", "tests/evaluation/test_cell.py")
+    assert re.findall(r"^(\d+) passed", printed, re.MULTILINE) == ["1"]
+
+
 def test_the_new_optimizer_passes_the_tests_of_training(extended: Path) -> None:
     chosen = ("-k", "lion", "tests/training/test_optimizers.py")
     printed = run(extended, "pytest", "-p", "no:cacheprovider", *chosen)
@@ -89,3 +94,5 @@ def test_a_study_of_them_reaches_its_report(extended: Path) -> None:
     run(extended, "stages.report")
     figures = {path.stem for path in (extended / "report/figures").glob("*.svg")}
     assert {"ablation_embedder", "ablation_token_decoder"} <= figures
+    header, *_ = (extended / "report/results.csv").read_text(encoding="utf-8").splitlines()
+    assert "bytes_per_token" in header.split(",")

@@ -1,0 +1,45 @@
+"""docs/results/recipe.md against the records that it is from."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pipeline.base.files import read_json
+from pipeline.results.curve import read_rows
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "docs/results/recipe"
+PAGE = (ROOT / "docs/results/recipe.md").read_text(encoding="utf-8")
+RUNS = sorted(path.name for path in FOLDER.iterdir())
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_has_its_row_and_its_curve(run: str) -> None:
+    record = read_json(FOLDER / run / "record.json")
+    (row,) = re.findall(rf"^\| `{run}` \| (.*) \|$", PAGE, re.MULTILINE)
+    scored, matrices = record["document_losses"], record["matrix_learning_rate"]
+    rates = ["" if matrices is None else f"{matrices:g}", f"{record['learning_rate']:g}"]
+    losses = (scored["test"], scored["validation"], record["validation_loss"])
+    told = [record["model"], record["optimizer"], *rates, *(f"{loss:.3f}" for loss in losses)]
+    assert row.split(" | ") == told
+    last = read_rows(FOLDER / run / "curve.csv")[-1]
+    assert (int(last["step"]), int(last["tokens"])) == (record["steps"], record["tokens"])
+    assert float(last["validation_loss"]) == pytest.approx(record["validation_loss"], abs=1e-4)
+
+
+def test_the_gaps_that_the_page_names_are_the_records() -> None:
+    def test_loss(run: str) -> float:
+        loss: float = read_json(FOLDER / run / "record.json")["document_losses"]["test"]
+        return loss
+
+    gaps = (
+        ("block-19m-2", "vanilla-5m", "0.047"),
+        ("block-85m-4", "vanilla-19m", "0.400"),
+        ("block-85m-4", "vanilla-85m", "0.58"),
+        ("block-19m-4", "vanilla-19m", "0.59"),
+    )
+    for block, vanilla, told in gaps:
+        assert f"{test_loss(block) - test_loss(vanilla):.{len(told) - 2}f}" == told
+        assert told in PAGE
