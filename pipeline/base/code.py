@@ -13,13 +13,14 @@ from pipeline.base.files import sha256
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pipeline", "stages")
+TEMPLATES = (".html", ".css", ".js")
 
 
 def code_of(roots: Collection[str], without: Collection[str] = (), alone: Collection[str] = ()) -> dict[str, str]:
     """The hash of each module that ``roots`` import, themselves included, directly or not.
 
     Imports inside functions count, those for type checkers do not; a name that a package only passes on counts as an
-    import of the module that defines it. Files of other kinds beside a module count too. ``without`` names modules, or
+    import of the module that defines it. Templates beside a module count too. ``without`` names modules, or
     packages, that are left out with what they alone import, unless they are roots; ``alone`` modules that count without
     what they import.
     """
@@ -101,9 +102,8 @@ def _exists(module: str) -> bool:
 
 
 def _beside(module: str) -> list[Path]:
-    """A module's templates and the like."""
-    files = (path for path in _path(module).parent.iterdir() if path.is_file())
-    return [path for path in files if path.suffix not in (".py", ".pyc") and not path.name.startswith(".")]
+    """A module's templates; what editors leave beside it is none."""
+    return [path for path in _path(module).parent.iterdir() if path.suffix in TEMPLATES]
 
 
 def _path(module: str) -> Path:

@@ -261,5 +261,6 @@ def test_a_package_that_only_passes_a_name_on_is_seen_through() -> None:
     assert code.imports("pipeline.training.objective") >= {"pipeline.models.language_model", "pipeline.training.loss"}
 
 
-def test_files_beside_a_module_count() -> None:
-    assert any(name.endswith("report.css") for name in code_of(["stages.report"]))
+def test_templates_beside_a_module_count() -> None:
+    found = {Path(name).name for name in code_of(["stages.report"])}
+    assert {"report.css", "report.html", "report.js"} <= found
