@@ -147,7 +147,7 @@ def test_twenty_kills_at_random_moments(tiny: Study) -> None:
     """Also while a checkpoint is being written: one is written at every step."""
     draw = random.Random(0)
     text = Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1")
-    Path("params.yaml").write_text(text.replace("tokens: 5120", "tokens: 20480"))
+    Path("params.yaml").write_text(text.replace("tokens: 5120", "tokens: 102400"))
     study = load_study()
     expected = uninterrupted(study, BLOCK)
     for _ in range(20):

@@ -196,7 +196,7 @@ def test_clean_lists_and_removes(tiny: Study, capsys: pytest.CaptureFixture[str]
 def test_twenty_kills_around_superseding_edits_lose_no_state(tiny: Study) -> None:
     """Two sets of keys in turn, each killed at a random moment: no training ever falls behind where it was."""
     draw, text = random.Random(0), Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1")
-    text = text.replace("tokens: 5120", "tokens: 20480")
+    text = text.replace("tokens: 5120", "tokens: 40960")
     texts = [text, text.replace("pretrain:\n", "pretrain:\n  betas: [0.9, 0.99]\n", 1)]
     furthest = [0, 0]
     for kill in range(20):
