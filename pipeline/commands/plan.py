@@ -16,7 +16,7 @@ from pipeline.models.config import ModelConfig, from_dict
 from pipeline.results.records import STAGES
 from pipeline.study import Cell, Study, cells, model_config, pretraining
 from pipeline.study.causes import training_record
-from pipeline.study.cells import training_steps
+from pipeline.study.pretraining import training_steps
 from pipeline.study.recipe import OPTIMIZERS
 from pipeline.study.superseded import changes, kept_like, mark, training_in
 

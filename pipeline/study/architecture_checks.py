@@ -11,11 +11,10 @@ from pipeline.models.parts import LARGEST
 from pipeline.models.stack_config import LAYERS
 from pipeline.models.uptraining import METHODS, check_uptraining
 from pipeline.study.cells import Cell, cells, model_config
-from pipeline.study.rules import all_positive, choice, positive, require
+from pipeline.study.rules import choice, positive, require
 from pipeline.study.schema import Size, Study, Variant
 
 STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
-PRETRAIN_KEYS = ("learning_rate", "batch_size", "tokens")
 
 
 def check_sizes(study: Study) -> None:
@@ -28,9 +27,6 @@ def check_sizes(study: Study) -> None:
         choice(f"{key}.layer", size.layer, LAYERS)
         _in_range(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
         _in_range(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
-        all_positive(f"{key}.pretrain", size.pretrain, PRETRAIN_KEYS)
-        warmup = size.pretrain.warmup_steps
-        require(warmup is None or warmup >= 0, f"{key}.pretrain.warmup_steps", warmup, "it is 0 or more")
 
 
 def check_variants(study: Study) -> None:

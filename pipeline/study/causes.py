@@ -17,7 +17,8 @@ from pipeline.base.files import is_file, read_json, write_json
 from pipeline.base.made_of import made_of
 from pipeline.base.paths import CAUSES
 from pipeline.models.config import ModelConfig, to_dict
-from pipeline.study.cells import Cell, cells, model_config, pretraining
+from pipeline.study.cells import Cell, cells, model_config
+from pipeline.study.pretraining import pretraining
 from pipeline.study.schema import Json, Study
 from pipeline.study.superseded import training_in
 

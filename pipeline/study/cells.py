@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from dataclasses import dataclass
 
 from pipeline.base.errors import UserError
 from pipeline.models.architecture import block_config, vanilla_config
 from pipeline.models.config import ModelConfig
 from pipeline.results.records import CellIdentity
-from pipeline.study.schema import Pretrain, Study
+from pipeline.study.schema import Study
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model of the study.
+    """One model of the study, trained once.
 
     ``family`` is ``vanilla``, ``block``, or ``pretrained`` for a model trained elsewhere, whose ``size`` is its name.
     ``block_length`` and ``variant`` are set for block cells alone. ``source`` is the cell whose weights an uptrained
-    cell starts from; its ``size`` is then the source's.
+    cell starts from; its ``size`` is then the source's. ``budget``: the tokens of a cell that ends its training before
+    the others, one of ``pretrain.budgets``.
     """
 
     family: str
@@ -28,18 +27,27 @@ class Cell:
     block_length: int | None = None
     variant: str | None = None
     source: str | None = None
+    budget: int | None = None
 
     @property
     def name(self) -> str:
         """The DVC item, the results file and the MLflow run: axis values joined as DVC joins them."""
         if self.family == "pretrained":
             return self.size
-        axes = (self.family, self.source or self.size, self.block_length, self.variant, self.seed)
-        return "-".join(str(value) for value in axes if value is not None)
+        return _joined(self.model, self.seed, self.budget)
+
+    @property
+    def model(self) -> str:
+        """What ``recipes`` calls it: the name that its seeds and budgets share."""
+        return _joined(self.family, self.source or self.size, self.block_length, self.variant)
 
     def identity(self, fingerprint: str) -> CellIdentity:
         """Who the results about weights of that ``fingerprint`` are about."""
         return CellIdentity(self.name, self.family, self.size, self.seed, self.block_length, self.variant, fingerprint)
+
+
+def _joined(*axes: str | int | None) -> str:
+    return "-".join(str(value) for value in axes if value is not None)
 
 
 def cells(study: Study) -> list[Cell]:
@@ -101,14 +109,3 @@ def model_config(study: Study, cell: Cell, vocabulary: int) -> ModelConfig:
         return block_config(size, study.variants[cell.variant], cell.block_length, vocabulary, context_length)
     except ValueError as error:
         raise UserError(f"cell {cell.name}: {error}") from None
-
-
-def pretraining(study: Study, cell: Cell) -> Pretrain:
-    """The study's training keys with those that the cell's size changes."""
-    changed = {key: value for key, value in vars(study.sizes[cell.size].pretrain).items() if value is not None}
-    return dataclasses.replace(study.pretrain, **changed)
-
-
-def training_steps(pretrain: Pretrain) -> int:
-    """Optimizer steps that see ``pretrain.tokens`` tokens, the last one whole."""
-    return math.ceil(pretrain.tokens / (pretrain.batch_size * pretrain.context_length))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from pipeline.study.architecture_checks import check_effects, check_sizes, check_starts, check_variants
-from pipeline.study.cells import Cell, cells, model_config, pretraining, training_steps
-from pipeline.study.recipe import check_recipe, check_schedule
+from pipeline.study.cells import cells, model_config
+from pipeline.study.recipe_checks import check_recipes, check_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Grid, Study
 from pipeline.study.search_checks import check_search
@@ -36,7 +36,7 @@ def check(study: Study) -> None:
     for cell in cells(study):
         if cell.family != "pretrained":
             model_config(study, cell, vocabulary=64)
-            _check_steps(study, cell)
+            check_steps(study, cell)
     check_starts(study)
     check_effects(study)
 
@@ -172,32 +172,9 @@ def _check_grid(study: Study) -> None:
 
 def _check_pretrain(study: Study) -> None:
     pretrain = study.pretrain
-    names = (
-        "context_length",
-        "tokens",
-        "batch_size",
-        "learning_rate",
-        "validate_every",
-        "validation_tokens",
-    )
-    all_positive("pretrain", pretrain, names)
+    all_positive("pretrain", pretrain, ("context_length", "validate_every", "validation_tokens"))
     choice("pretrain.precision", pretrain.precision, PRECISIONS)
-    check_recipe(pretrain)
-    require(pretrain.warmup_steps >= 0, "pretrain.warmup_steps", pretrain.warmup_steps, "it is 0 or more")
-    require(
-        0 <= pretrain.final_learning_rate <= 1,
-        "pretrain.final_learning_rate",
-        pretrain.final_learning_rate,
-        "it is a fraction of the peak, 0 to 1",
-    )
-    require(
-        len(pretrain.betas) == 2 and all(0 <= beta < 1 for beta in pretrain.betas),
-        "pretrain.betas",
-        pretrain.betas,
-        "it is two numbers from 0 to below 1",
-    )
-    require(pretrain.weight_decay >= 0, "pretrain.weight_decay", pretrain.weight_decay, "it is 0 or more")
-    positive("pretrain.gradient_clip", pretrain.gradient_clip)
+    check_recipes(study)
     hardware = study.hardware
     choice("hardware.strategy", hardware.strategy, ("auto", "ddp", "fsdp"))
     choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
@@ -215,11 +192,6 @@ def _check_evaluate(study: Study) -> None:
     for multiple in evaluate.long_context:
         positive("evaluate.long_context", multiple)
     choice("evaluate.precision", evaluate.precision, PRECISIONS)
-
-
-def _check_steps(study: Study, cell: Cell) -> None:
-    pretrain = pretraining(study, cell)
-    check_schedule(pretrain, training_steps(pretrain), f"cell {cell.name}")
 
 
 def _check_benchmark(study: Study) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.study.rules import all_positive, choice, positive, require
+from pipeline.study.rules import choice, positive, require
 from pipeline.study.schema import Pretrain
+
+Named = Callable[[str], str]
 
 SCHEDULES = ("cosine", "wsd")
 COOLDOWN_SHAPES = ("linear", "sqrt")
@@ -46,35 +50,46 @@ def cooldown_steps(pretrain: Pretrain, steps: int) -> int:
     return max(round(share * steps), 1)
 
 
-def check_recipe(pretrain: Pretrain) -> None:
-    """Raise :class:`UserError` for an optimizer, schedule or initialization that makes no sense."""
-    choice("pretrain.optimizer", pretrain.optimizer, OPTIMIZERS)
-    choice("pretrain.schedule", pretrain.schedule, SCHEDULES)
-    for key, reader in _idle_keys(pretrain).items():
-        right = f"it has no effect with {reader}; leave it out"
-        require(getattr(pretrain, key) is None, f"pretrain.{key}", getattr(pretrain, key), right)
-    positive("pretrain.matrix_learning_rate", pretrain.matrix_learning_rate)
-    momentum, share = pretrain.matrix_momentum, pretrain.cooldown
-    require(momentum is None or 0 <= momentum < 1, "pretrain.matrix_momentum", momentum, "it is from 0 to below 1")
-    right = "it is a share of the steps, above 0 and at most 1"
-    require(share is None or 0 < share <= 1, "pretrain.cooldown", share, right)
+def in_pretrain(key: str) -> str:
+    """Where a key stands that nothing but ``pretrain`` says."""
+    return f"pretrain.{key}"
+
+
+def check_recipe(pretrain: Pretrain, named: Named = in_pretrain) -> None:
+    """Raise :class:`UserError` for a value that makes no sense; ``named`` tells where a key of it stands."""
+    for key in ("tokens", "batch_size", "learning_rate", "matrix_learning_rate", "gradient_clip"):
+        positive(named(key), getattr(pretrain, key))
+    positive(named("initialization.std"), pretrain.initialization.std)
+    choice(named("optimizer"), pretrain.optimizer, OPTIMIZERS)
+    choice(named("schedule"), pretrain.schedule, SCHEDULES)
+
+    def right(key: str, fits: Callable[[Any], bool], rule: str) -> None:
+        value = getattr(pretrain, key)
+        require(value is None or fits(value), named(key), value, rule)
+
+    right("matrix_momentum", lambda momentum: 0 <= momentum < 1, "it is from 0 to below 1")
+    right("warmup_steps", lambda steps: steps >= 0, "it is 0 or more")
+    right("cooldown", lambda share: 0 < share <= 1, "it is a share of the steps, above 0 and at most 1")
+    right("final_learning_rate", lambda final: 0 <= final <= 1, "it is a fraction of the peak, 0 to 1")
+    right("weight_decay", lambda decay: decay >= 0, "it is 0 or more")
+    fits = len(pretrain.betas) == 2 and all(0 <= beta < 1 for beta in pretrain.betas)
+    require(fits, named("betas"), pretrain.betas, "it is two numbers from 0 to below 1")
     if pretrain.cooldown_shape is not None:
-        choice("pretrain.cooldown_shape", pretrain.cooldown_shape, COOLDOWN_SHAPES)
-    all_positive("pretrain.initialization", pretrain.initialization, ("std",))
+        choice(named("cooldown_shape"), pretrain.cooldown_shape, COOLDOWN_SHAPES)
 
 
-def _idle_keys(pretrain: Pretrain) -> dict[str, str]:
+def idle_keys(pretrain: Pretrain) -> dict[str, str]:
     """Keys that this recipe does not read, and which of its choices says so."""
-    idle = {key: f"optimizer {pretrain.optimizer}" for each in OPTIMIZERS.values() for key in each.keys}
+    idle = {key: f"optimizer {pretrain.optimizer}" for kind in OPTIMIZERS.values() for key in kind.keys}
     if pretrain.schedule == "cosine":
         idle |= dict.fromkeys(("cooldown", "cooldown_shape"), "schedule cosine")
     return {key: reader for key, reader in idle.items() if key not in OPTIMIZERS[pretrain.optimizer].keys}
 
 
-def check_schedule(pretrain: Pretrain, steps: int, run: str) -> None:
+def check_schedule(pretrain: Pretrain, steps: int, run: str, named: Named = in_pretrain) -> None:
     """Raise :class:`UserError` where warm-up and cooldown do not fit into the ``steps`` of ``run``, such as a cell."""
     warmup, cooldown = pretrain.warmup_steps, cooldown_steps(pretrain, steps)
     of_run = f"the {steps} steps of {run} (tokens / (batch_size * context_length))"
-    require(warmup < steps, "pretrain.warmup_steps", warmup, f"it must be less than {of_run}")
+    require(warmup < steps, named("warmup_steps"), warmup, f"it must be less than {of_run}")
     right = f"with a cooldown of {cooldown} steps (pretrain.cooldown) it is more than {of_run}; shorten one of them"
-    require(warmup + cooldown <= steps, "pretrain.warmup_steps", warmup, right)
+    require(warmup + cooldown <= steps, named("warmup_steps"), warmup, right)

@@ -45,20 +45,67 @@ class Tokenize:
 
 
 @dataclass(frozen=True)
-class PretrainOverride:
-    """What a size changes in ``pretrain``."""
+class InitializationOverride:
+    """What a size, a variant or a model changes in ``pretrain.initialization``; ``None`` changes nothing."""
 
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    warmup_steps: int | None = None
+    std: float | None = None
+    depth_scaled: bool | None = None
+
+
+@dataclass(frozen=True)
+class Override:
+    """What a size, a variant or a model changes in ``pretrain``; ``None`` changes nothing."""
+
     tokens: int | None = None
+    batch_size: int | None = None
+    optimizer: str | None = added(None)
+    learning_rate: float | None = None
+    matrix_learning_rate: float | None = added(None)
+    matrix_momentum: float | None = added(None)
+    schedule: str | None = added(None)
+    warmup_steps: int | None = None
+    cooldown: float | None = added(None)
+    cooldown_shape: str | None = added(None)
+    final_learning_rate: float | None = added(None)
+    weight_decay: float | None = added(None)
+    decay_all: bool | None = added(None)
+    betas: list[float] | None = added(None)
+    gradient_clip: float | None = added(None)
+    initialization: InitializationOverride | None = added(None)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a recipe was found, as `python -m pipeline tune` writes it; it decides no weights.
+
+    ``status`` is ``tuned`` (by trials of this very model), ``shared`` (by trials of the model ``of``) or ``predicted``
+    (a power law through the optima of the models ``of``). ``tokens`` a trial and ``trials`` a model. ``at_edge`` names
+    the keys whose best value was the smallest or largest tried. ``halved`` and ``doubled``: nats that half and twice
+    the learning rate cost, where trials tell. ``intervals``: 95 % of a predicted key.
+    """
+
+    status: str
+    of: list[str]
+    tokens: int
+    trials: int
+    at_edge: list[str] = field(default_factory=list)
+    halved: float | None = None
+    doubled: float | None = None
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe(Override):
+    """What one model changes in ``pretrain``, and how that was found."""
+
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
 class Size(Shape):
     """A body budget that both families share, and what changes in ``pretrain`` for it."""
 
-    pretrain: PretrainOverride = field(default_factory=PretrainOverride)
+    pretrain: Override = field(default_factory=Override)
 
 
 @dataclass(frozen=True)
@@ -70,13 +117,14 @@ class Uptraining:
 
 @dataclass(frozen=True)
 class Variant(Parts):
-    """What a block transformer is made of, and how it starts.
+    """What a block transformer is made of, how it starts, and what changes in ``pretrain`` for it.
 
     ``padding``: random-length padding while training (paper, appendix H).
     """
 
     padding: bool = True
     init: Uptraining | None = None
+    pretrain: Override = added(Override())
 
 
 @dataclass(frozen=True)
@@ -137,10 +185,11 @@ class Initialization:
 
 @dataclass(frozen=True)
 class Pretrain:
-    """How cells are trained: keys that decide their weights."""
+    """How cells are trained: keys that decide their weights. ``budgets`` are fewer tokens, of cells of their own."""
 
     context_length: int = 2048
     tokens: int = 0
+    budgets: list[int] = added([])
     batch_size: int = 256
     optimizer: str = added("adamw")
     learning_rate: float = 1e-3
@@ -273,6 +322,7 @@ class Study:
     evaluate: Evaluate
     benchmark: Benchmark
     pretrained: dict[str, Pretrained] = field(default_factory=dict)
+    recipes: dict[str, Recipe] = field(default_factory=dict)
     search: Search | None = None
     hardware: Hardware = field(default_factory=Hardware)
 

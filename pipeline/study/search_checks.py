@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.base.redact import redacted
-from pipeline.study.cells import pretraining, training_steps
+from pipeline.study.pretraining import pretraining, training_steps
 from pipeline.study.recipe import check_schedule
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Search, Study

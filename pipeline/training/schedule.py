@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.study.cells import training_steps
+from pipeline.study.pretraining import training_steps
 from pipeline.study.recipe import COOLDOWN_SHAPE, check_schedule, cooldown_steps
 from pipeline.study.schema import Pretrain
 

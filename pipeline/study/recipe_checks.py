@@ -1,0 +1,64 @@
+"""What the recipes of a study must fulfil: ``pretrain``, and what sizes, variants and models change in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from pipeline.study.cells import Cell, cells
+from pipeline.study.pretraining import Layer, given, origin, over, pretraining, training_steps, written
+from pipeline.study.recipe import Named, check_recipe, check_schedule, idle_keys, in_pretrain
+from pipeline.study.rules import choice, require
+from pipeline.study.schema import Pretrain, Study
+
+STATUSES = ("tuned", "shared", "predicted")
+
+
+def check_recipes(study: Study) -> None:
+    """Raise :class:`UserError` for a recipe of no model in the grid, a wrong value, or a key without effect."""
+    models = {cell.model: cell for cell in cells(study) if cell.family != "pretrained"}
+    for name, recipe in study.recipes.items():
+        choice("recipes", name, models)
+        if recipe.tuning is not None:
+            choice(f"recipes.{name}.tuning.status", recipe.tuning.status, STATUSES)
+    check_recipe(study.pretrain)
+    for place, layer in _every_layer(study):
+        check_recipe(over(study.pretrain, layer), partial(_named, (place, layer)))
+    _check_idle(study, list(models.values()))
+
+
+def check_steps(study: Study, cell: Cell) -> None:
+    """Raise :class:`UserError` where warm-up and cooldown do not fit into the cell's steps."""
+    pretrain = pretraining(study, cell)
+    check_schedule(pretrain, training_steps(pretrain), f"cell {cell.name}", partial(origin, study, cell))
+
+
+def _every_layer(study: Study) -> Iterator[Layer]:
+    yield from ((f"sizes.{name}.pretrain", size.pretrain) for name, size in study.sizes.items())
+    yield from ((f"variants.{name}.pretrain", variant.pretrain) for name, variant in study.variants.items())
+    yield from ((f"recipes.{name}", recipe) for name, recipe in study.recipes.items())
+
+
+def _named(layer: Layer, key: str) -> str:
+    place, override = layer
+    return f"{place}.{key}" if given(override, key) else in_pretrain(key)
+
+
+def _check_idle(study: Study, models: list[Cell]) -> None:
+    """A key may be idle for some of the models that have it, such as those with another optimizer, but not for all."""
+    readings: list[tuple[Pretrain, Named]] = [(written(study, cell), partial(origin, study, cell)) for cell in models]
+    found = [
+        (named(key), getattr(pretrain, key), reader)
+        for pretrain, named in readings or [(study.pretrain, in_pretrain)]
+        for key, reader in _conditional(pretrain).items()
+    ]
+    read = {place for place, _, reader in found if reader is None}
+    for place, value, reader in found:
+        require(place in read, place, value, f"it has no effect with {reader}; leave it out")
+
+
+def _conditional(pretrain: Pretrain) -> dict[str, str | None]:
+    """The keys given that only some recipes read, and which choice makes this one leave it unread, if any does."""
+    idle = idle_keys(pretrain)
+    keys = ("matrix_learning_rate", "matrix_momentum", "cooldown", "cooldown_shape")
+    return {key: idle.get(key) for key in keys if getattr(pretrain, key) is not None}
