@@ -86,7 +86,8 @@ def write_results(study: Study) -> None:
     for cell in cells(study):
         write_result(result("pretrain", cell.name), pretrain_result(study, cell))
         write_result(result("evaluate", cell.name), evaluate_result(study, cell))
-        write_result(result("benchmark", cell.name), benchmark_result(study, cell))
+        if "benchmark" in cell.stages:
+            write_result(result("benchmark", cell.name), benchmark_result(study, cell))
         write_curve(study, cell)
 
 
@@ -114,7 +115,7 @@ def noise(text: str) -> float:
 
 def identity(cell: Cell) -> CellIdentity:
     fingerprint = hashlib.sha256(cell.name.encode()).hexdigest()[:16]
-    return CellIdentity(cell.name, cell.family, cell.size, cell.seed, cell.block_length, cell.variant, fingerprint)
+    return cell.identity(fingerprint)
 
 
 def pretrain_result(study: Study, cell: Cell) -> PretrainResult:
