@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
+import tempfile
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -65,13 +66,16 @@ def validations(name: str) -> list[tuple[str, str, str]]:
 
 
 def of_its_own(study: Study, name: str) -> Found:
-    """What the cell's run is by definition: an ordinary run of that many tokens, of a study without budgets."""
+    """What the cell's run is by definition: an ordinary run of that many tokens, without budgets or trunks."""
     cell = find_cell(study, name)
-    tokens = cell.budget or study.pretrain.tokens
-    alone = edited(study, tokens=tokens, budgets=[])
-    found = trained(alone, cell.whole.name)
-    paths.checkpoint(cell.whole.name).rename(f"own-{name}")
-    return found
+    alone = edited(study, tokens=cell.budget or study.pretrain.tokens, budgets=[])
+    here = Path.cwd()
+    elsewhere = Path(tempfile.mkdtemp(dir=here))
+    (elsewhere / "data").symlink_to(here / "data")
+    shutil.copy("params.yaml", elsewhere)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(elsewhere)
+        return trained(alone, cell.whole.name)
 
 
 def assert_same(found: Found, expected: Found) -> None:
@@ -266,8 +270,8 @@ def test_clean_lists_and_removes_trunks(study: Study, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("edits", "message"),
     [
-        ({"schedule: wsd\n": ""}, "pretrain.budgets: 1536 is wrong; it needs pretrain.schedule wsd, but cell"),
-        ({"s: {": "s: {pretrain: {schedule: cosine}, "}, "has cosine (sizes.s.pretrain.schedule)"),
+        ({"schedule: wsd": "schedule: cosine"}, "pretrain.budgets: 1536 is wrong; it needs pretrain.schedule wsd, but"),
+        ({"s: {layers": "s: {pretrain: {schedule: cosine}, layers"}, "has cosine (sizes.s.pretrain.schedule)"),
         ({"[3840,": "[5120,"}, f"5120 is wrong; cell {VANILLA} trains on 5,120 tokens (pretrain.tokens); a bud"),
         ({"base: {}": "base: {pretrain: {tokens: 2000}}"}, f"{BLOCK} trains on 2,000 tokens (variants.base.pretrain"),
         ({"[3840,": "[0,"}, "pretrain.budgets: 0 is wrong; it must be greater than 0"),
@@ -292,7 +296,11 @@ def test_budgets_that_are_none_are_refused(study: Study, edits: dict[str, str], 
 
 
 def test_a_budget_may_not_be_the_source_of_uptraining(study: Study) -> None:
-    text = Path("params.yaml").read_text().replace("base: {}", "base: {}\n  up: {init: {method: partition}}")
+    text = (
+        Path("params.yaml")
+        .read_text()
+        .replace("base: {}", "base: {}\n  up: {init: {method: partition}, embedder: {kind: projection, width: 32}}")
+    )
     grid = "  uptrained: {source: [SOURCE], block_length: [4], variant: [up]}\npretrain:"
     text = text.replace("pretrain:", grid, 1)
     Path("params.yaml").write_text(text.replace("SOURCE", VANILLA))
