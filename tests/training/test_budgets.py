@@ -313,6 +313,31 @@ def test_a_budget_may_not_be_the_source_of_uptraining(study: Study) -> None:
         load_study()
 
 
+def test_an_uptrained_budget_begins_in_the_trunk_of_its_own_start(study: Study) -> None:
+    text = Path("params.yaml").read_text()
+    text = text.replace("base: {}", "up: {init: {method: partition}, embedder: {kind: projection, width: 32}}")
+    grid = f"grid:\n  uptrained: {{source: [{VANILLA}], block_length: [4], variant: [up]}}\n"
+    text = text.replace("grid:\n", grid).replace("variant: [base]", "variant: []")
+    Path("params.yaml").write_text(text)
+    study, cell = load_study(), f"block-{VANILLA}-4-up-0-3840"
+    trained(study, VANILLA)
+    expected = trained(study, cell)
+    shutil.rmtree(paths.checkpoint(cell))
+    steps: list[int] = []
+    pretrain(study, find_cell(study, cell), lambda row: steps.append(row.step))
+    assert steps == [14, 15]
+    assert_same((weights(cell), validations(cell), trained(study, cell)[2]), expected)
+    shutil.rmtree(paths.checkpoint(VANILLA))
+    trained(edited(study, learning_rate=0.02), VANILLA)  # another source
+    assert begins(study, cell) == ""
+
+
+def begins(study: Study, name: str) -> str:
+    """What the plan says of the cell's beginning."""
+    (why,) = (entry.why for entry in plan(study) if entry.cell == name)
+    return why.rpartition("; ")[2] if "begins" in why else ""
+
+
 def test_a_branch_that_stops_goes_on_from_its_own_state(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     cell = f"{VANILLA}-3840"
     expected = of_its_own(study, cell)

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import is_file, replacing
+from pipeline.device import accelerator
 from pipeline.study.trunks import branches
+from pipeline.training.hardware import processes
 from pipeline.training.job import Job, say
 from pipeline.training.lightning.recorder import Recorder
 from pipeline.training.stopping import StopRequest
@@ -29,7 +31,7 @@ class ResumeIO(TorchCheckpointIO):
 
     def __init__(self, job: Job) -> None:
         super().__init__()
-        self.marks = {"fingerprint": job.fingerprint, "trunk": job.trunk.folder.name}
+        self.marks = {"fingerprint": job.fingerprint, "trunk": job.trunk.folder.name, "sharded": sharded(job)}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -124,7 +126,8 @@ def state_to_begin_with(job: Job) -> Path | None:
 def _furthest(job: Job) -> int | None:
     """The last step of its trunk whose state and curve the job may begin with."""
     for step in reversed(job.trunk.steps):
-        if is_file(job.trunk.curve(step)) and read_state(job.trunk.state(step), job) is not None:
+        state = read_state(job.trunk.state(step), job)
+        if state is not None and _in_trunk(state, job) and is_file(job.trunk.curve(step)):
             return step
     return None
 
@@ -139,8 +142,19 @@ def read_state(path: Path, job: Job) -> dict[str, Any] | None:
         return None
     if not isinstance(state, dict) or "global_step" not in state:
         return None
-    shared = state.get("trunk") == job.trunk.folder.name and state["global_step"] <= job.schedule.trunk_steps
-    return state if state.get("fingerprint") == job.fingerprint or shared else None
+    return state if state.get("fingerprint") == job.fingerprint or _in_trunk(state, job) else None
+
+
+def _in_trunk(state: dict[str, Any], job: Job) -> bool:
+    """Whether the state is one of the job's trunk, in the form that its strategy loads."""
+    same = (state.get("trunk"), state.get("sharded")) == (job.trunk.folder.name, sharded(job))
+    return same and bool(state["global_step"] <= job.schedule.trunk_steps)
+
+
+def sharded(job: Job) -> bool:
+    """Whether several processes share parameters and optimizer: Lightning saves their state in a form of its own."""
+    hardware = job.study.hardware
+    return hardware.strategy == "fsdp" and processes(hardware, accelerator(hardware), job.pretrain.batch_size) > 1
 
 
 def _nothing() -> None:
