@@ -21,7 +21,15 @@ from pipeline.study import Study, load_study
 
 LINKS = ("dvc.yaml", ".dvcignore", ".dvc/plots", "pipeline", "stages", str(LOCK), str(MLFLOW))
 SEARCH_STAGE = SEARCH / "dvc.yaml"
-MADE = ("data", "checkpoints", "superseded", "results", "report", "search")  # by the stages: each study has its own
+MADE = (
+    "data",
+    "checkpoints",
+    "superseded",
+    "trunks",
+    "results",
+    "report",
+    "search",
+)  # by the stages: each study has its own
 
 
 def run_study(name: str, search: bool = False) -> None:

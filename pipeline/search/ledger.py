@@ -12,7 +12,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +179,7 @@ def identity(study: Study, manifest: Manifest) -> str:
         "search": {key: value for key, value in made_of(search).items() if key not in ("trials", "storage", "enqueue")},
         "size": made_of(study.sizes[search.size]),
         "variant": made_of(study.variants[search.variant]),
-        "pretrain": made_of(study.pretrain),
+        "pretrain": made_of(replace(study.pretrain, budgets=[])),
         "benchmark": made_of(study.benchmark),
         "label": study.hardware.label,
         "corpus": manifest.hash,

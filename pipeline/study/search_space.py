@@ -42,6 +42,7 @@ def trial_study(study: Study, point: Point) -> tuple[Study, Cell]:
     changed = dataclasses.replace(
         study,
         sizes=study.sizes | {search.size: size},
+        pretrain=dataclasses.replace(study.pretrain, budgets=[]),
         variants=study.variants | {name: point_variant(study.variants[search.variant], point)},
         benchmark=dataclasses.replace(study.benchmark, settings=settings, baselines=False),
         hardware=dataclasses.replace(study.hardware, devices=1, num_nodes=1),
