@@ -364,7 +364,20 @@ def test_a_damaged_search_record() -> None:
         training_memory=1000, seconds=1.5, fingerprint="a", environment=environment,
     )  # fmt: skip
     write_search(
-        SearchResult("study", "a", ["loss"], "short", "measured", "s", 1, 0, 0, [trial], [0], {"loss": {"x": 0.5}})
+        SearchResult(
+            study="study",
+            identity="a",
+            objectives=["loss"],
+            setting="short",
+            throughput="measured",
+            size="s",
+            wanted=1,
+            infeasible=0,
+            failed=0,
+            trials=[trial],
+            best=[0],
+            importance={"loss": {"x": 0.5}},
+        )
     )
     reader = Reader(str(RESULTS), RESULTS.read_bytes(), read_search)
     assert reader.outcome(reader.content) == "read"

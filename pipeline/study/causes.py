@@ -64,7 +64,8 @@ STAGES = {
     "evaluate": Stage(("evaluate", "tokenize.end_of_text")),
     "benchmark": Stage(("benchmark", "hardware.label")),
     "report": Stage(("name", "sizes", "variants", "grid", "pretrained"), READING),
-    "search": Stage(("search", "sizes", "variants", "pretrain", "benchmark", "hardware.label")),
+    "search": Stage(("search", "sizes", "variants", "recipes", "pretrain", "benchmark", "hardware.label")),
+    "tune": Stage(("tune", "sizes", "variants", "recipes", "pretrain")),
 }
 
 

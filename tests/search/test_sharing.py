@@ -15,9 +15,9 @@ from pipeline import tracking
 from pipeline.base.paths import TOKENS
 from pipeline.data import Manifest
 from pipeline.results.search import SearchResult
-from pipeline.search.ledger import Ledger
-from pipeline.search.tracking import sync_search
-from pipeline.search.worker import Worker
+from pipeline.search.allocation import Allocation, search_worker
+from pipeline.search.ledger import Ledger, claim
+from pipeline.search.tracking import sync_searches
 from pipeline.study import Study
 from pipeline.study.search_space import known_points
 from pipeline.training.curve import read_rows
@@ -26,7 +26,7 @@ from tests.search.conftest import Searching
 
 
 def found(study: Study) -> SearchResult:
-    return Worker(study).save()
+    return search_worker(study).save()
 
 
 def assert_distinct(result: SearchResult, count: int) -> None:
@@ -40,10 +40,10 @@ def test_workers_that_ask_at_the_same_moment_take_exactly_as_many_as_wanted(sear
     study = searching(("trials: 3", f"trials: 6\n  storage: {storage}"))
 
     def work(_: int) -> int:
-        ledger, count = Ledger(study, Manifest.read(TOKENS)), 0
-        while (trial := ledger.claim()) is not None:
+        ledger, count = Ledger(Allocation(study, Manifest.read(TOKENS))), 0
+        while (claimed := claim([ledger])) is not None:
             time.sleep(0.05)
-            ledger.finish(trial, {}, {"state": "complete", "loss": 1.0, "tokens_per_second": 1.0})
+            ledger.finish(claimed[1], {}, {"state": "complete", "loss": 1.0, "tokens_per_second": 1.0})
             count += 1
         return count
 
@@ -86,8 +86,7 @@ def test_ctrl_c_leaves_the_trial_to_the_next_worker_at_once(searching: Searching
     assert workers.end(process) == 130
     assert "stopped at step" in Path("worker").read_text().splitlines()[-1]
     started = time.monotonic()
-    ledger = Ledger(study, Manifest.read(TOKENS))
-    trial = ledger.claim()
+    trial = Ledger(Allocation(study, Manifest.read(TOKENS))).claim()
     assert trial is not None
     assert trial.params == known
     assert time.monotonic() - started < workers.GRACE
@@ -106,11 +105,11 @@ def test_twelve_trials_through_two_kills(searching: Searching) -> None:
 
 def test_mlflow_nests_the_trials_under_one_run_however_often_it_is_synced(searching: Searching) -> None:
     study = searching(("trials: 3", "trials: 2"))
-    worker = Worker(study)
+    worker = search_worker(study)
     worker.run()
     result = worker.save()
     for _ in range(2):
-        sync_search(study.name)
+        sync_searches(study.name)
     mlflow = tracking.client()
     experiment = mlflow.get_experiment_by_name("tiny")
     assert experiment is not None

@@ -8,11 +8,15 @@ from itertools import product
 import pytest
 
 from pipeline.base.errors import UserError
+from pipeline.base.paths import TOKENS
+from pipeline.data import Manifest
 from pipeline.models.config import BlockConfig
-from pipeline.search.feasibility import cost, violations
+from pipeline.search.allocation import Allocation
+from pipeline.search.feasibility import cost
 from pipeline.study import Study, model_config
 from pipeline.study.checks import NAME
-from pipeline.study.search_space import Point, choices, known_points, trial_study
+from pipeline.study.recipe_space import Point, choices
+from pipeline.study.search_space import known_points, trial_study
 from tests.search.conftest import Searching
 
 VOCABULARY = 384
@@ -20,8 +24,12 @@ VOCABULARY = 384
 
 def points(study: Study) -> list[Point]:
     assert study.search is not None
-    varied = choices(study.search)
+    varied = choices(study.search.space)
     return [dict(zip(varied, values, strict=True)) for values in product(*varied.values())]
+
+
+def allocation(study: Study) -> Allocation:
+    return Allocation(study, Manifest.read(TOKENS))
 
 
 def config(study: Study, point: Point) -> BlockConfig:
@@ -70,18 +78,19 @@ def test_the_known_point_is_the_variant_itself(searching: Searching) -> None:
 
 def test_a_limit_is_broken_by_the_share_that_exceeds_it(searching: Searching) -> None:
     study = searching()
-    total = cost(study, known_points(study)[0], VOCABULARY).total_parameters
+    vocabulary = allocation(study).vocabulary
+    total = cost(*trial_study(study, known_points(study)[0]), vocabulary).total_parameters
     limited = searching(("  tokens: 2560", f"  tokens: 2560\n  constraints: {{total_parameters: {total}}}"))
-    found = {tuple(point.items()): violations(limited, point, VOCABULARY) for point in points(limited)}
+    found = {tuple(point.items()): allocation(limited).violations(point) for point in points(limited)}
     for items, over in found.items():
-        parameters = cost(study, dict(items), VOCABULARY).total_parameters
+        parameters = cost(*trial_study(study, dict(items)), vocabulary).total_parameters
         assert over == {"total_parameters": pytest.approx(parameters / total - 1), "fits": 0.0}
     assert 0 < sum(over["total_parameters"] <= 0 for over in found.values()) < len(found)
 
 
 def test_parts_that_do_not_fit_are_no_model(searching: Searching) -> None:
     study = searching(("space: {", "space: {token_kv_heads: [3], "), ("  enqueue: [{block_length: 4}]\n", ""))
-    over = violations(study, points(study)[0], VOCABULARY)
+    over = allocation(study).violations(points(study)[0])
     assert over == {"fits": 1.0}
 
 

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.base.command import command
 from pipeline.search import storage
-from pipeline.search.worker import Worker
+from pipeline.search.allocation import search_worker
 from pipeline.study import Study, load_study
 from pipeline.study.search_space import trial_study
 from tests.training.processes import PROCESSES, start_server
@@ -36,7 +36,7 @@ def _work(folder: Path, name: str) -> None:
     torch.set_num_threads(1)
     storage.HEARTBEAT, storage.GRACE = 0.3, GRACE
     with Path(name).open("w", encoding="utf-8", buffering=1) as log, redirect_stderr(log):
-        command(lambda: Worker(load_study()).run())()
+        command(lambda: search_worker(load_study()).run())()
 
 
 def end(process: BaseProcess) -> int | None:
