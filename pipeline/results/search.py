@@ -54,8 +54,7 @@ class Trials:
     """What was tried so far: ``wanted`` trials are to finish. ``identity`` is of all that makes two comparable.
 
     ``infeasible`` points violated a constraint and ``failed`` ones ended in an error; they are not among the trials.
-    ``best`` are the numbers of the best trials: the front where there are two objectives. ``importance`` is each key's
-    share of an objective's variance among the trials, where there are enough of them.
+    ``best`` are the numbers of the best trials: the front where there are two objectives.
     """
 
     identity: str
@@ -65,7 +64,6 @@ class Trials:
     failed: int
     trials: list[TrialResult]
     best: list[int]
-    importance: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -85,12 +83,16 @@ class Trials:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult(Trials):
-    """An allocation search so far."""
+    """An allocation search so far.
+
+    ``importance`` is each key's share of an objective's variance among the trials, where there are enough of them.
+    """
 
     study: str
     setting: str
     throughput: str
     size: str
+    importance: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.base.files import write_text
 from pipeline.base.made_of import made_of
@@ -27,6 +28,8 @@ from pipeline.study.pretraining import written
 from pipeline.study.recipe_space import Point, choices, read
 from pipeline.study.schema import Recipe, Variant
 from pipeline.study.search_space import known_points, starting_cell, trial_study, trial_variant
+
+ENOUGH = 4  # complete trials for an importance
 
 
 class Allocation(Problem):
@@ -115,12 +118,29 @@ def _save(ledgers: list[Ledger]) -> SearchResult:
             setting=search.setting,
             throughput=search.throughput,
             size=search.size,
+            importance=_importance(ledger.optuna, search.objectives),
             **found(ledger),
         )
         write_search(result)
         write_text(TABLE, csv_of([("", result)]))
         write_text(VARIANTS, variants_yaml(problem.study, result))
     return result
+
+
+def _importance(study: optuna.Study, objectives: list[str]) -> dict[str, dict[str, float]]:
+    """Each key's share of every objective's variance, by fANOVA; nothing while the trials are too few."""
+    if len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) < ENOUGH:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    shares = {}
+    for index, name in enumerate(objectives):
+        target = _objective(index)
+        shares[name] = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
+    return shares
+
+
+def _objective(index: int) -> Any:
+    return lambda trial: trial.values[index]
 
 
 def variants_yaml(study: Study, result: SearchResult) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.base.dominance import unbeaten
@@ -20,7 +19,6 @@ from pipeline.search.ledger import Ledger, counts
 from pipeline.search.problem import Problem
 
 SHOWN = 3  # best trials of a search for one objective
-ENOUGH = 4  # complete trials for an importance
 
 
 def found(ledger: Ledger) -> dict[str, Any]:
@@ -36,7 +34,6 @@ def found(ledger: Ledger) -> dict[str, Any]:
         "failed": sum("error" in trial.user_attrs for trial in trials),
         "trials": finished,
         "best": _best(finished, problem.objectives),
-        "importance": _importance(ledger.optuna, problem.objectives),
     }
 
 
@@ -67,22 +64,6 @@ def _best(trials: list[TrialResult], objectives: list[str]) -> list[int]:
 
 def _costs(trial: TrialResult, objectives: list[str]) -> tuple[float, ...]:
     return tuple(trial.objective(name) * (1 if LOWER[name] else -1) for name in objectives)
-
-
-def _importance(study: optuna.Study, objectives: list[str]) -> dict[str, dict[str, float]]:
-    """Each key's share of every objective's variance, by fANOVA; nothing while the trials are too few."""
-    if len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) < ENOUGH:
-        return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    shares = {}
-    for index, name in enumerate(objectives):
-        target = _objective(index)
-        shares[name] = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
-    return shares
-
-
-def _objective(index: int) -> Any:
-    return lambda trial: trial.values[index]
 
 
 def csv_of(parts: Sequence[tuple[str, Trials]]) -> str:
