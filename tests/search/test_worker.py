@@ -67,6 +67,16 @@ def test_a_pasted_variant_is_the_trials_model(searching: Searching) -> None:
         assert planned[trial.cell].total_parameters == trial.total_parameters
 
 
+def test_a_pasted_variant_has_the_trials_recipe(searching: Searching) -> None:
+    recipe = "space: {learning_rate: [0.02, 0.03], initialization_std: [0.01, 0.03], "
+    result = search(searching(ROOFLINE, ("space: {", recipe), ("  enqueue: [{block_length: 4}]\n", "")))
+    exported = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))["variants"]
+    for trial in ranked(result):
+        pretrain = exported[trial.variant]["pretrain"]
+        assert pretrain["learning_rate"] == trial.point["learning_rate"]
+        assert pretrain["initialization"] == {"std": trial.point["initialization_std"]}
+
+
 def ranked(result: SearchResult) -> list[TrialResult]:
     return [trial for number in result.best for trial in result.trials if trial.number == number]
 
