@@ -16,6 +16,9 @@ from pipeline.study.recipe_space import NUMBERS, Point
 FITTED = ("learning_rate", "matrix_learning_rate", "batch_size")
 """Keys that follow a power law of the size; of the others a predicted recipe has those of the largest model."""
 
+LEAST = {"batch_size": 1}
+"""The smallest value that a key can have, where that is not 0."""
+
 LEAST_SIZES = 2
 LEVEL = 0.95
 
@@ -23,11 +26,15 @@ LEVEL = 0.95
 def at_edge(best: TrialResult, trials: Sequence[TrialResult], varied: Mapping[str, Sequence[Any]]) -> list[str]:
     """The keys whose best value is the smallest or largest tried.
 
-    A key with one choice is not tuned, and 0 has nothing below it.
+    A key with one choice is not tuned, and what is least by nature has nothing below it.
     """
     tried = [trial.point for trial in trials]
     keys = [key for key in NUMBERS if key in best.point and len(varied[key]) > 1]
-    return [key for key in keys if any(side > 0 or best.point[key] != 0 for side in open_sides(best.point, tried, key))]
+    return [
+        key
+        for key in keys
+        if any(side > 0 or best.point[key] != LEAST.get(key, 0) for side in open_sides(best.point, tried, key))
+    ]
 
 
 def cost_of_rate(best: TrialResult, trials: Sequence[TrialResult], factor: float) -> float | None:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import write_text
+from pipeline.base.made_of import made_of
 from pipeline.base.paths import TOKENS, TUNE
 from pipeline.data import Manifest
 from pipeline.results.search import RECIPES, TUNED, TUNED_TABLE, ModelTuning, Prediction, TuneResult, write_search
@@ -126,7 +127,7 @@ def identity(study: Study, model: Cell, varied: dict[str, list[Any]], manifest: 
         "model": model.model,
         "space": varied,
         "keys": keys_of(trial, cell, model_config(trial, cell, manifest.model_vocabulary)),
-        "recipe": dataclasses.asdict(written(trial, cell)),
+        "recipe": made_of(written(trial, cell)),
         "corpus": manifest.hash,
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -74,6 +74,17 @@ def test_a_best_value_at_the_edge_is_said(tuning: Searching) -> None:
     assert "at the edge of what was tried: learning_rate" in RECIPES.read_text()
 
 
+def test_the_least_that_a_key_can_be_is_no_edge(tuning: Searching) -> None:
+    space = ("learning_rate: [0.004, 0.01, 0.025]", "batch_size: [1, 2], weight_decay: [0.0, 0.1]")
+    result = tuned(
+        tuning(space, ("trials: 3", "trials: 4")), lambda pretrain, width: pretrain.batch_size + pretrain.weight_decay
+    )
+    for model in result.models:
+        assert best(model) == {"batch_size": 1, "weight_decay": 0.0}
+        assert model.at_edge == []
+        assert model.halved is None
+
+
 @pytest.mark.parametrize(("at", "found"), [(0.0635, 0.0625), (0.0016, 0.0016)])
 def test_another_round_goes_on_beyond_the_edge(tuning: Searching, at: float, found: float) -> None:
     rounds = ("trials: 3\n  rounds: 1", "trials: 6\n  rounds: 6")
