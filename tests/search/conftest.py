@@ -44,7 +44,7 @@ Searching = Callable[..., Study]
 
 
 @pytest.fixture
-def folder(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory of the test's own, with the tiny study's tokens."""
     (tmp_path / "data").symlink_to(tiny_root / "data")
     monkeypatch.chdir(tmp_path)
@@ -62,7 +62,7 @@ def written(text: str, edits: tuple[tuple[str, str], ...]) -> Study:
 
 
 @pytest.fixture
-def searching(folder: Path) -> Searching:
+def searching(workplace: Path) -> Searching:
     """Write params.yaml with a search, with (old, new) texts replaced, and load it."""
 
     def write(*edits: tuple[str, str]) -> Study:
@@ -74,7 +74,7 @@ def searching(folder: Path) -> Searching:
 
 
 @pytest.fixture
-def tuning(folder: Path) -> Searching:
+def tuning(workplace: Path) -> Searching:
     """Write params.yaml with a tuning and four sizes, with (old, new) texts replaced, and load it."""
 
     def write(*edits: tuple[str, str]) -> Study:

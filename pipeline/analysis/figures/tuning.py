@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.analysis.figures.canvas import Drawing, legend, line, log_axis, panels, save
 from pipeline.analysis.figures.search import words
 from pipeline.analysis.figures.style import COLOURS, MARKERS, RC, VANILLA, SeriesStyle
-from pipeline.results.search import ModelTuning, TuneResult
+from pipeline.results.search import ModelTuning, TrialResult, TuneResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,33 +31,39 @@ def draw_tuning(result: TuneResult, folder: Path) -> list[Drawing]:
         for axes in drawn[:: 2 if len(keys) == 4 else 3]:
             axes.set_ylabel("Validation loss (nats a token)")
         legend(figure, *drawn)
-        told = f"Least validation loss of the trials with each value, {result.tokens:,} tokens a trial. "
+        told = (
+            f"Least validation loss of the trials with each value, {result.tokens:,} tokens a trial. Open: every trial "
+        )
+        told += "with that value was stopped early, at this loss. "
         return [save(figure, Drawing("curves", "Loss against each tuned key", told + _best(models)), folder)]
 
 
-def curve(model: ModelTuning, key: str) -> list[tuple[Any, float]]:
-    """Each value of a key that a complete trial has, with the least loss of these, in order."""
+def curve(trials: list[TrialResult], key: str) -> dict[Any, float]:
+    """Each value of a key that one of the trials has, in order, with the least loss of these."""
     best: dict[Any, float] = {}
-    for trial in model.complete:
-        if key in trial.point:
-            value, loss = trial.point[key], trial.objective("loss")
-            best[value] = min(best.get(value, loss), loss)
-    return sorted(best.items())
+    for trial in trials:
+        if key in trial.point and trial.loss is not None:
+            value = trial.point[key]
+            best[value] = min(best.get(value, trial.loss), trial.loss)
+    return dict(sorted(best.items()))
 
 
 def _varies(models: list[ModelTuning], key: str) -> bool:
-    return any(len(curve(model, key)) > 1 for model in models)
+    return any(len(curve(model.complete, key)) > 1 for model in models)
 
 
 def _panel(axes: Axes, key: str, models: list[ModelTuning]) -> None:
     for number, model in enumerate(models):
-        style, pairs = _style(models, number), curve(model, key)
-        line(axes, pairs, style, model.model)
+        style, found = _style(models, number), curve(model.complete, key)
+        line(axes, found.items(), style, model.model)
         if model.optimum is not None and key in model.optimum.point:
-            at = [(value, loss) for value, loss in pairs if value == model.optimum.point[key]]
-            line(axes, at, style, "_best", markersize=10)
+            best: Any = model.optimum.point[key]
+            line(axes, [(best, found[best])], style, "_best", markersize=10)
+        stopped = curve([trial for trial in model.trials if trial.state == "pruned"], key)
+        alone = [(value, loss) for value, loss in stopped.items() if value not in found]
+        line(axes, alone, style, "_stopped", linestyle="", markerfacecolor="none")
     axes.set_xlabel(words(key).capitalize())
-    values = sorted({value for model in models for value, _ in curve(model, key)})
+    values: list[Any] = sorted({trial.point[key] for model in models for trial in model.trials if key in trial.point})
     if key in LOGARITHMIC:
         log_axis(axes, "x", values if len(values) <= 5 else None)
 
