@@ -147,12 +147,12 @@ def test_what_the_study_has_no_section_for_is_refused(repository: Path, section:
 
 @pytest.mark.slow
 def test_a_study_runs_its_tuning_where_asked_for(repository: Path) -> None:
-    section = "tune: {models: [vanilla-s], space: {learning_rate: [0.01, 0.02]}, trials: 2, tokens: 1024}\n"
+    section = "tune: {models: [block-s-4-base], space: {learning_rate: [0.01, 0.02]}, trials: 2, tokens: 1024}\n"
     (repository / "studies/tiny.yaml").write_text(TINY + section)
     ended = study("tiny", "--tune")
     assert ended.returncode == 0, ended.stderr
     assert "Running stage 'report'" in ended.stdout.partition("Running stage 'tune/dvc.yaml:tune'")[2]
-    assert "vanilla-s" in (repository / "runs/tiny/tune/recipes.yaml").read_text()
+    assert "block-s-4-base:" in (repository / "runs/tiny/tune/recipes.yaml").read_text()
     assert (repository / "runs/tiny/tune/curves.svg").exists()
 
 

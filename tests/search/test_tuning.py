@@ -67,6 +67,7 @@ def test_the_best_rate_of_a_known_loss_is_found_with_what_a_factor_of_two_costs(
 def test_a_best_value_at_the_edge_is_said(tuning: Searching) -> None:
     result = tuned(tuning(), valley(0.1))
     for model in result.models:
+        assert model.trials[0].point == {"learning_rate": 0.01}, "the recipe that the model has comes first"
         assert best(model)["learning_rate"] == 0.025
         assert model.at_edge == ["learning_rate"]
         assert model.doubled is None
