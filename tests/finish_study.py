@@ -34,9 +34,9 @@ def finish() -> None:
         _write_checkpoint(study, cell)
         folder = paths.checkpoint(cell.name)
         made = {"cell": identity_of(load(folder)[1], folder), "provenance": provenance(folder)}
-        for stage, kind in STAGES.items():
+        for stage in cell.stages:
             path = paths.result(stage, cell.name)
-            write_result(path, dataclasses.replace(read_result(path, kind, stage), **made))
+            write_result(path, dataclasses.replace(read_result(path, STAGES[stage], stage), **made))
     write_report(study, paths.REPORT)
 
 

@@ -72,7 +72,7 @@ grid:
   seed: [0]
 pretrained:
   pythia_160m: {path: elsewhere}
-pretrain: {context_length: 64, tokens: 2048, batch_size: 4, learning_rate: 0.01, warmup_steps: 2}
+pretrain: {context_length: 64, tokens: 2048, budgets: [], batch_size: 4, learning_rate: 0.01, warmup_steps: 2}
 evaluate: {tasks: [cloze], limit: 4, samples: 1, stride: 32}
 benchmark:
   settings:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.files import read_json
+from pipeline.study.trunks import trunks
 from tests.faults.conftest import repository, study
-from tests.faults.stages import BLOCK, VANILLA, hashes, repro
+from tests.faults.stages import BLOCK, VANILLA, hashes, repro, run
 from tests.training.conftest import tiny_root
 
 __all__ = ["repository", "study", "tiny_root"]
@@ -76,3 +78,46 @@ def test_edits_of_a_finished_study(finished: Path) -> None:
     assert ran(finished) == set()
     edit(source, "    return layers - first, first", "    return first, layers - first + 1")
     assert ran(finished) == trained(BLOCK) | after(BLOCK)
+
+
+@pytest.mark.slow
+def test_budgets_from_nothing_to_the_report(repository: Path) -> None:
+    params, cells = repository / "params.yaml", [VANILLA, BLOCK]
+    edit(params, "budgets: []", "budgets: [2560]\n  schedule: wsd")
+    first = ran(repository)
+    assert {stage for stage in first if "@" in stage} == trained(*cells) | (after(*cells) - {"report"}) | {
+        stage for cell in cells for stage in of_budget(cell, 2560)
+    }
+    assert ran(repository) == set()
+    reported = read_json(repository / "report/report.json")
+    assert (reported["cells"], reported["missing"]) == (4, [])
+    run("pipeline", "verify", PYTHONPATH=str(repository))
+
+    weights = hashes(Path("checkpoints"))
+    edit(params, "budgets: [2560]", "budgets: [3840, 2560]")
+    assert ran(repository) == {stage for cell in cells for stage in of_budget(cell, 3840)} | {"report"}
+    assert weights.items() <= hashes(Path("checkpoints")).items()
+    for trunk in trunks():
+        assert trunk.steps == [8, 12, 16]
+        kept = trunk.curve(8).read_text()
+        assert Path(f"checkpoints/{trunk.cell}-3840/curve.csv").read_text().startswith(kept)  # with its times
+    assert ran(repository) == set()
+    assert runs_of_cells() == sorted(f"{cell}{budget}" for cell in cells for budget in ("", "-2560", "-3840"))
+
+    edit(params, "budgets: [3840, 2560]", "budgets: []")
+    assert ran(repository) == {"report"}
+    shutil.rmtree(repository / ".dvc/cache", ignore_errors=True)
+
+
+def of_budget(cell: str, tokens: int) -> set[str]:
+    family = cell.partition("-")[0]
+    return {f"{stage}-{family}-budgets@{cell}-{tokens}" for stage in ("pretrain", "evaluate")}
+
+
+def runs_of_cells() -> list[str]:
+    """The names of MLflow's runs of cells."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    return sorted(str(run.info.run_name) for run in client.search_runs(experiments, "tags.kind = 'cell'"))

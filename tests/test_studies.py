@@ -32,7 +32,9 @@ grid:
   uptrained: {source: [], block_length: [], variant: []}
   seed: [0]
 pretrained: {}
-pretrain: {context_length: 32, tokens: 2048, batch_size: 2, warmup_steps: 2, validate_every: 16, validation_tokens: 256}
+pretrain:
+  {context_length: 32, tokens: 2048, budgets: [], batch_size: 2, warmup_steps: 2, validate_every: 16,
+   validation_tokens: 256}
 evaluate: {tasks: []}
 benchmark:
   settings:

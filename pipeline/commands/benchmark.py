@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.base.files import write_json
-from pipeline.study import cells, find_cell, load_study
+from pipeline.study import find_cell, load_study, whole_cells
 from pipeline.study.schema import Setting
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def _setting(text: str) -> Setting:
 
 
 def _all_cells(study: Study, random_weights: bool) -> list[Cell]:
-    """The study's cells; without weights, those whose shape the study tells."""
-    return [cell for cell in cells(study) if not (random_weights and cell.family == "pretrained")]
+    """The study's cells, each once for all budgets; without weights, those whose shape the study tells."""
+    return [cell for cell in whole_cells(study) if not (random_weights and cell.family == "pretrained")]
 
 
 def _tell(result: BenchmarkResult) -> None:

@@ -1,12 +1,13 @@
-"""`python -m pipeline clean`: the trainings that edits have set aside, and how to remove them."""
+"""`python -m pipeline clean`: the trainings that edits have set aside and the trunks of budgets, to list or remove."""
 
 from __future__ import annotations
 
 import argparse
 
 from pipeline.base.errors import UserError
-from pipeline.base.paths import SUPERSEDED, checkpoint
+from pipeline.base.paths import SUPERSEDED, TRUNKS, checkpoint
 from pipeline.study.superseded import Training, changes, kept, remove, training_in
+from pipeline.study.trunks import Trunk, trunks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,23 +17,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """List the trainings that are kept aside, or remove them. Raises :class:`UserError` for a cell that has none."""
-    trainings = kept()
-    known = {training.cell for training in trainings}
+    """List the trainings that are kept aside and the trunks, or remove them.
+
+    Raises :class:`UserError` for a cell that has none.
+    """
+    everything: list[Training | Trunk] = [*kept(), *trunks()]
+    known = {each.cell for each in everything}
     for name in arguments.cell:
         if name not in known:
             has = ", ".join(sorted(known)) or "none"
-            raise UserError(f"cell {name!r} has no training in {SUPERSEDED}; it has {has}")
-    chosen = [training for training in trainings if not arguments.cell or training.cell in arguments.cell]
-    for training in chosen:
+            raise UserError(f"cell {name!r} has no training in {SUPERSEDED} or {TRUNKS}; they have {has}")
+    chosen = [each for each in everything if not arguments.cell or each.cell in arguments.cell]
+    for each in chosen:
+        line = _line(each) if isinstance(each, Training) else _trunk_line(each)
         if arguments.remove:
-            remove(training)
-        print(_line(training), flush=True)
-    size = sum(training.bytes for training in chosen) if not arguments.remove else 0
+            remove(each) if isinstance(each, Training) else each.remove()
+        print(line, flush=True)
     if not chosen:
-        print(f"nothing is kept in {SUPERSEDED}")
+        print(f"nothing is kept in {SUPERSEDED} or {TRUNKS}")
     elif not arguments.remove:
+        size = sum(each.bytes for each in chosen)
         print(f"{len(chosen)} kept, {size / 1e6:,.1f} MB; --remove deletes them, the keys they had bring them back")
+
+
+def _trunk_line(trunk: Trunk) -> str:
+    return f"{trunk.folder}  trunk, after {', '.join(f'{step:,}' for step in trunk.steps)} steps"
 
 
 def _line(training: Training) -> str:

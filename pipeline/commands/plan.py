@@ -13,13 +13,13 @@ from pipeline.base.files import read_object
 from pipeline.data import Manifest, model_vocabulary
 from pipeline.models import costs
 from pipeline.models.config import ModelConfig, from_dict
-from pipeline.results.records import STAGES
 from pipeline.study import Cell, Study, cells, model_config, pretraining
-from pipeline.study.causes import training_record
+from pipeline.study.causes import training_record, trunk_mark
 from pipeline.study.pretraining import flat, origin, training_steps
 from pipeline.study.recipe import OPTIMIZERS, idle_keys
 from pipeline.study.schema import Tuning
 from pipeline.study.superseded import changes, kept_like, mark, training_in
+from pipeline.study.trunks import Trunk, trunk_steps
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class CellPlan:
 
     ``kv_bytes_per_token`` is for 2-byte keys and values. ``done`` lists the stages whose results are on disk.
     ``training`` is ``new``, ``complete``, ``half``, ``again`` or ``back``; ``why`` says the rest in words: how far it
-    came, what an edit has changed since, what is kept aside. ``recipe`` are the keys of ``pretrain`` that its size,
-    its variant or its model decides.
+    came, what an edit has changed since, what is kept aside. ``training_flops`` are those of the whole run,
+    ``flops_to_go`` those that are left of it; a budget's leave out the trunk if the whole cell is still to train it.
+    ``recipe`` are the keys of ``pretrain`` that its size, its variant or its model decides.
     """
 
     cell: str
@@ -51,6 +52,7 @@ class CellPlan:
     tokens: int
     steps: int
     training_flops: float
+    flops_to_go: float
     kv_bytes_per_token: float
     training_memory: int
     checkpoint: str
@@ -81,7 +83,7 @@ def print_plan(planned: list[CellPlan], file: TextIO) -> None:
             print(f"{entry.cell}: {_recipe_line(entry.recipe)}", file=file)
         if entry.why:
             print(f"{entry.cell}: {entry.why}", file=file)
-    total = sum(entry.training_flops for entry in planned if entry.training not in ("complete", "back"))
+    total = sum(entry.flops_to_go for entry in planned)
     print(
         f"{len(planned)} cells, {total:.2g} training FLOPs to go; checkpoints in {paths.checkpoint('CELL')}", file=file
     )
@@ -99,7 +101,7 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
     pretrain = pretraining(study, cell) if trained else study.pretrain
     steps, optimizer = training_steps(pretrain) if trained else 0, OPTIMIZERS[pretrain.optimizer]
     tokens = steps * pretrain.batch_size * pretrain.context_length
-    training, why = _training(study, cell, config) if trained else ("elsewhere", "")
+    training, why, begun = _training(study, cell, config) if trained else ("elsewhere", "", 0)
     total, non_embedding = costs.total_parameters(config), costs.non_embedding_parameters(config)
     return CellPlan(
         cell=cell.name,
@@ -111,10 +113,11 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
         tokens=tokens,
         steps=steps,
         training_flops=tokens * costs.training_flops_per_token(config),
+        flops_to_go=(steps - begun) / max(steps, 1) * tokens * costs.training_flops_per_token(config),
         kv_bytes_per_token=costs.kv_bytes_per_token(config),
         training_memory=costs.training_memory(config, optimizer.matrix_moments, optimizer.other_moments),
         checkpoint=str(paths.checkpoint(cell.name)),
-        done=[stage for stage in STAGES if paths.result(stage, cell.name).exists()],
+        done=[stage for stage in cell.stages if paths.result(stage, cell.name).exists()],
         training=training,
         why=why,
         recipe=_recipe(study, cell) if trained else [],
@@ -156,26 +159,40 @@ def _written(value: Any) -> str:
     return f"{value:,}" if type(value) is int else str(value)
 
 
-def _training(study: Study, cell: Cell, config: ModelConfig) -> tuple[str, str]:
-    """What pretraining the cell will do with what it finds in its folder and aside."""
+def _training(study: Study, cell: Cell, config: ModelConfig) -> tuple[str, str, int]:
+    """What pretraining the cell will do with what it finds in its folder and aside, and the steps that are done."""
     present, corpus = training_in(paths.checkpoint(cell.name)), _tokens()
     found = corpus or (present.record.get("corpus") if present else None) or ""
-    record = training_record(study, cell, config, found)
+    record, steps = training_record(study, cell, config, found), _steps(study, cell)
     aside = kept_like(cell.name, record)
     if present is not None and mark(present.record) == mark(record):
         if present.complete:
-            return "complete", ""
-        return (
-            ("half", f"goes on after {present.step:,} of {_steps(study, cell):,} steps")
-            if present.step
-            else ("new", "")
-        )
+            return "complete", "", steps
+        if present.step:
+            return "half", f"goes on after {present.step:,} of {steps:,} steps", present.step
+        present = None
     changed = f"changed: {changes(present.record, record)}; " if present is not None else ""
     if aside is not None:
-        return "back", f"{changed}the training with these keys and this code comes back ({aside.progress})"
+        why = f"{changed}the training with these keys and this code comes back ({aside.progress})"
+        return "back", why, steps if aside.complete else aside.step
+    begun, beginning = _beginning(study, cell, Trunk.of(cell, trunk_mark(study, cell, config, record)))
     if present is None or not present.step:
-        return "new", ""
-    return "again", f"{changed}trains again; the training so far ({present.progress}) will be kept aside"
+        return "new", beginning, begun
+    kept = f"{changed}trains again; the training so far ({present.progress}) will be kept aside"
+    return "again", "; ".join(part for part in (kept, beginning) if part), begun
+
+
+def _beginning(study: Study, cell: Cell, trunk: Trunk) -> tuple[int, str]:
+    """The steps of its trunk that the cell needn't train, since their state is kept or the whole cell is to train them.
+
+    The words are for a state.
+    """
+    last = trunk_steps(pretraining(study, cell))
+    kept = max((step for step in trunk.steps if step <= last), default=0)
+    if kept:
+        return kept, f"begins after {kept:,} of {_steps(study, cell):,} steps, with {trunk.state(kept)}"
+    shared = cell.budget is not None and not paths.result("pretrain", cell.whole.name).exists()
+    return (last if shared else 0), ""
 
 
 def _tokens() -> str | None:

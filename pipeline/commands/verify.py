@@ -119,7 +119,7 @@ def _cell_problems(study: Study, cell: Cell) -> Iterator[str]:
     present = sha256(weights) if is_file(weights) else None
     if present is None:
         yield f"{weights} is missing"
-    for stage in STAGES:
+    for stage in cell.stages:
         yield from _found(_result_problems, stage, cell, weights, present)
     expected = _fingerprint(study, cell, present)
     for path, marked in _fingerprints(cell):

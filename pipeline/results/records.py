@@ -6,13 +6,13 @@ something that the report compares, all under one name (:mod:`pipeline.results.m
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json, write_json
+from pipeline.base.made_of import added, made_of
 from pipeline.base.typed_json import build
 
 
@@ -76,7 +76,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class CellIdentity:
-    """Who a record is about. ``fingerprint`` ties evaluation and benchmark to the weights they measured."""
+    """Who a record is about. ``fingerprint`` ties evaluation and benchmark to the weights they measured.
+
+    ``budget``: the tokens of a cell that ends its training before the others of its model.
+    """
 
     name: str
     family: str
@@ -85,6 +88,7 @@ class CellIdentity:
     block_length: int | None
     variant: str | None
     fingerprint: str
+    budget: int | None = added(None)
 
 
 @dataclass(frozen=True)
@@ -321,7 +325,7 @@ def identity_of(checkpoint: dict[str, Any], folder: Path) -> CellIdentity:
 
 def write_result(path: Path, result: AnyResult) -> None:
     """Write a record as JSON, whole or not at all."""
-    write_json(path, dataclasses.asdict(result))
+    write_json(path, made_of(result))
 
 
 def read_result(path: Path, kind: type[Result], stage: str) -> Result:

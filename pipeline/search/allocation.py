@@ -80,7 +80,7 @@ def identity(study: Study, manifest: Manifest) -> str:
         "search": {key: value for key, value in made_of(search).items() if key not in ("trials", "storage", "enqueue")},
         "size": made_of(study.sizes[search.size]),
         "variant": made_of(study.variants[search.variant]),
-        "pretrain": made_of(study.pretrain),
+        "pretrain": made_of(dataclasses.replace(study.pretrain, budgets=[])),
         "benchmark": made_of(study.benchmark),
         "label": study.hardware.label,
         "corpus": manifest.hash,

@@ -1,6 +1,6 @@
 """The study: params.yaml as strict dataclasses, the grid's cells, a cell's architecture, what decides it."""
 
-from pipeline.study.cells import Cell, cells, find_cell, model_config
+from pipeline.study.cells import Cell, cells, find_cell, model_config, whole_cells
 from pipeline.study.load import check_dvc_keys, load_study
 from pipeline.study.pretraining import pretraining, training_steps
 from pipeline.study.schema import Study
@@ -15,4 +15,5 @@ __all__ = [
     "model_config",
     "pretraining",
     "training_steps",
+    "whole_cells",
 ]

@@ -10,7 +10,7 @@ from pipeline.base.errors import UserError
 from pipeline.models.parts import LARGEST
 from pipeline.models.stack_config import LAYERS
 from pipeline.models.uptraining import METHODS, check_uptraining
-from pipeline.study.cells import Cell, cells, model_config
+from pipeline.study.cells import Cell, model_config, whole_cells
 from pipeline.study.rules import choice, positive, require
 from pipeline.study.schema import Size, Study, Variant
 
@@ -67,7 +67,7 @@ def check_effects(study: Study) -> None:
 def _architectures(study: Study) -> Iterator[Cell]:
     """A cell of every architecture in the study, and the one that a search starts from."""
     seen = set()
-    for cell in (*cells(study), *_search_start(study)):
+    for cell in (*whole_cells(study), *_search_start(study)):
         architecture = (cell.family, cell.size, cell.block_length, cell.variant)
         if cell.family != "pretrained" and architecture not in seen:
             seen.add(architecture)
@@ -137,7 +137,7 @@ def check_starts(study: Study) -> None:
 
     What a model trained elsewhere is like is known when it is brought in.
     """
-    every = cells(study)
+    every = whole_cells(study)
     vanilla = {cell.name: model_config(study, cell, vocabulary=64) for cell in every if cell.family == "vanilla"}
     for cell in every:
         if cell.source not in vanilla:

@@ -20,7 +20,8 @@ from pipeline.models.config import ModelConfig, to_dict
 from pipeline.study.cells import Cell, cells, model_config
 from pipeline.study.pretraining import pretraining
 from pipeline.study.schema import Json, Study
-from pipeline.study.superseded import training_in
+from pipeline.study.superseded import mark, training_in
+from pipeline.study.trunks import COOLDOWN_KEYS
 
 READING = ("pipeline.base", "pipeline.study", "pipeline.commands", "pipeline.tracking")
 """Code that no result is made by: it reads the study, whose keys count as they were read, and writes files."""
@@ -63,7 +64,7 @@ STAGES = {
     "tokenize": Stage(("tokenize",)),
     "evaluate": Stage(("evaluate", "tokenize.end_of_text")),
     "benchmark": Stage(("benchmark", "hardware.label")),
-    "report": Stage(("name", "sizes", "variants", "grid", "pretrained"), READING),
+    "report": Stage(("name", "sizes", "variants", "grid", "pretrained", "pretrain.budgets"), READING),
     "search": Stage(("search", "sizes", "variants", "recipes", "pretrain", "benchmark", "hardware.label")),
     "tune": Stage(("tune", "sizes", "variants", "recipes", "pretrain")),
 }
@@ -84,6 +85,8 @@ def write_causes(study: Study, vocabulary: int) -> None:
 def stage_cause(study: Study, name: str) -> Json:
     """What decides the stage's results, beside its inputs."""
     stage = STAGES[name]
+    if name == "search":  # a trial has no budgets
+        study = dataclasses.replace(study, pretrain=dataclasses.replace(study.pretrain, budgets=[]))
     return {
         "keys": {key: made_of(_value(study, key)) for key in stage.keys},
         "code": code_of([f"stages.{name}"], stage.without),
@@ -124,11 +127,11 @@ def training_record(study: Study, cell: Cell, config: ModelConfig, corpus: str) 
     """
     keys = keys_of(study, cell, config)
     start = None if cell.source is None else f"{keys['start']} {_fingerprint_in(paths.checkpoint(cell.source))}"
-    mark = fingerprint(keys, corpus, start)
+    own = fingerprint(keys, corpus, start)
     return {
         "model": keys["model"],
-        "cell": dataclasses.asdict(cell.identity(mark)),
-        "fingerprint": mark,
+        "cell": made_of(cell.identity(own)),
+        "fingerprint": own,
         "pretrain": dataclasses.asdict(pretraining(study, cell)) | {"padding": keys["padding"]},
         "start": start,
         "corpus": corpus,
@@ -140,6 +143,14 @@ def fingerprint(keys: Json, corpus: str, start: str | None) -> str:
     """A hash of all that decides a cell's weights but the code: its keys, the hash of its tokens, and its start."""
     made = keys | {"corpus": corpus, "start": start}
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def trunk_mark(study: Study, cell: Cell, config: ModelConfig, record: Json) -> str:
+    """What trainings share that differ in tokens and cooldown alone; ``record``: the cell's :func:`training_record`."""
+    keys = keys_of(study, cell, config)
+    pretrain = {key: value for key, value in keys["pretrain"].items() if key not in COOLDOWN_KEYS}
+    shared = fingerprint(keys | {"pretrain": pretrain}, record["corpus"], record["start"])
+    return mark(record | {"fingerprint": shared})
 
 
 def _fingerprint_in(folder: Path) -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.base.errors import UserError
 from pipeline.models.architecture import block_config, vanilla_config
 from pipeline.models.config import ModelConfig
-from pipeline.results.records import CellIdentity
+from pipeline.results.records import STAGES, CellIdentity
 from pipeline.study.schema import Study
 
 
@@ -43,7 +43,18 @@ class Cell:
 
     def identity(self, fingerprint: str) -> CellIdentity:
         """Who the results about weights of that ``fingerprint`` are about."""
-        return CellIdentity(self.name, self.family, self.size, self.seed, self.block_length, self.variant, fingerprint)
+        axes = (self.family, self.size, self.seed, self.block_length, self.variant)
+        return CellIdentity(self.name, *axes, fingerprint, self.budget)
+
+    @property
+    def whole(self) -> Cell:
+        """The cell without its budget."""
+        return replace(self, budget=None)
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that write a result about it: speed is the same for all budgets, and measured once."""
+        return [stage for stage in STAGES if stage != "benchmark" or self.budget is None]
 
 
 def _joined(*axes: str | int | None) -> str:
@@ -51,7 +62,14 @@ def _joined(*axes: str | int | None) -> str:
 
 
 def cells(study: Study) -> list[Cell]:
-    """Every cell of the study: models trained elsewhere, then the grid's vanilla, block and uptrained cells."""
+    """Every cell of the study: the whole ones, then for each that is trained one of each budget, from the smallest."""
+    whole, budgets = whole_cells(study), sorted(study.pretrain.budgets)
+    trained = [cell for cell in whole if cell.family != "pretrained"]
+    return whole + [replace(cell, budget=budget) for cell in trained for budget in budgets]
+
+
+def whole_cells(study: Study) -> list[Cell]:
+    """The cells without a budget: models trained elsewhere, then the grid's vanilla, block and uptrained cells."""
     elsewhere = [Cell("pretrained", name) for name in study.pretrained]
     return elsewhere + _vanilla_cells(study) + _block_cells(study) + _uptrained_cells(study)
 

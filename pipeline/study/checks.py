@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from pipeline.study.architecture_checks import check_effects, check_sizes, check_starts, check_variants
-from pipeline.study.cells import cells, model_config
+from pipeline.study.cells import cells, model_config, whole_cells
 from pipeline.study.recipe_checks import check_recipes, check_steps
 from pipeline.study.rules import all_positive, choice, positive, require
-from pipeline.study.schema import Grid, Study
+from pipeline.study.schema import Study
 from pipeline.study.search_checks import check_search
 from pipeline.study.tune_checks import check_tune
 
@@ -28,7 +28,8 @@ def check(study: Study) -> None:
     check_sizes(study)
     check_variants(study)
     _check_pretrained(study)
-    _check_extent(study.grid)
+    _check_extent(study)
+    _check_budgets(study.pretrain.budgets)
     _check_grid(study)
     _check_pretrain(study)
     _check_evaluate(study)
@@ -95,7 +96,7 @@ def _check_corpus(study: Study) -> None:
 
 
 def _uptraining_sources(study: Study) -> list[str]:
-    vanilla = [cell.name for cell in cells(study) if cell.family == "vanilla"]
+    vanilla = [cell.name for cell in whole_cells(study) if cell.family == "vanilla"]
     return vanilla + [name for name, model in study.pretrained.items() if model.size]
 
 
@@ -115,15 +116,22 @@ def _check_pretrained(study: Study) -> None:
             choice(f"pretrained.{name}.size", model.size, study.sizes)
 
 
-def _check_extent(grid: Grid) -> None:
+def _check_extent(study: Study) -> None:
     """Before any cell is made: four lists of a hundred would make a hundred million."""
+    grid = study.grid
     block, uptrained = grid.block, grid.uptrained
     vanilla_cells = len(grid.vanilla.size)
     block_cells = len(block.size) * len(block.block_length) * len(block.variant)
     uptrained_cells = len(uptrained.source) * len(uptrained.block_length) * len(uptrained.variant)
-    count = (vanilla_cells + block_cells + uptrained_cells) * len(grid.seed)
+    count = (vanilla_cells + block_cells + uptrained_cells) * len(grid.seed) * (1 + len(study.pretrain.budgets))
     right = f"a study has at most {MOST_CELLS:,} cells; split it into several"
     require(count <= MOST_CELLS, "grid", f"{count:,} cells", right)
+
+
+def _check_budgets(budgets: list[int]) -> None:
+    for budget in budgets:
+        positive("pretrain.budgets", budget)
+        require(budgets.count(budget) == 1, "pretrain.budgets", budget, "it stands there twice; name it once")
 
 
 def _check_grid(study: Study) -> None:

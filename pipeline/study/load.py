@@ -24,6 +24,7 @@ DVC_KEYS = (
     "grid.uptrained.variant",
     "grid.seed",
     "pretrained",
+    "pretrain.budgets",
 )
 """Keys that dvc.yaml reads itself, and so must find in params.yaml, even where their values are the defaults."""
 

@@ -28,9 +28,20 @@ def check_recipes(study: Study) -> None:
 
 
 def check_steps(study: Study, cell: Cell) -> None:
-    """Raise :class:`UserError` where warm-up and cooldown do not fit into the cell's steps."""
+    """Raise :class:`UserError` where the cell's steps do not hold warm-up and cooldown, or its budget is none."""
     pretrain = pretraining(study, cell)
+    if cell.budget is not None:
+        _check_budget(study, cell.budget, cell.whole)
     check_schedule(pretrain, training_steps(pretrain), f"cell {cell.name}", partial(origin, study, cell))
+
+
+def _check_budget(study: Study, budget: int, whole: Cell) -> None:
+    """A budget is a cooldown from the trunk of the cell ``whole``, which trains longer."""
+    pretrain, key = pretraining(study, whole), "pretrain.budgets"
+    right = f"it needs pretrain.schedule wsd, but cell {whole.name} has {pretrain.schedule}"
+    require(pretrain.schedule == "wsd", key, budget, f"{right} ({origin(study, whole, 'schedule')})")
+    trains = f"cell {whole.name} trains on {pretrain.tokens:,} tokens ({origin(study, whole, 'tokens')})"
+    require(budget < pretrain.tokens, key, budget, f"{trains}; a budget is less")
 
 
 def _every_layer(study: Study) -> Iterator[Layer]:

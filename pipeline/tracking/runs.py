@@ -89,8 +89,8 @@ def _described(mlflow: MlflowClient, run: Run, record: dict[str, Any]) -> Run:
 
     cell = record["cell"]
     params = flat({key: value for key, value in record.items() if key not in ("fingerprint", "code")})
-    identity = ("family", "size", "block_length", "variant", "seed")
-    params |= {key: cell[key] for key in identity if cell[key] is not None}
+    identity = ("family", "size", "block_length", "variant", "seed", "budget")
+    params |= {key: cell[key] for key in identity if cell.get(key) is not None}
     known = run.data.params
     missing = [Param(k, str(v)) for k, v in params.items() if not k.startswith("cell.") and k not in known]
     # A database that was moved without its artifacts gets them again.

@@ -138,7 +138,8 @@ def _flag_fronts(mlflow: MlflowClient, experiment: str, fronts: dict[str, list[s
         cell = run.data.tags["cell"]
         record = checkpoint_record(cell)
         current = record is not None and record["fingerprint"] == run.data.tags["fingerprint"]
-        flags = {f"pareto.{name}": str(cell in cells).lower() for name, cells in fronts.items()} if current else {}
+        compared = current and "budget" not in run.data.tags
+        flags = {f"pareto.{name}": str(cell in cells).lower() for name, cells in fronts.items()} if compared else {}
         for key in run.data.tags:
             if key.startswith("pareto.") and key not in flags:
                 mlflow.delete_tag(run.info.run_id, key)

@@ -18,9 +18,10 @@ from pipeline.data import Manifest
 from pipeline.models.config import ModelConfig
 from pipeline.results.records import CellIdentity, PretrainResult, read_result, write_result
 from pipeline.study import Cell, Study, model_config, pretraining
-from pipeline.study.causes import training_record
+from pipeline.study.causes import training_record, trunk_mark
 from pipeline.study.schema import Pretrain, Uptraining
 from pipeline.study.superseded import RESULT, bring_back, changes, mark, set_aside, training_in
+from pipeline.study.trunks import Trunk
 from pipeline.training.curve import Row
 from pipeline.training.schedule import Schedule
 
@@ -29,7 +30,7 @@ RESUME = "resume"
 
 @dataclass(frozen=True)
 class Job:
-    """``pretrain`` are the keys of this cell's size. ``record`` is what ``config.json`` holds.
+    """``pretrain`` are the keys of this cell. ``record`` is what ``config.json`` holds. ``trunk`` may save a beginning.
 
     ``padding``: whether documents are padded to blocks (paper, appendix H); never for a vanilla model.
     """
@@ -42,6 +43,7 @@ class Job:
     schedule: Schedule
     padding: bool
     record: dict[str, Any]
+    trunk: Trunk
     on_row: Callable[[Row], None] | None = None
 
     @classmethod
@@ -52,7 +54,8 @@ class Job:
         config = model_config(study, cell, manifest.model_vocabulary)
         schedule = Schedule.of(pretrain)
         record = training_record(study, cell, config, manifest.hash)
-        return cls(study, cell, pretrain, config, manifest, schedule, record["pretrain"]["padding"], record, on_row)
+        padding, trunk = record["pretrain"]["padding"], Trunk.of(cell, trunk_mark(study, cell, config, record))
+        return cls(study, cell, pretrain, config, manifest, schedule, padding, record, trunk, on_row)
 
     @property
     def uptraining(self) -> Uptraining | None:
@@ -80,6 +83,11 @@ class Job:
         """State to resume from. The fingerprint in the name keeps other parameters' state from being continued."""
         return self.folder / RESUME / f"{self.fingerprint}.ckpt"
 
+    @property
+    def curve_path(self) -> Path:
+        """The training curve."""
+        return self.folder / "curve.csv"
+
     def stored_result(self) -> PretrainResult | None:
         """The result of a finished run of this very job by this very code, if there is one."""
         own = mark(self.record)
@@ -98,9 +106,9 @@ class Job:
             aside = set_aside(name)
             if aside is not None:
                 changed = changes(present.record, self.record)
-                _say(f"{name}: changed: {changed}; the training so far ({present.progress}) is kept in {aside}")
+                say(f"{name}: changed: {changed}; the training so far ({present.progress}) is kept in {aside}")
         if not self.folder.exists() and (back := bring_back(name, own)) is not None:
-            _say(f"{name}: the training with these keys and this code is back ({back.progress})")
+            say(f"{name}: the training with these keys and this code is back ({back.progress})")
 
     def open_folder(self) -> None:
         """Write what is known before training."""
@@ -132,7 +140,8 @@ class Outcome:
     main: bool
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line for people."""
     print(line, file=sys.stderr, flush=True)
 
 

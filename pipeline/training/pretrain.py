@@ -22,7 +22,8 @@ from pipeline.training.meter import peak_memory
 def pretrain(study: Study, cell: Cell, on_row: Callable[[Row], None] | None = None) -> PretrainResult | None:
     """Train ``cell``, or finish what an interrupted run of it left; ``None`` in processes other than rank 0.
 
-    Reads data/tokens; writes checkpoints/<cell>/. ``on_row`` is called with every row of the curve. A cell whose loss
+    Reads data/tokens; writes checkpoints/<cell>/, and the states where cooldowns begin to trunks/, which the next run
+    of the model begins with. ``on_row`` is called with every row of the curve. A cell whose loss
     explodes keeps its last good weights and is marked ``diverged``. Raises :class:`UserError` for a study that does
     not fit tokens or machine, and :class:`Stopped` after Ctrl-C or SIGTERM, once the state is saved.
     """
@@ -33,10 +34,12 @@ def pretrain(study: Study, cell: Cell, on_row: Callable[[Row], None] | None = No
     if stored is not None:
         print(f"{cell.name} is trained already; its weights are kept", file=sys.stderr)
         return stored
-    if is_main_process():
-        job.open_folder()
+    from pipeline.training.lightning.resume import begin_in_trunk
     from pipeline.training.lightning.trainer import fit
 
+    if is_main_process():
+        job.open_folder()
+        begin_in_trunk(job)
     outcome = fit(job)
     return _finish(job, outcome) if outcome.main else None
 

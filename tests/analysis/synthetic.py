@@ -44,6 +44,7 @@ def study_file(
     needle: int = 0,
     others: bool = False,
     grouped: bool = False,
+    budgets: list[int] | None = None,
 ) -> Study:
     """Write params.yaml for a grid of ``sizes`` (layers, width) and load it.
 
@@ -61,7 +62,8 @@ def study_file(
             "block": {"size": list(sizes), "block_length": block_lengths, "variant": variants or ["base"]},
             "seed": seeds or [0],
         },
-        "pretrain": {"context_length": 512, "tokens": 3_000_000, "batch_size": 16, "warmup_steps": 40},
+        "pretrain": {"context_length": 512, "tokens": 3_000_000, "batch_size": 16, "warmup_steps": 40}
+        | ({"budgets": budgets, "schedule": "wsd"} if budgets else {}),
         "evaluate": {"tasks": ["cloze", "continuation"], "long_context": [1, 2], "needle": needle},
         "benchmark": {
             "settings": {name: {"prompt": p, "new_tokens": n} for name, (p, n) in SETTINGS.items()},
@@ -86,7 +88,8 @@ def write_results(study: Study) -> None:
     for cell in cells(study):
         write_result(result("pretrain", cell.name), pretrain_result(study, cell))
         write_result(result("evaluate", cell.name), evaluate_result(study, cell))
-        write_result(result("benchmark", cell.name), benchmark_result(study, cell))
+        if "benchmark" in cell.stages:
+            write_result(result("benchmark", cell.name), benchmark_result(study, cell))
         write_curve(study, cell)
 
 
@@ -103,8 +106,13 @@ def loss(study: Study, cell: Cell) -> float:
     length = cell.block_length
     penalty = 0.0 if length is None else 0.05 + 0.09 * math.log2(length)
     variant = 0.0 if cell.variant is None else 0.02 * list(study.variants).index(cell.variant)
+    short = 0.3 * math.log10(study.pretrain.tokens / tokens(study, cell))
     shared = 0.03 if size_of(study, cell).kv_heads else 0.0
-    return 2.9 + 90 * body(study, cell) ** -0.31 + penalty + shared + variant + 0.02 * noise(cell.name)
+    return 2.9 + 90 * body(study, cell) ** -0.31 + penalty + shared + variant + short + 0.02 * noise(cell.name)
+
+
+def tokens(study: Study, cell: Cell) -> int:
+    return cell.budget or study.pretrain.tokens
 
 
 def noise(text: str) -> float:
@@ -114,13 +122,13 @@ def noise(text: str) -> float:
 
 def identity(cell: Cell) -> CellIdentity:
     fingerprint = hashlib.sha256(cell.name.encode()).hexdigest()[:16]
-    return CellIdentity(cell.name, cell.family, cell.size, cell.seed, cell.block_length, cell.variant, fingerprint)
+    return cell.identity(fingerprint)
 
 
 def pretrain_result(study: Study, cell: Cell) -> PretrainResult:
     tables = 4096 * size_of(study, cell).width
     parameters = {"embedding": tables, "body": body(study, cell), "head": tables}
-    flops = 6.0 * body(study, cell) * study.pretrain.tokens / (1 if cell.block_length is None else 1.3)
+    flops = 6.0 * body(study, cell) * tokens(study, cell) / (1 if cell.block_length is None else 1.3)
     elsewhere = cell.family == "pretrained"
     return PretrainResult(
         cell=identity(cell),
@@ -129,13 +137,13 @@ def pretrain_result(study: Study, cell: Cell) -> PretrainResult:
         non_embedding_parameters=body(study, cell),
         total_parameters=sum(parameters.values()),
         steps=0 if elsewhere else 366,
-        tokens=0 if elsewhere else study.pretrain.tokens,
-        target_tokens=0 if elsewhere else study.pretrain.tokens - 1000,
+        tokens=0 if elsewhere else tokens(study, cell),
+        target_tokens=0 if elsewhere else tokens(study, cell) - 1000,
         training_flops=0.0 if elsewhere else flops,
         train_loss=None if elsewhere else loss(study, cell) - 0.1,
         validation_loss=None if elsewhere else loss(study, cell) + 0.05,
         seconds=0.0 if elsewhere else flops / 1e11,
-        tokens_per_second=study.pretrain.tokens / (flops / 1e11),
+        tokens_per_second=tokens(study, cell) / (flops / 1e11),
         peak_memory=500_000_000,
     )
 

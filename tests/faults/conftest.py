@@ -37,7 +37,8 @@ def repository(study: Path) -> Path:
     texts = (study / "text").resolve()
     (study / "text").unlink()
     shutil.copytree(texts, study / "text")
-    grid = "  uptrained: {source: [], block_length: [], variant: []}\n  seed: [0]\npretrained: {}\npretrain:\n"
+    grid = "  uptrained: {source: [], block_length: [], variant: []}\n  seed: [0]\npretrained: {}\n"
+    grid += "pretrain:\n  budgets: []\n"
     text = SHORT.replace("pretrain:\n", grid).replace("checkpoint_every: 4}", "checkpoint_every: 4, label: auto}")
     Path("params.yaml").write_text(text)
     for command in (

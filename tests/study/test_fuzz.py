@@ -149,26 +149,39 @@ def accepted(count: int) -> list[bytes]:
     return found[:count]
 
 
-def assert_dvc_finds_the_same_cells(root: Path, count: int) -> None:
+def assert_dvc_finds_the_same_cells(root: Path, texts: list[bytes]) -> None:
     shutil.copy(root / "dvc.yaml", "dvc.yaml")
     Repo.init(no_scm=True).close()
-    texts = accepted(count)
-    assert len(texts) == count
     for text in texts:
         Path("params.yaml").write_bytes(text)
         with Repo() as repo:
             stages = [stage.addressing.partition("@") for stage in repo.index.stages]
-        trained = [cell for stage, _, cell in stages if stage.startswith("pretrain")]
-        assert sorted(trained) == sorted(cell.name for cell in cells(load_study()))
+        for name in ("pretrain", "evaluate", "benchmark"):
+            found = [cell for stage, _, cell in stages if stage.startswith(name)]
+            assert sorted(found) == sorted(cell.name for cell in cells(load_study()) if name in cell.stages)
 
 
 def test_dvc_finds_the_same_cells(trial: Trial, root: Path) -> None:
-    assert_dvc_finds_the_same_cells(root, 5)
+    texts = accepted(5)
+    assert len(texts) == 5
+    assert_dvc_finds_the_same_cells(root, texts)
+
+
+def test_dvc_finds_the_cells_of_budgets(trial: Trial, root: Path) -> None:
+    values = load_yaml(str(root / "params.yaml"))
+    values["pretrain"] |= {"schedule": "wsd", "budgets": [500_000, 250_000]}
+    values["variants"]["up"] = {"init": {"method": "partition"}, "embedder": {"kind": "projection", "width": 64}}
+    values["grid"]["uptrained"] = {"source": ["vanilla-s-0"], "block_length": [4], "variant": ["up"]}
+    values["grid"]["seed"] = [0, 1]
+    assert_dvc_finds_the_same_cells(root, [json.dumps(values).encode()])
+    assert len(cells(load_study())) == 18 * 3
 
 
 @pytest.mark.slow
 def test_dvc_finds_the_same_cells_in_hundreds_of_mutants(trial: Trial, root: Path) -> None:
-    assert_dvc_finds_the_same_cells(root, 200)
+    texts = accepted(200)
+    assert len(texts) == 200
+    assert_dvc_finds_the_same_cells(root, texts)
 
 
 COMMANDS = {

@@ -25,7 +25,7 @@ def free_port() -> int:
         return int(opened.getsockname()[1])
 
 
-def start_two(pause: float = 0) -> list[Training]:
+def start_two(pause: float = 0, cell: str = CELL) -> list[Training]:
     shared = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
@@ -35,7 +35,7 @@ def start_two(pause: float = 0) -> list[Training]:
         "GROUP_RANK": "0",
     }
     ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    return [Training(CELL, pause, environment) for environment in ranks]
+    return [Training(cell, pause, environment) for environment in ranks]
 
 
 def use(strategy: str) -> None:
@@ -47,8 +47,8 @@ def change(old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
-def losses() -> list[float]:
-    rows = read_rows(paths.checkpoint(CELL) / "curve.csv")
+def losses(cell: str = CELL) -> list[float]:
+    rows = read_rows(paths.checkpoint(cell) / "curve.csv")
     return [float(row[key]) for row in rows for key in ("train_loss", "validation_loss") if row[key]]
 
 
@@ -85,3 +85,24 @@ def test_two_killed_processes_go_on(tiny: Study, strategy: str, optimizer: str) 
     for training in start_two():
         training.process.join(120)
     assert losses() == expected
+
+
+@pytest.mark.parametrize(("strategy", "begins"), [("ddp", 12), ("fsdp", 0)])
+def test_two_processes_begin_in_a_trunk(tiny: Study, strategy: str, begins: int) -> None:
+    """With the state of one process, unless theirs have another form.
+
+    The second may look for it before the first has copied it to its place.
+    """
+    change("learning_rate: 0.01", "learning_rate: 0.01\n  schedule: wsd\n  budgets: [3840]")
+    cell = f"{CELL}-3840"
+    pretrain(load_study(), find_cell(load_study(), cell))
+    expected = losses(cell)
+    paths.checkpoint(cell).rename("aside")
+    use(strategy)
+    for training in start_two(cell=cell):
+        training.process.join(120)
+        assert training.process.exitcode == 0
+    assert losses(cell) == pytest.approx(expected, abs=1e-5)
+    times = [row["time"] for row in read_rows(paths.checkpoint(cell) / "curve.csv") if int(row["step"]) <= 12]
+    earlier = [row["time"] for row in read_rows(Path("aside/curve.csv")) if int(row["step"]) <= 12]
+    assert (times == earlier) is (begins == 12)

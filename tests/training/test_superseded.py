@@ -174,7 +174,7 @@ def run_clean(*cells: str, remove: bool = False) -> None:
 
 def test_clean_lists_and_removes(tiny: Study, capsys: pytest.CaptureFixture[str]) -> None:
     run_clean()
-    assert capsys.readouterr().out == "nothing is kept in superseded\n"
+    assert capsys.readouterr().out == "nothing is kept in superseded or trunks\n"
     for study in (tiny, edited(tiny, **BETAS), tiny, edited(tiny, **BETAS)):
         for name in (VANILLA, BLOCK):
             finish(study, name)
@@ -186,7 +186,7 @@ def test_clean_lists_and_removes(tiny: Study, capsys: pytest.CaptureFixture[str]
     assert last.startswith("2 kept, ")
     run_clean(BLOCK, remove=True)
     assert [training.cell for training in kept()] == [VANILLA]
-    with pytest.raises(UserError, match=f"cell '{BLOCK}' has no training in superseded; it has {VANILLA}"):
+    with pytest.raises(UserError, match=f"cell '{BLOCK}' has no training in superseded or trunks; they have {VANILLA}"):
         run_clean(BLOCK, remove=True)
     run_clean(remove=True)
     assert not any(paths.SUPERSEDED.iterdir())

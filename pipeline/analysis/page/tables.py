@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pipeline.analysis.figures.style import short
 from pipeline.analysis.rows.load import Missing
-from pipeline.analysis.rows.points import Row
+from pipeline.analysis.rows.points import Row, whole
 from pipeline.analysis.statistics.findings import Findings, hardware
 from pipeline.analysis.statistics.pareto import Front
 from pipeline.analysis.statistics.speedup import Quality
@@ -19,6 +19,7 @@ from pipeline.results.metrics import (
     LOSS,
     PARAMETERS,
     TRAINING_FLOPS,
+    TRAINING_TOKENS,
     Metric,
     all_metrics,
     finite,
@@ -50,7 +51,8 @@ def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
     """The columns of the short table: size, loss, task scores; tokens/s and bytes a sample in each setting."""
     settings = settings_of(rows)
     generation = [setting_metric(name, field) for field in SUMMARY for name in settings]
-    metrics = [PARAMETERS, TRAINING_FLOPS, LOSS, BITS_PER_BYTE, *main_task_metrics(rows), *generation]
+    tokens = [TRAINING_TOKENS] if any(row.cell.budget for row in rows) else []
+    metrics = [PARAMETERS, *tokens, TRAINING_FLOPS, LOSS, BITS_PER_BYTE, *main_task_metrics(rows), *generation]
     return [metric for metric in metrics if any(metric.value(row) is not None for row in rows)]
 
 
@@ -85,12 +87,12 @@ def curves_csv(rows: Sequence[Row]) -> str:
     return _csv([*IDENTITY, *columns, "diverged"], records)
 
 
-def pareto_csv(rows: Sequence[Row], fronts: dict[str, Front]) -> str:
+def pareto_csv(rows: list[Row], fronts: dict[str, Front]) -> str:
     """Loss and generation by cell and setting, with whether the cell is on the front of loss and tokens/s."""
     records = []
     for setting in settings_of(rows):
         best = {row.name for point in fronts[setting].front for row in point.rows}
-        for row in rows:
+        for row in whole(rows):
             values = [setting_metric(setting, field).value(row) for field in GENERATION]
             flags = (row.name in best, row.pretrain.diverged)
             records.append([*identity(row), setting, LOSS.value(row), *values, *flags])
@@ -141,9 +143,18 @@ def terminal_table(findings: Findings) -> str:
     settings = settings_of(rows)
     rates = [setting_metric(name, "tokens_per_second") for name in settings]
     tasks = main_task_metrics(rows)
-    metrics = [PARAMETERS, LOSS, BITS_PER_BYTE, *tasks]
+    tokens = [TRAINING_TOKENS] if any(row.cell.budget for row in rows) else []
+    metrics = [PARAMETERS, *tokens, LOSS, BITS_PER_BYTE, *tasks]
     best = {name: {row.name for point in fronts[name].front for row in point.rows} for name in settings}
-    header = ["cell", "params", "loss", "bits/byte", *(task.label for task in tasks), *map(readable, settings)]
+    header = [
+        "cell",
+        "params",
+        *("tokens" for _ in tokens),
+        "loss",
+        "bits/byte",
+        *(task.label for task in tasks),
+        *map(readable, settings),
+    ]
     lines = [header]
     for row in rows:
         speeds = [

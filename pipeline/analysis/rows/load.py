@@ -41,7 +41,7 @@ class _Lacks(Exception):
 
 
 def load_rows(study: Study) -> tuple[list[Row], list[Missing]]:
-    """The rows of the cells whose three records are there and compare, and the other cells, both in the grid's order.
+    """The rows of the cells whose records are there and compare, and the other cells, both in the grid's order.
 
     A record is missing where it is absent, cannot be read, is about another cell or other weights than the cell's, or
     was scored on other documents or tokens than most cells were. Raises :class:`UserError` where no row is left.
@@ -64,7 +64,7 @@ def load_rows(study: Study) -> tuple[list[Row], list[Missing]]:
 def _row(study: Study, cell: Cell) -> Row:
     pretrain = _read(cell, "pretrain", PretrainResult)
     evaluate = _read(cell, "evaluate", EvaluateResult)
-    benchmark = _read(cell, "benchmark", BenchmarkResult)
+    benchmark = _read(cell, "benchmark", BenchmarkResult) if "benchmark" in cell.stages else _unmeasured(evaluate)
     for stage, record in (("evaluate", evaluate), ("benchmark", benchmark)):
         measured, own = record.cell.fingerprint, pretrain.cell.fingerprint
         if measured != own:
@@ -78,6 +78,10 @@ def _row(study: Study, cell: Cell) -> Row:
         raise _Lacks("evaluate", f"{path}: {counts[0]} losses of {evaluate.documents} documents; {_again('evaluate')}")
     curve, remark = _curve(cell)
     return Row(cell, pretrain, evaluate, benchmark, attention(study, cell), curve, remark)
+
+
+def _unmeasured(evaluate: EvaluateResult) -> BenchmarkResult:
+    return BenchmarkResult(evaluate.cell, evaluate.environment, settings={}, repeats=0)
 
 
 def _curve(cell: Cell) -> tuple[dict[str, list[float]], str]:

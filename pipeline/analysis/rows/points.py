@@ -14,6 +14,7 @@ from pipeline.study import Cell
 class Row:
     """A cell and what each stage recorded about it. ``attention`` says how its heads share keys and values, if so.
 
+    ``benchmark`` has no setting for a cell with a budget: speed is measured once for all budgets.
     ``curve`` is its training curve by column, ``nan`` where a step has no value. ``remark`` says what of it is lost.
     """
 
@@ -67,6 +68,11 @@ def points(rows: list[Row]) -> list[Point]:
         Point(_point_name(cell), name, _series(cell, name, name in several), cell.size, tuple(groups[cell]))
         for cell, name in families.items()
     ]
+
+
+def whole(rows: list[Row]) -> list[Row]:
+    """The rows that are compared: those without a budget, whose speed is measured."""
+    return [row for row in rows if row.cell.budget is None]
 
 
 def series_of(points: list[Point]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import contenders, generate_points, references
 from pipeline.analysis.rows.load import Missing
-from pipeline.analysis.rows.points import Point, Row, points, series_of
+from pipeline.analysis.rows.points import Point, Row, points, series_of, whole
 from pipeline.analysis.statistics import ordering, pareto, speedup
 from pipeline.analysis.statistics.headline import answers
 from pipeline.analysis.statistics.ordering import Comparison
@@ -49,8 +49,8 @@ class Findings:
 
 
 def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
-    """Analyze a study's rows. Cells whose training diverged are in the tables alone, ``missing`` ones in a list."""
-    kept = points([row for row in rows if not row.pretrain.diverged])
+    """Analyze a study's rows. Budgets and cells that diverged are in the tables alone, ``missing`` cells in a list."""
+    kept = points([row for row in whole(rows) if not row.pretrain.diverged])
     compared = [*kept, *generate_points(kept)]
     settings = settings_of(rows)
     fronts = _fronts(kept, settings)
@@ -77,13 +77,13 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
 
 def hardware(rows: list[Row]) -> str:
     """The devices that generation was measured on, in words."""
-    devices = dict.fromkeys(_describe(row.benchmark.environment) for row in rows)
+    devices = dict.fromkeys(_describe(row.benchmark.environment) for row in whole(rows))
     return " and ".join(devices)
 
 
 def environments(rows: list[Row]) -> list[tuple[str, Environment, int]]:
     """(stage, environment, number of cells) for each distinct one."""
-    used = [(stage, getattr(row, stage).environment) for stage in STAGES for row in rows]
+    used = [(stage, getattr(row, stage).environment) for stage in STAGES for row in rows if stage in row.cell.stages]
     return [(stage, environment, used.count((stage, environment))) for stage, environment in dict.fromkeys(used)]
 
 
@@ -150,7 +150,7 @@ def _at_equal_cost(kept: list[Point], settings: list[str]) -> list[Matched]:
 def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     """What a reader must know before comparing."""
     notes = []
-    devices = {_describe(row.benchmark.environment) for row in rows}
+    devices = {_describe(row.benchmark.environment) for row in whole(rows)}
     if len(devices) > 1:
         notes.append(
             f"Generation was measured on different hardware ({'; '.join(sorted(devices))}), so tokens/s do not compare."

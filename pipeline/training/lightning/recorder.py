@@ -59,9 +59,7 @@ class Recorder(Callback):
         self._peak = product_rate(pl_module.device, objective.precision) * trainer.world_size
         self._windows: Tensor = data.validation_windows().to(pl_module.device)
         assert self.step == trainer.global_step
-        self._curve = (
-            Curve(self.job.folder / "curve.csv", self.step, self.job.config.stride) if trainer.is_global_zero else None
-        )
+        self._curve = Curve(self.job.curve_path, self.step, self.job.config.stride) if trainer.is_global_zero else None
         self.resume_clock()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:

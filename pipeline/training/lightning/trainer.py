@@ -20,7 +20,7 @@ from pipeline.training.job import Job, Outcome
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
 from pipeline.training.lightning.recorder import Recorder
-from pipeline.training.lightning.resume import Resume, ResumeIO, read_state
+from pipeline.training.lightning.resume import Resume, ResumeIO, read_state, state_to_begin_with
 from pipeline.training.objective import Objective
 from pipeline.training.start import initial_model
 from pipeline.training.stopping import Stopped, StopRequest
@@ -35,11 +35,11 @@ def fit(job: Job) -> Outcome:
     arithmetic = precision(job.pretrain.precision, device)
     module = PretrainingModule(Objective(model, arithmetic), job.pretrain, study.hardware, job.schedule)
     stop, recorder = StopRequest(), Recorder(job)
-    resume = Resume(job.resume_path, study.hardware.checkpoint_every, recorder, stop)
-    resuming = read_state(job.resume_path, job.fingerprint) is not None
+    resume = Resume(job, recorder, stop)
+    state = state_to_begin_with(job)
     with _quiet(), stop.restored():
         trainer = _trainer(job, device, [recorder, resume])
-        _fit(trainer, module, job, job.resume_path if resuming else None)
+        _fit(trainer, module, job, state)
     if resume.stopped_at is not None:
         raise Stopped(
             f"{job.cell.name} stopped at step {resume.stopped_at} of {job.schedule.steps}; run it again to go on"
@@ -78,7 +78,7 @@ def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
         strategy=_strategy(hardware.strategy, count),
         max_steps=job.schedule.steps,
         callbacks=callbacks,
-        plugins=[ResumeIO(job.fingerprint)],
+        plugins=[ResumeIO(job)],
         limit_val_batches=0,
         use_distributed_sampler=False,
         logger=False,
@@ -101,7 +101,7 @@ def _strategy(wanted: str, count: int) -> Any:
 
 def _last_good(job: Job) -> dict[str, Tensor]:
     """The weights of the last checkpoint before training diverged, or those it began with."""
-    state = read_state(job.resume_path, job.fingerprint)
+    state = read_state(job.resume_path, job)
     if state is not None:
         weights: dict[str, Tensor] = state["state_dict"]
         return weights
