@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 test soak: export OMP_NUM_THREADS := 1
 
-.PHONY: help repro search study test soak check audit licences format ui lock clean
+.PHONY: help repro search tune study test soak check audit licences format ui lock clean
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -21,8 +21,11 @@ repro: $(VENV)/.run   ## build the environment, run the study, end with its resu
 search: $(VENV)/.run  ## look for good block transformers, as the section search of params.yaml says
 	@dvc repro search/dvc.yaml
 
-study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block_length; SEARCH=1: its search too); without NAME, list them
-	@python -m pipeline study $(NAME) $(if $(SEARCH),--search)
+tune: $(VENV)/.run    ## tune the recipes of models, as the section tune of params.yaml says
+	@dvc repro tune/dvc.yaml
+
+study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block_length; SEARCH=1, TUNE=1: its search, its tuning); without NAME, list them
+	@python -m pipeline study $(NAME) $(if $(SEARCH),--search) $(if $(TUNE),--tune)
 
 test: $(VENV)/.test   ## build the environment, run the tests
 	python -m pytest -n logical -m "not slow and not gpu"

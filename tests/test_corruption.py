@@ -37,7 +37,18 @@ from pipeline.interop.pretrained import bring_in
 from pipeline.models import build, checkpoint, initialise
 from pipeline.models.config import StackConfig, VanillaConfig
 from pipeline.results.records import Environment, EvaluateResult, read_result
-from pipeline.results.search import RESULTS, SearchResult, TrialResult, read_search, write_search
+from pipeline.results.search import (
+    RESULTS,
+    TUNED,
+    ModelTuning,
+    Prediction,
+    SearchResult,
+    TrialResult,
+    TuneResult,
+    read_search,
+    read_tuning,
+    write_search,
+)
 from pipeline.study.schema import Corpus, Pretrained, Tokenize
 from tests.analysis.synthetic import study_file, write_results
 from tests.corruption import LINES, damaged, edited
@@ -364,13 +375,47 @@ def test_a_damaged_search_record() -> None:
         training_memory=1000, seconds=1.5, fingerprint="a", environment=environment,
     )  # fmt: skip
     write_search(
-        SearchResult("study", "a", ["loss"], "short", "measured", "s", 1, 0, 0, [trial], [0], {"loss": {"x": 0.5}})
+        SearchResult(
+            study="study",
+            identity="a",
+            objectives=["loss"],
+            setting="short",
+            throughput="measured",
+            size="s",
+            wanted=1,
+            infeasible=0,
+            failed=0,
+            trials=[trial],
+            best=[0],
+            importance={"loss": {"x": 0.5}},
+        )
     )
     reader = Reader(str(RESULTS), RESULTS.read_bytes(), read_search)
     assert reader.outcome(reader.content) == "read"
     counts = reader.tally(edited(reader.content, depth=4))
     assert counts["refused"] > 400
     reader.tally(damaged(reader.content, "search"))
+
+
+def test_a_damaged_tuning_record() -> None:
+    environment = Environment("test processor", 2, "fp32", "2.13.0", "3.11.7", "0" * 40, False)
+    trial = TrialResult(
+        number=0, state="complete", point={"learning_rate": 0.01, "batch_size": 4, "optimizer": "muon"},
+        cell="vanilla-s_lr0p01-0", variant=None, loss=2.5, tokens_per_second=None, total_parameters=10,
+        non_embedding_parameters=5, training_flops=1e6, training_memory=1000, seconds=1.5, fingerprint="a",
+        environment=environment,
+    )  # fmt: skip
+    model = ModelTuning(
+        identity="a", objectives=["loss"], wanted=1, infeasible=0, failed=0, trials=[trial], best=[0],
+        model="vanilla-s", shared=[], at_edge=["learning_rate"], halved=0.1, doubled=None,
+    )  # fmt: skip
+    predicted = Prediction("vanilla-l", ["vanilla-s"], trial.point, {"learning_rate": [0.1, 0.2]}, [])
+    result = TuneResult(study="study", tokens=1000, seed=0, models=[model], predicted=[predicted])
+    write_search(result, TUNED)
+    assert read_tuning() == result
+    reader = Reader(str(TUNED), TUNED.read_bytes(), read_tuning)
+    assert reader.tally(edited(reader.content, depth=6))["refused"] > 400
+    reader.tally(damaged(reader.content, "tuning"))
 
 
 CHILD = """

@@ -51,7 +51,9 @@ MEASURED = "docs/results/"
 """Pages whose commands take a GPU for hours: they are parsed."""
 FOLLOWED = "docs/moving.md"
 """A page of two machines: faults/test_another_machine.py follows it."""
-RUNS_STAGES = r"cd |dvc (repro|commit|exp (run|apply|branch))|make|python -m (pipeline (search|study|tracking)|stages)"
+RUNS_STAGES = (
+    r"cd |dvc (repro|commit|exp (run|apply|branch))|make|python -m (pipeline (search|tune|study|tracking)|stages)"
+)
 VARIABLES = r"^(env -u \w+ |\w+=\S+ )"
 STUDIES = [path.stem for path in sorted((ROOT / "studies").glob("*.yaml"))]
 STUDY = """
@@ -83,6 +85,12 @@ search:
   variant: base
   setting: decode_heavy
   space: {block_length: [2, 4]}
+  tokens: 1024
+tune:
+  models: [vanilla-m]
+  space: {learning_rate: [0.01, 0.02]}
+  trials: 1
+  rounds: 1
   tokens: 1024
 hardware: {accelerator: cpu, checkpoint_every: 4, label: auto}
 """
@@ -116,7 +124,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", "Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
-    for name in (".dvc/config", ".dvc/plots", "search/dvc.yaml"):
+    for name in (".dvc/config", ".dvc/plots", "search/dvc.yaml", "tune/dvc.yaml"):
         (folder / name).parent.mkdir(exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
     for name in ("pipeline", "stages", "tests"):
@@ -364,7 +372,7 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in headings(there), target
 
 
-MADE = ("data/", "checkpoints/", "results/", "report/", "runs/", "search/", "dvc_plots/", ".venv")
+MADE = ("data/", "checkpoints/", "results/", "report/", "runs/", "search/", "tune/", "dvc_plots/", ".venv")
 ENDINGS = r"\.(py|md|yaml|lock|toml|cff|js|css|html)"
 
 

@@ -29,6 +29,7 @@ LOADS = {
     "stages.corpus": set(),
     "stages.tokenize": set(),
     "stages.search": set(),
+    "stages.tune": set(),
     "stages.report": {"matplotlib"},
     "stages.pretrain": {"torch"},
     "stages.evaluate": {"torch"},

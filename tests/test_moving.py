@@ -17,7 +17,7 @@ from mlflow.tracking._tracking_service import utils
 
 from pipeline import tracking
 from pipeline.results.search import SearchResult, write_search
-from pipeline.search.tracking import sync_search
+from pipeline.search.tracking import sync_searches
 from pipeline.tracking.store import _follow_the_database
 from tests.faults.stages import hashes, start
 from tests.faults.trackers import free_port
@@ -58,7 +58,7 @@ def sync() -> None:
     """What `python -m pipeline tracking sync` does, as a process of its own would."""
     utils._artifact_repos_cache.clear()
     assert tracking.sync_cell("study", CELL)
-    assert sync_search("study")
+    assert sync_searches("study")
     assert tracking.sync_report("study")
 
 
@@ -160,7 +160,21 @@ def test_a_copy_that_dvc_makes_for_an_experiment_writes_the_repositorys(
 
 
 def test_a_search_gets_its_files_again(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_search(SearchResult("study", "i", ["loss"], "short", "measured", "s", 3, 0, 0, [], []))
+    write_search(
+        SearchResult(
+            study="study",
+            identity="i",
+            objectives=["loss"],
+            setting="short",
+            throughput="measured",
+            size="s",
+            wanted=3,
+            infeasible=0,
+            failed=0,
+            trials=[],
+            best=[],
+        )
+    )
     for name in ("trials.csv", "variants.yaml"):
         Path("search", name).touch()
     sync()

@@ -90,7 +90,7 @@ MODULES = [
     ("pipeline.evaluation", "run"),
     ("pipeline.tracking", "x", "y"),
 ]
-STAGES = ("check", "corpus", "tokenize", "pretrain", "pretrained", "evaluate", "benchmark", "report", "search")
+STAGES = ("check", "corpus", "tokenize", "pretrain", "pretrained", "evaluate", "benchmark", "report", "search", "tune")
 
 
 @pytest.mark.parametrize(

@@ -78,13 +78,17 @@ def test_passwords_and_tokens_are_cut_out(text: str, expected: str) -> None:
     assert redacted(text) == expected
 
 
-@pytest.mark.parametrize("arguments", [("tracking", "sync"), ("ui",), ("search", "--show"), ("check",)])
+@pytest.mark.parametrize(
+    "arguments", [("tracking", "sync"), ("ui",), ("search", "--show"), ("tune", "--show"), ("check",)]
+)
 def test_no_command_prints_a_password(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     search = f"search: {{setting: short, size: s, variant: base, space: {{block_length: [4]}}, storage: 'no://user:{SECRET}@host/db'}}"
-    Path("params.yaml").write_text(f"{SHORT}\n{search}\n" if arguments[0] in ("search", "check") else SHORT)
+    tune = f"tune: {{models: [vanilla-s], space: {{learning_rate: [0.1]}}, tokens: 9, storage: 'no://user:{SECRET}@host/db'}}"
+    section = {"search": search, "check": search, "tune": tune}.get(arguments[0], "")
+    Path("params.yaml").write_text(f"{SHORT}\n{section}\n")
     write_checkpoint("a", steps=1)
     environment = os.environ | {
         "PYTHONPATH": str(root),

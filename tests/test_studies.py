@@ -55,7 +55,7 @@ def repository(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """A repository with this one's code, a main study with results, and a tiny study that reads files of its own."""
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(root / name, tmp_path / name)
-    for name in ("pipeline", "stages", "search"):
+    for name in ("pipeline", "stages", "search", "tune"):
         (tmp_path / name).symlink_to(root / name)
     files = {"params.yaml": TINY.replace("name: tiny", "name: main"), "studies/tiny.yaml": TINY}
     files |= {"results/pretrain/vanilla-s-0.json": "{}", "data/corpus/train.jsonl": "main"}
@@ -139,11 +139,23 @@ def test_a_file_in_the_way_is_kept(repository: Path) -> None:
     assert (repository / "runs/tiny/params.yaml").read_text() == "mine"
 
 
-def test_a_search_is_refused_where_the_study_has_none(repository: Path) -> None:
-    ended = study("tiny", "--search")
+@pytest.mark.parametrize(("section", "page"), [("search", "docs/search.md"), ("tune", "docs/tuning.md")])
+def test_what_the_study_has_no_section_for_is_refused(repository: Path, section: str, page: str) -> None:
+    ended = study("tiny", f"--{section}")
     assert ended.returncode == 1
-    assert ended.stderr == "error: studies/tiny.yaml: it has no section search; docs/search.md shows one\n"
+    assert ended.stderr == f"error: studies/tiny.yaml: it has no section {section}; {page} shows one\n"
     assert not (repository / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_study_runs_its_tuning_where_asked_for(repository: Path) -> None:
+    section = "tune: {models: [block-s-4-base], space: {learning_rate: [0.01, 0.02]}, trials: 2, tokens: 1024}\n"
+    (repository / "studies/tiny.yaml").write_text(TINY + section)
+    ended = study("tiny", "--tune")
+    assert ended.returncode == 0, ended.stderr
+    assert "Running stage 'report'" in ended.stdout.partition("Running stage 'tune/dvc.yaml:tune'")[2]
+    assert "block-s-4-base:" in (repository / "runs/tiny/tune/recipes.yaml").read_text()
+    assert (repository / "runs/tiny/tune/curves.svg").exists()
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from pipeline.interop.pretrained import bring_in
 from pipeline.models import build
 from pipeline.models.config import StackConfig, VanillaConfig
 from pipeline.results.records import PretrainResult, read_result, write_result
-from pipeline.results.search import FILES
+from pipeline.results.search import FILES, TUNE_FILES
 from pipeline.study import load_study
 from tests.finish_study import finish
 
@@ -166,19 +166,27 @@ def test_weights_of_other_parameters(project: Path) -> None:
     assert all("is of fingerprint" in problem for problem in found[f"cell {CELL}"])
 
 
-def test_a_flipped_bit_in_what_a_search_wrote(project: Path, root: Path) -> None:
-    """A search has a dvc.lock of its own, beside its dvc.yaml."""
-    shutil.copy(root / "search/dvc.yaml", paths.SEARCH / "dvc.yaml")
+SECTIONS = {
+    paths.SEARCH: "search: {setting: decode_heavy, size: s, variant: base, space: {block_length: [4]}}\n",
+    paths.TUNE: "tune: {models: [vanilla-s], space: {learning_rate: [0.1]}, tokens: 1000}\n",
+}
+
+
+@pytest.mark.parametrize(("folder", "files"), [(paths.SEARCH, FILES), (paths.TUNE, TUNE_FILES)])
+def test_a_flipped_bit_in_what_a_search_wrote(project: Path, root: Path, folder: Path, files: tuple[Path, ...]) -> None:
+    """A search has a dvc.lock of its own, beside its dvc.yaml; so has a tuning."""
+    folder.mkdir(exist_ok=True)
+    shutil.copy(root / folder / "dvc.yaml", folder / "dvc.yaml")
     with Path("params.yaml").open("a", encoding="utf-8") as opened:
-        opened.write("search: {setting: decode_heavy, size: s, variant: base, space: {block_length: [4]}}\n")
-    for path in FILES:
+        opened.write(SECTIONS[folder])
+    for path in files:
         write_text(path, "whatever a search wrote\n")
     with Repo() as repo:
-        repo.commit("search/dvc.yaml", force=True)
+        repo.commit(str(folder / "dvc.yaml"), force=True)
     assert problems() == {}
-    assert "outputs of search" in [check.name for check in verify(load_study())]
-    flip(FILES[1])
-    assert list(problems()) == ["outputs of search"]
+    assert f"outputs of {folder.name}" in [check.name for check in verify(load_study())]
+    flip(files[1])
+    assert list(problems()) == [f"outputs of {folder.name}"]
 
 
 def test_before_anything_has_run(project: Path) -> None:

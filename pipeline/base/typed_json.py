@@ -14,7 +14,8 @@ def build(hint: Any, value: Any) -> Any:
     A whole number may stand for a float.
     """
     if get_origin(hint) is types.UnionType:
-        return None if value is None else build(get_args(hint)[0], value)
+        options = get_args(hint)
+        return build(next((option for option in options if option is type(value)), options[0]), value)
     if dataclasses.is_dataclass(hint):
         hints = get_type_hints(hint)
         return hint(**{name: build(hints[name], item) for name, item in _of(dict, value).items()})  # type: ignore[operator]

@@ -12,10 +12,10 @@ from pipeline import tracking
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
 from pipeline.base.paths import REPORT
-from pipeline.commands import benchmark, check, clean, generate, prefetch, search, verify
-from pipeline.commands.study import describe_studies, run_study
+from pipeline.commands import benchmark, check, clean, generate, prefetch, search, tune, verify
+from pipeline.commands.study import APART, describe_studies, run_study
 from pipeline.device import require_accelerator
-from pipeline.search.tracking import sync_search
+from pipeline.search.tracking import sync_searches
 from pipeline.study import cells, find_cell
 from pipeline.study.arguments import add_study_arguments, study_of
 
@@ -92,7 +92,8 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="its file's name without .yaml; left out: list the studies")
-    parser.add_argument("--search", action="store_true", help="run the allocation search of its section search too")
+    for section in APART:
+        parser.add_argument(f"--{section}", action="store_true", help=f"run what its section {section} says too")
 
 
 def _add_ui(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +138,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _study(arguments: argparse.Namespace) -> None:
     if arguments.name:
-        run_study(arguments.name, arguments.search)
+        run_study(arguments.name, [section for section in APART if getattr(arguments, section)])
         return
     described = describe_studies()
     for name, question in described:
@@ -149,7 +150,7 @@ def _tracking(arguments: argparse.Namespace) -> None:
     names = [find_cell(study, arguments.cell).name] if arguments.cell else [cell.name for cell in cells(study)]
     synced = [tracking.sync_cell(study.name, name) for name in names]
     if not arguments.cell:
-        synced += [sync_search(study.name), tracking.sync_report(study.name)]
+        synced += [sync_searches(study.name), tracking.sync_report(study.name)]
     if not all(synced):
         raise UserError(f"MLflow at {tracking.tracking_uri()} is behind, see above; run this again once it answers")
 
@@ -208,6 +209,13 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
             (f"{PROGRAM} search", f"{PROGRAM} search --show"),
             search.run,
             search.add_arguments,
+        ),
+        Command(
+            "tune",
+            "tune the models' recipes with Optuna, as params.yaml says",
+            (f"{PROGRAM} tune", f"{PROGRAM} tune --show"),
+            tune.run,
+            tune.add_arguments,
         ),
     ],
     "look at the results": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
 from pipeline.base import paths
 from pipeline.base.errors import UserError
@@ -15,10 +15,21 @@ from pipeline.models import costs
 from pipeline.models.config import ModelConfig, from_dict
 from pipeline.study import Cell, Study, cells, model_config, pretraining
 from pipeline.study.causes import training_record, trunk_mark
-from pipeline.study.pretraining import training_steps
-from pipeline.study.recipe import OPTIMIZERS
+from pipeline.study.pretraining import flat, origin, training_steps
+from pipeline.study.recipe import OPTIMIZERS, idle_keys
+from pipeline.study.schema import Tuning
 from pipeline.study.superseded import changes, kept_like, mark, training_in
 from pipeline.study.trunks import Trunk, trunk_steps
+
+
+@dataclass(frozen=True)
+class RecipeKey:
+    """A key of ``pretrain`` that a cell has from ``place``, such as ``recipes.vanilla-s``; ``how`` it was found."""
+
+    key: str
+    value: Any
+    place: str
+    how: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,7 @@ class CellPlan:
     ``training`` is ``new``, ``complete``, ``half``, ``again`` or ``back``; ``why`` says the rest in words: how far it
     came, what an edit has changed since, what is kept aside. ``training_flops`` are those of the whole run,
     ``flops_to_go`` those that are left of it; a budget's leave out the trunk if the whole cell is still to train it.
+    ``recipe`` are the keys of ``pretrain`` that its size, its variant or its model decides.
     """
 
     cell: str
@@ -47,6 +59,7 @@ class CellPlan:
     done: list[str]
     training: str
     why: str
+    recipe: list[RecipeKey]
 
 
 def plan(study: Study) -> list[CellPlan]:
@@ -66,6 +79,8 @@ def print_plan(planned: list[CellPlan], file: TextIO) -> None:
         print("  ".join([row[0].ljust(widths[0]), *columns]), file=file)
     print(file=file)
     for entry in planned:
+        if entry.recipe:
+            print(f"{entry.cell}: {_recipe_line(entry.recipe)}", file=file)
         if entry.why:
             print(f"{entry.cell}: {entry.why}", file=file)
     total = sum(entry.flops_to_go for entry in planned)
@@ -105,7 +120,43 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
         done=[stage for stage in cell.stages if paths.result(stage, cell.name).exists()],
         training=training,
         why=why,
+        recipe=_recipe(study, cell) if trained else [],
     )
+
+
+def _recipe(study: Study, cell: Cell) -> list[RecipeKey]:
+    """The keys that something but ``pretrain`` decides, but for those that the cell's own choices leave unread."""
+    pretrain = pretraining(study, cell)
+    unread = {*idle_keys(pretrain), *(["tokens"] if cell.budget is not None else [])}
+    how = {f"recipes.{name}": _how(recipe.tuning) for name, recipe in study.recipes.items()}
+    found = []
+    for key, value in flat(pretrain).items():
+        place = origin(study, cell, key).removesuffix(f".{key}")
+        if place != "pretrain" and key not in unread:
+            found.append(RecipeKey(key, value, place, how.get(place, "")))
+    return found
+
+
+def _how(tuning: Tuning | None) -> str:
+    """How a recipe was found, in words."""
+    if tuning is None:
+        return ""
+    of = "" if tuning.status == "tuned" else f" from {', '.join(tuning.of)}"
+    edge = f", at the edge: {', '.join(tuning.at_edge)}" if tuning.at_edge else ""
+    return f"{tuning.status}{of} on {tuning.tokens:,} tokens, {tuning.trials} trials{edge}"
+
+
+def _recipe_line(recipe: list[RecipeKey]) -> str:
+    """The keys of each place, and the place."""
+    places: dict[str, list[str]] = {}
+    for each in recipe:
+        place = f"{each.place}, {each.how}" if each.how else each.place
+        places.setdefault(place, []).append(f"{each.key} {_written(each.value)}")
+    return "; ".join(f"{', '.join(keys)} ({place})" for place, keys in places.items())
+
+
+def _written(value: Any) -> str:
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 def _training(study: Study, cell: Cell, config: ModelConfig) -> tuple[str, str, int]:

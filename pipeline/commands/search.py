@@ -6,6 +6,7 @@ import argparse
 
 from pipeline import tracking
 from pipeline.base.errors import UserError
+from pipeline.base.paths import SEARCH
 from pipeline.results.search import VARIANTS
 from pipeline.search.table import table
 from pipeline.study import Study
@@ -34,11 +35,11 @@ def search(study: Study, work: bool = True) -> None:
     if study.search is None:
         raise UserError("search: params.yaml has no such section; docs/search.md shows one")
     check_searchable(study)
+    from pipeline.search.allocation import search_worker
     from pipeline.search.storage import storage_errors
-    from pipeline.search.worker import Worker
 
-    with storage_errors(study.search.storage):
-        worker = Worker(study)
+    with storage_errors(SEARCH, study.search.storage):
+        worker = search_worker(study)
         if work:
             with tracking.following(study.name, "search", "pipeline.search.tracking"):
                 worker.run()

@@ -11,43 +11,47 @@ import difflib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import write_text
-from pipeline.base.paths import LOCK, MLFLOW, PARAMS, RUNS, SEARCH, STUDIES
+from pipeline.base.paths import LOCK, MLFLOW, PARAMS, RUNS, SEARCH, STUDIES, TUNE
 from pipeline.study import Study, load_study
 
 LINKS = ("dvc.yaml", ".dvcignore", ".dvc/plots", "pipeline", "stages", str(LOCK), str(MLFLOW))
-SEARCH_STAGE = SEARCH / "dvc.yaml"
-MADE = (
-    "data",
-    "checkpoints",
-    "superseded",
-    "trunks",
-    "results",
-    "report",
-    "search",
-)  # by the stages: each study has its own
+APART = {"tune": (TUNE, "docs/tuning.md"), "search": (SEARCH, "docs/search.md")}
+"""Sections that plain `dvc repro` does not run, in the order in which they may: their folders and pages."""
+MADE = ("data", "checkpoints", "superseded", "trunks", "results", "report", "search", "tune")
+"""What the stages make: each study has its own."""
 
 
-def run_study(name: str, search: bool = False) -> None:
-    """Run a study to its table of results, or go on with it; its allocation search first, where asked for.
+def run_study(name: str, asked: Sequence[str] = ()) -> None:
+    """Run a study to its table of results, or go on with it; first the sections of :data:`APART` that are asked for.
 
     Raises :class:`UserError`, and SystemExit of a stage.
     """
-    searches = load_study(_find(name)).search is not None
-    if search and not searches:
-        raise UserError(f"{_find(name)}: it has no section search; docs/search.md shows one")
+    having = sections_apart(load_study(_find(name)))
+    for section in asked:
+        if section not in having:
+            raise UserError(f"{_find(name)}: it has no section {section}; {APART[section][1]} shows one")
     folder = prepare(name)
     print(f"study {name} in {folder}", flush=True)
-    if search:
-        _command(folder, "dvc", "repro", str(SEARCH_STAGE))
+    for section in (section for section in having if section in asked):
+        _command(folder, "dvc", "repro", str(_stage(section)))
     _command(folder, "dvc", "repro")
     _command(folder, "pipeline", "show")
-    if searches and not search:
-        print(f"its section search was not run; python -m pipeline study {name} --search does")
+    for section in (section for section in having if section not in asked):
+        print(f"its section {section} was not run; python -m pipeline study {name} --{section} does")
+
+
+def sections_apart(study: Study) -> list[str]:
+    """The sections of :data:`APART` that a study has."""
+    return [section for section in APART if getattr(study, section) is not None]
+
+
+def _stage(section: str) -> Path:
+    return APART[section][0] / "dvc.yaml"
 
 
 def describe_studies() -> list[tuple[str, str]]:
@@ -63,7 +67,7 @@ def prepare(name: str) -> Path:
         raise UserError(f"{file}: name: {study.name!r} is wrong; it must be {name!r}, as the file")
     folder = RUNS / name
     targets = {link: Path(link) for link in LINKS} | {str(PARAMS): file}
-    targets |= {str(SEARCH_STAGE): SEARCH_STAGE} if study.search else {}
+    targets |= {str(_stage(section)): _stage(section) for section in sections_apart(study)}
     targets |= {first: Path(first) for given in _given(study) for first in _reachable(file, given)}
     for link, target in targets.items():
         _link(folder / link, target)

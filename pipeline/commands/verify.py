@@ -18,7 +18,7 @@ from pipeline.results.records import STAGES, read_result
 from pipeline.study import Cell, Study, cells
 from pipeline.study.arguments import study_of
 
-DVC_LOCK, SEARCH_LOCK = Path("dvc.lock"), paths.SEARCH / "dvc.lock"
+DVC_LOCK, APART = Path("dvc.lock"), (paths.SEARCH / "dvc.lock", paths.TUNE / "dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def _outputs(study: Study) -> Iterator[Check]:
     """Each stage's outputs against the hashes in dvc.lock. DVC's own are not trusted: it skips files by their date."""
     names = {cell.name for cell in cells(study)}
     stages = _stages_of(DVC_LOCK)
-    if is_file(SEARCH_LOCK):  # a search has been run, from the repository root
-        stages |= _stages_of(SEARCH_LOCK)
+    for lock in filter(is_file, APART):  # a search or a tuning has been run, from the repository root
+        stages |= _stages_of(lock)
     for stage, entry in stages.items():
         item = stage.partition("@")[2]
         if item and item not in names:  # a cell of an earlier study

@@ -1,1 +1,1 @@
-"""Allocation search: Optuna over layers, widths, block length and the like, for block transformers."""
+"""Searches with Optuna: layers, widths and the like of block transformers, and the recipes of models."""

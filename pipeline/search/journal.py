@@ -99,7 +99,7 @@ def _holder(lock: Path) -> str | None:
 def _break(lock: Path, holder: str) -> None:
     """Remove a dead worker's lock; whoever finds that he moved a new one puts it back."""
     if lock.is_dir() and not lock.is_symlink():
-        raise UserError(f"search.storage: {lock} is a folder where the journal's lock belongs; remove it")
+        raise UserError(f"{lock} is a folder where the journal's lock belongs; remove it")
     aside = lock.with_name(f"{lock.name}.{uuid.uuid4().hex}")
     try:
         lock.rename(aside)

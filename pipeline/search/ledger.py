@@ -1,4 +1,4 @@
-"""The trials that a search's workers share: who takes which, how many count, and which points are known.
+"""The trials of a problem that workers share: who takes which, how many count, and which points are known.
 
 A trial counts once it is finished: trained and measured, pruned or diverged. Points that violate a constraint, points
 that another trial holds already, and trials whose worker died do not count.
@@ -6,32 +6,25 @@ that another trial holds already, and trials whose worker died do not count.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.base.made_of import made_of
 from pipeline.results.records import DeviceRates
 from pipeline.results.search import LOWER
+from pipeline.search.problem import Problem
 from pipeline.search.storage import Watch, lock, open_study
-from pipeline.study import Study
-from pipeline.study.search_space import Point, choices, known_points
-
-if TYPE_CHECKING:
-    from pipeline.data import Manifest
+from pipeline.study.recipe_space import Point
 
 RETRIES = 5  # of a trial whose workers die
 with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
@@ -41,42 +34,42 @@ DRAWS = 10_000  # points looked at for one that is not known
 
 
 class Ledger:
-    """One worker's view of them."""
+    """One worker's view of them. ``exhausted``: it found no feasible point that has not been tried."""
 
-    def __init__(self, study: Study, manifest: Manifest) -> None:
-        assert study.search is not None
-        self.search = study.search
-        self.identity = identity(study, manifest)
-        self.varied = choices(self.search)
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.exhausted = False
         self.watch = Watch()
         lower, higher = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
-        directions = [lower if LOWER[name] else higher for name in self.search.objectives]
-        self.optuna = open_study(f"{study.name}-{self.identity}", self.search.storage, directions)
-        with lock("enqueue"):
-            for point in known_points(study):
-                self.optuna.enqueue_trial(point, skip_if_exists=True)
+        directions = [lower if LOWER[name] else higher for name in problem.objectives]
+        name = f"{problem.study.name}-{problem.identity}"
+        self.optuna = open_study(problem.folder, name, problem.storage, directions)
+        self._enqueue_known()
 
     def trials(self) -> list[FrozenTrial]:
         """Every trial, running ones and infeasible points too."""
         return self.optuna.get_trials(deepcopy=False)
 
     def finished(self) -> list[FrozenTrial]:
-        """The trials that count towards ``search.trials``."""
-        return [trial for trial in self.trials() if counts(trial)]
+        """The trials that count towards those wanted, in the order in which they ended."""
+        counted = [trial for trial in self.trials() if counts(trial)]
+        return sorted(counted, key=lambda trial: (trial.datetime_complete, trial.number))
+
+    def over(self) -> bool:
+        """Whether as many trials as wanted are finished, or no more can be."""
+        return self.exhausted or len(self.finished()) >= self.problem.trials
 
     def claim(self) -> optuna.Trial | None:
-        """A trial to run; waits while other workers run the last ones. ``None`` once as many as wanted are finished."""
-        while True:
-            self._retry_stale()
-            if len(self.finished()) >= self.search.trials:
-                return None
-            if self._taken() < self.search.trials:
-                trial = self._ask()
-                # Another worker may have taken the last one at the same moment: whoever sees too many gives up his.
-                if self._taken() <= self.search.trials:
-                    return trial
-                self.put_back(trial)
-            time.sleep(random.uniform(*WAIT))
+        """A trial to run; ``None`` while other workers run the last ones."""
+        self._retry_stale()
+        if self._taken() >= self.problem.trials:
+            return None
+        trial = self._ask()
+        # Another worker may have taken the last one at the same moment: whoever sees too many gives up his.
+        if self._taken() <= self.problem.trials:
+            return trial
+        self.put_back(trial)
+        return None
 
     def put_back(self, trial: optuna.Trial) -> None:
         """Leave a trial for later, with its parameters."""
@@ -85,7 +78,7 @@ class Ledger:
 
     def device_rates(self, measure: Callable[[], DeviceRates]) -> DeviceRates:
         """The rates that rooflines are taken against: the first worker's, so that trials compare."""
-        with lock("rates"):
+        with lock(self.problem.folder, "rates"):
             known = self.optuna.user_attrs.get("rates")
             rates = DeviceRates(**known) if known else measure()
             if not known:
@@ -94,25 +87,25 @@ class Ledger:
 
     def twin(self, trial: optuna.Trial) -> FrozenTrial | None:
         """A trial of the same point that is finished, refused, or under way before this one."""
+        point = self.problem.point(trial.params)
         for other in self.trials():
-            if other.number != trial.number and other.params == trial.params and self._holds(other, trial.number):
+            if other.number != trial.number and self._holds(other, trial.number) and self._point(other) == point:
                 return other
         return None
 
-    def unknown_point(self, feasible: Callable[[Point], bool]) -> Point | None:
-        """A random feasible point that no trial holds; ``None`` where none is found."""
+    def draw(self) -> bool:
+        """Have a random feasible point that no trial holds tried next; whether one was found."""
         trials = self.trials()
-        held = [other.params for other in trials if self._holds(other, len(trials))]
-        draw = random.Random(f"{self.search.seed} {len(trials)}")
+        held = [self._point(other) for other in trials if self._holds(other, len(trials))]
+        draw = random.Random(f"{self.problem.seed} {len(trials)}")
+        drawn = {key: _values(each) for key, each in self.problem.distributions(self.finished()).items()}
         for _ in range(DRAWS):
-            point = {key: draw.choice(values) for key, values in self.varied.items()}
-            if point not in held and feasible(point):
-                return point
-        return None
-
-    def enqueue(self, point: Point) -> None:
-        """Have a point tried next."""
-        self.optuna.enqueue_trial(point)
+            params = {key: draw.choice(values) for key, values in drawn.items()}
+            point = self.problem.point(params)
+            if point not in held and self.problem.feasible(point):
+                self.optuna.enqueue_trial(params)
+                return True
+        return False
 
     def refuse(self, trial: optuna.Trial, violations: dict[str, float]) -> None:
         """Tell Optuna that the point violates constraints, so that it looks elsewhere."""
@@ -135,7 +128,7 @@ class Ledger:
             trial.set_constraint(key, violation)
         trial.set_user_attr("measured", measured)
         if measured["state"] == "complete":
-            self._tell(trial, values=[measured[name] for name in self.search.objectives])
+            self._tell(trial, values=[measured[name] for name in self.problem.objectives])
         else:
             self._tell(trial, state=TrialState.PRUNED)
 
@@ -145,6 +138,11 @@ class Ledger:
 
     def _taken(self) -> int:
         return len(self.finished()) + sum(trial.state == TrialState.RUNNING for trial in self.trials())
+
+    def _point(self, trial: FrozenTrial) -> Point | None:
+        """``None`` while another worker draws it."""
+        drawn = trial.params.keys() >= self.problem.varied.keys()
+        return self.problem.point(trial.params) if drawn else None
 
     def _holds(self, other: FrozenTrial, number: int) -> bool:
         if other.state == TrialState.RUNNING:
@@ -156,8 +154,15 @@ class Ledger:
 
     def _ask(self) -> optuna.Trial:
         """The next point; the sampler's seed changes with each, so that a resumed search does not repeat itself."""
-        self.optuna.sampler = optuna.samplers.TPESampler(seed=self.search.seed + len(self.trials()))
-        return self.optuna.ask({key: distribution(values) for key, values in self.varied.items()})
+        self._enqueue_known()
+        seed = self.problem.seed + len(self.trials())
+        self.optuna.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.problem.at_random)
+        return self.optuna.ask(self.problem.distributions(self.finished()))
+
+    def _enqueue_known(self) -> None:
+        with lock(self.problem.folder, "enqueue"):
+            for params in self.problem.known(self.finished()):
+                self.optuna.enqueue_trial(params, skip_if_exists=True)
 
     def _retry_stale(self) -> None:
         for trial in self.trials():
@@ -171,20 +176,20 @@ class Ledger:
                 RETRY(self.optuna, trial)
 
 
-def identity(study: Study, manifest: Manifest) -> str:
-    """A hash of everything that makes trials comparable; a changed search begins anew, a longer one goes on."""
-    search = study.search
-    assert search is not None
-    decisive = {
-        "search": {key: value for key, value in made_of(search).items() if key not in ("trials", "storage", "enqueue")},
-        "size": made_of(study.sizes[search.size]),
-        "variant": made_of(study.variants[search.variant]),
-        "pretrain": made_of(replace(study.pretrain, budgets=[])),
-        "benchmark": made_of(study.benchmark),
-        "label": study.hardware.label,
-        "corpus": manifest.hash,
-    }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+def claim(ledgers: Sequence[Ledger]) -> tuple[Ledger, optuna.Trial] | None:
+    """A trial to run, of the first ledger that has one; waits while other workers run the last ones.
+
+    ``None`` once every ledger is over.
+    """
+    while True:
+        waiting = [ledger for ledger in ledgers if not ledger.over()]
+        if not waiting:
+            return None
+        for ledger in waiting:
+            trial = ledger.claim()
+            if trial is not None:
+                return ledger, trial
+        time.sleep(random.uniform(*WAIT))
 
 
 def counts(trial: FrozenTrial) -> bool:
@@ -192,9 +197,8 @@ def counts(trial: FrozenTrial) -> bool:
     return "measured" in trial.user_attrs and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def distribution(values: list[int]) -> IntDistribution | CategoricalDistribution:
-    """Evenly spaced choices as numbers, whose order the sampler then knows; others as categories."""
-    steps = {after - before for before, after in pairwise(values)}
-    if len(steps) == 1:
-        return IntDistribution(values[0], values[-1], step=steps.pop())
-    return CategoricalDistribution(values)
+def _values(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, IntDistribution)
+    return list(range(distribution.low, distribution.high + 1, distribution.step))

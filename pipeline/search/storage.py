@@ -20,25 +20,26 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import REFUSALS
-from pipeline.base.paths import SEARCH
 from pipeline.search.journal import Journal
 
 HEARTBEAT, GRACE = 5.0, 30.0  # seconds between signs of life, and without one until a worker counts as dead
-LOCKS = SEARCH / "locks"
-DATABASE = SEARCH / "study.db"
 BUSY_SECONDS = 60
 PATIENCE = 10.0  # seconds before a worker says which lock it waits for
 
 
 @contextmanager
-def lock(name: str) -> Iterator[None]:
-    """Hold a lock among the processes of this file system; a killed one's is free. Says what it waits for."""
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    held = FileLock(LOCKS / f"{name}.lock")
+def lock(folder: Path, name: str) -> Iterator[None]:
+    """Hold a lock among the processes of this file system; a killed one's is free. Says what it waits for.
+
+    ``folder`` is the search's, and its name that of the section, here and below.
+    """
+    locks = folder / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    held = FileLock(locks / f"{name}.lock")
     try:
         held.acquire(timeout=PATIENCE)
     except Timeout:
-        print(f"search: waits for {held.lock_file}, which another worker holds", file=sys.stderr, flush=True)
+        print(f"{folder.name}: waits for {held.lock_file}, which another worker holds", file=sys.stderr, flush=True)
         held.acquire()
     try:
         yield
@@ -46,12 +47,12 @@ def lock(name: str) -> Iterator[None]:
         held.release()
 
 
-def open_study(name: str, storage: str | None, directions: list[StudyDirection]) -> optuna.Study:
+def open_study(folder: Path, name: str, storage: str | None, directions: list[StudyDirection]) -> optuna.Study:
     """The Optuna study of that name, made if need be. Raises :class:`UserError` where the storage does not open."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with lock("storage"):
+    with lock(folder, "storage"):
         try:
-            opened = _open(storage)
+            opened = _open(folder, storage)
             return optuna.create_study(study_name=name, storage=opened, directions=directions, load_if_exists=True)
         except UserError:
             raise
@@ -59,18 +60,19 @@ def open_study(name: str, storage: str | None, directions: list[StudyDirection])
             right = "it is a database's URL that SQLAlchemy can open, or the path of a journal file"
             if isinstance(error, OSError) and error.errno in REFUSALS:
                 right = "name a place that can be written"
-            shown = storage or DATABASE
-            raise UserError(f"search.storage: {shown!s} does not open: {_reason(error)}; {right}") from None
+            shown = storage or _database(folder)
+            raise UserError(f"{folder.name}.storage: {shown!s} does not open: {_reason(error)}; {right}") from None
 
 
 @contextmanager
-def storage_errors(storage: str | None) -> Iterator[None]:
+def storage_errors(folder: Path, storage: str | None) -> Iterator[None]:
     """What a storage that opened refuses later, as a :class:`UserError`: a database that is locked or away."""
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
         again = "the same command goes on once that is put right"
-        raise UserError(f"search.storage: {storage or DATABASE!s}: {_reason(error)}; {again}") from None
+        shown = storage or _database(folder)
+        raise UserError(f"{folder.name}.storage: {shown!s}: {_reason(error)}; {again}") from None
 
 
 def _reason(error: BaseException) -> str:
@@ -80,10 +82,14 @@ def _reason(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _open(storage: str | None) -> Any:
+def _database(folder: Path) -> Path:
+    return folder / "study.db"
+
+
+def _open(folder: Path, storage: str | None) -> Any:
     if storage is None:
-        DATABASE.parent.mkdir(parents=True, exist_ok=True)
-        storage = f"sqlite:///{DATABASE}"
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = f"sqlite:///{_database(folder)}"
     if "://" not in storage:
         Path(storage).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(Journal(Path(storage)))

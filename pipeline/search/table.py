@@ -1,18 +1,39 @@
-"""A search's trials as the table of the terminal."""
+"""A search's trials, and a tuning's recipes, as tables of the terminal."""
 
 from __future__ import annotations
 
-from pipeline.results.search import LOWER, SearchResult, TrialResult
+from pipeline.results.search import LOWER, ModelTuning, SearchResult, TrialResult, Trials, TuneResult
 
 
 def table(result: SearchResult) -> str:
     """The trials, best first, those of the front marked; and what did not count."""
     rows = [_row(trial, result) for trial in sorted(result.trials, key=lambda trial: _rank(trial, result))]
-    keys = list(result.trials[0].point) if result.trials else []
-    head = ["trial", *(key.replace("_", " ") for key in keys), "parameters", "train FLOPs", "loss", "tokens/s", ""]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in [head, *rows]]
-    return "\n".join([*(line.rstrip() for line in lines), "", _summary(result)])
+    head = ["trial", *map(_words, result.keys), "parameters", "train FLOPs", "loss", "tokens/s", ""]
+    told = f"tokens/s: {result.setting}, {result.throughput}; loss: validation, nats a token"
+    return "\n".join([*_aligned([head, *rows]), "", f"{_counted(result)}; {told}"])
+
+
+def tuning_table(result: TuneResult) -> str:
+    """Each model's best recipe so far, or the predicted one; what half and twice its rate cost; what did not count."""
+    keys = list(dict.fromkeys(key for model in result.models for key in model.keys))
+    head = ["model", *map(_words, keys), "loss", "half the rate", "twice", "at the edge"]
+    rows = [_tuned_row(model, keys) for model in result.models]
+    rows += [
+        [each.model, *(_shown(each.point.get(key)) for key in keys), "predicted", "-", "-", _listed(each.at_edge)]
+        for each in result.predicted
+    ]
+    counted = [f"{model.model}: {_counted(model)}" for model in result.models]
+    told = f"loss: validation, nats a token, after {result.tokens:,} tokens"
+    return "\n".join([*_aligned([head, *rows]), "", *counted, told])
+
+
+def _tuned_row(model: ModelTuning, keys: list[str]) -> list[str]:
+    best = model.optimum
+    if best is None or best.loss is None:
+        return [model.model, *("-" for _ in keys), "-", "-", "-", ""]
+    costs = ["-" if cost is None else f"+{cost:.3f}" for cost in (model.halved, model.doubled)]
+    values = [_shown(best.point.get(key)) for key in keys]
+    return [model.model, *values, f"{best.loss:.4f}", *costs, _listed(model.at_edge)]
 
 
 def _rank(trial: TrialResult, result: SearchResult) -> tuple[bool, bool, float]:
@@ -26,7 +47,7 @@ def _row(trial: TrialResult, result: SearchResult) -> list[str]:
     notes = ["best"] if trial.number in result.best else [trial.state] if trial.state != "complete" else [""]
     return [
         str(trial.number),
-        *(str(value) for value in trial.point.values()),
+        *(_shown(trial.point.get(key)) for key in result.keys),
         f"{trial.total_parameters:,}",
         f"{trial.training_flops:.2g}",
         "-" if trial.loss is None else f"{trial.loss:.4f}",
@@ -35,8 +56,25 @@ def _row(trial: TrialResult, result: SearchResult) -> list[str]:
     ]
 
 
-def _summary(result: SearchResult) -> str:
-    counted = [f"{len(result.trials)} of {result.wanted} trials finished"]
-    counted += [f"{result.infeasible} infeasible points"] if result.infeasible else []
-    counted += [f"{result.failed} failed"] if result.failed else []
-    return f"{', '.join(counted)}; tokens/s: {result.setting}, {result.throughput}; loss: validation, nats a token"
+def _counted(trials: Trials) -> str:
+    counted = [f"{len(trials.trials)} of {trials.wanted} trials finished"]
+    counted += [f"{trials.infeasible} infeasible points"] if trials.infeasible else []
+    counted += [f"{trials.failed} failed"] if trials.failed else []
+    return ", ".join(counted)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _listed(keys: list[str]) -> str:
+    return ", ".join(map(_words, keys))
+
+
+def _shown(value: int | float | str | None) -> str:
+    return "-" if value is None else str(value)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pipeline.base import paths
 from pipeline.benchmark.cell import benchmark, environment_of, limit
 from pipeline.results.records import DeviceRates, Environment
+from pipeline.search.problem import Problem
 from pipeline.search.storage import lock
 from pipeline.study import Cell, Study, pretraining, training_steps
-from pipeline.study.search_space import Point, trial_study
+from pipeline.study.recipe_space import Point
 from pipeline.training import pretrain
 from pipeline.training.curve import Row
 
@@ -42,32 +43,35 @@ class Pruned(Exception):
         self.loss = loss
 
 
-def run_trial(study: Study, point: Point, prune: Prune, rates: DeviceRates | None) -> Measured:
+def run_trial(problem: Problem, point: Point, prune: Prune, rates: DeviceRates | None) -> Measured:
     """Train and benchmark the point's cell, or finish what a killed worker left of it.
 
-    ``prune`` is asked with every validation loss and its step. With ``rates`` the roofline stands for the benchmark.
+    ``prune`` is asked with every validation loss after the warm-up, and the tokens seen until then, which tell trials
+    with other batch sizes apart from those that are behind. With ``rates`` the roofline stands for the benchmark.
     Without a loss among the objectives nothing is trained, since speed does not depend on the weights.
     Raises :class:`UserError`, and :class:`Stopped` after Ctrl-C, once the training state is saved.
     """
-    assert study.search is not None
-    trial, cell = trial_study(study, point)
+    trial, cell = problem.trial(point)
     started = time.perf_counter()
     state, loss, fingerprint, speed = "complete", None, None, None
     # A worker taken for dead may still be at it; two must not train in one folder.
-    with lock(cell.name):
-        if "loss" in study.search.objectives:
+    with lock(problem.folder, cell.name):
+        if "loss" in problem.objectives:
             state, loss, fingerprint = _train(trial, cell, prune)
-        if state == "complete" and "tokens_per_second" in study.search.objectives:
+        if state == "complete" and "tokens_per_second" in problem.objectives:
             speed = _speed(trial, cell, rates, trained=fingerprint is not None)
     return Measured(state, loss, speed, time.perf_counter() - started, environment_of(trial), fingerprint)
 
 
 def _train(study: Study, cell: Cell, prune: Prune) -> tuple[str, float | None, str | None]:
-    last = training_steps(pretraining(study, cell))
+    keys = pretraining(study, cell)
+    last = training_steps(keys)
 
     def on_row(row: Row) -> None:
-        if row.validation_loss is not None and prune(row.validation_loss, row.step) and row.step < last:
-            raise Pruned(row.validation_loss)
+        loss = row.validation_loss
+        # Not while the learning rate still rises: what is slow to begin may end well.
+        if loss is not None and row.step > keys.warmup_steps and prune(loss, row.tokens) and row.step < last:
+            raise Pruned(loss)
 
     try:
         result = pretrain(study, cell, on_row)

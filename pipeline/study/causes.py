@@ -65,7 +65,8 @@ STAGES = {
     "evaluate": Stage(("evaluate", "tokenize.end_of_text")),
     "benchmark": Stage(("benchmark", "hardware.label")),
     "report": Stage(("name", "sizes", "variants", "grid", "pretrained", "pretrain.budgets"), READING),
-    "search": Stage(("search", "sizes", "variants", "pretrain", "benchmark", "hardware.label")),
+    "search": Stage(("search", "sizes", "variants", "recipes", "pretrain", "benchmark", "hardware.label")),
+    "tune": Stage(("tune", "sizes", "variants", "recipes", "pretrain")),
 }
 
 

@@ -10,6 +10,7 @@ from pipeline.study.recipe_checks import check_recipes, check_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Study
 from pipeline.study.search_checks import check_search
+from pipeline.study.tune_checks import check_tune
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 NAME_RULE = "a name has letters, digits and '_', starts with a letter or digit, and is at most 64 long"
@@ -34,6 +35,7 @@ def check(study: Study) -> None:
     _check_evaluate(study)
     _check_benchmark(study)
     check_search(study)
+    check_tune(study)
     for cell in cells(study):
         if cell.family != "pretrained":
             model_config(study, cell, vocabulary=64)

@@ -17,7 +17,7 @@ from pipeline.study.reading import MOST_BYTES, parsed, read_values
 from pipeline.study.rules import require, shown, suggestion
 
 INCLUDE = "include"
-KEY = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*")
+KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_][A-Za-z0-9_-]*)*")
 REFERENCE = re.compile(r"\$\{(" + KEY.pattern + r")\}")
 MOST_FILES = 16
 LONGEST_CHAIN = 8

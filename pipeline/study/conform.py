@@ -27,9 +27,9 @@ def conform(value: Any, hint: Any, key: str = "") -> Any:
     Raises :class:`UserError` for the first key that ``hint`` does not have, or whose value is of another type.
     """
     if get_origin(hint) is types.UnionType:
-        if value is None:
+        if value is None and types.NoneType in get_args(hint):
             return None
-        hint = next(option for option in get_args(hint) if option is not types.NoneType)
+        hint = _option(value, [option for option in get_args(hint) if option is not types.NoneType])
     if dataclasses.is_dataclass(hint):
         return _section(value, section_of(hint, value, key), key)
     if get_origin(hint) is dict:
@@ -39,6 +39,11 @@ def conform(value: Any, hint: Any, key: str = "") -> Any:
         require(isinstance(value, list), key, value, "it must be a list, such as [a, b]")
         return [conform(item, get_args(hint)[0], f"{key}[{number}]") for number, item in enumerate(value)]
     return _scalar(value, hint, key)
+
+
+def _option(value: Any, options: list[Any]) -> Any:
+    """The option of a union that has the value's type, or the first, whose error then names the key."""
+    return next((option for option in options if (get_origin(option) or option) is type(value)), options[0])
 
 
 def section_of(hint: Any, value: Any, key: str) -> Any:

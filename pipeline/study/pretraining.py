@@ -53,12 +53,18 @@ def given(layer: Override, key: str) -> bool:
     return value is not None
 
 
+def flat(pretrain: Pretrain) -> dict[str, Any]:
+    """The keys with their values, those of ``initialization`` as ``initialization.std``."""
+    keys = dict(vars(pretrain))
+    return keys | {f"initialization.{key}": value for key, value in vars(keys.pop("initialization")).items()}
+
+
 def over(section: Any, layer: Any) -> Any:
     """The section with what the layer changes."""
     fields = [field.name for field in dataclasses.fields(section)]
     changed = {name: value for name in fields if (value := getattr(layer, name, None)) is not None}
     for name, value in changed.items():
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and getattr(section, name) is not None:
             changed[name] = over(getattr(section, name), value)
     return dataclasses.replace(section, **changed)
 

@@ -249,7 +249,23 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
-class Space:
+class RecipeSpace:
+    """Choices of keys of ``pretrain``; a key without any stays as the model has it."""
+
+    learning_rate: list[float] = added([])
+    matrix_learning_rate: list[float] = added([])
+    batch_size: list[int] = added([])
+    warmup_steps: list[int] = added([])
+    weight_decay: list[float] = added([])
+    matrix_momentum: list[float] = added([])
+    final_learning_rate: list[float] = added([])
+    initialization_std: list[float] = added([])
+    optimizer: list[str] = added([])
+    schedule: list[str] = added([])
+
+
+@dataclass(frozen=True)
+class Space(RecipeSpace):
     """What a search varies: the choices of each key; a key without any stays as the size and the variant have it."""
 
     block_length: list[int] = field(default_factory=list)
@@ -285,8 +301,26 @@ class Search:
     objectives: list[str] = field(default_factory=lambda: ["loss", "tokens_per_second"])
     throughput: str = "measured"
     constraints: Constraints = field(default_factory=Constraints)
-    enqueue: list[dict[str, int]] = field(default_factory=list)
+    enqueue: list[dict[str, int | float | str]] = field(default_factory=list)
     tokens: int | None = None
+    storage: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Which models' recipes are tuned, over which choices, and with how many trials of how many tokens.
+
+    An item of ``models`` is a model, or a list of models of which the first is tuned for all. The recipes of
+    ``predict`` are predicted from the tuned ones.
+    """
+
+    models: list[str | list[str]]
+    space: RecipeSpace
+    tokens: int
+    predict: list[str] = field(default_factory=list)
+    trials: int = 8
+    rounds: int = 2
     storage: str | None = None
     seed: int = 0
 
@@ -324,6 +358,7 @@ class Study:
     pretrained: dict[str, Pretrained] = field(default_factory=dict)
     recipes: dict[str, Recipe] = field(default_factory=dict)
     search: Search | None = None
+    tune: Tune | None = None
     hardware: Hardware = field(default_factory=Hardware)
 
 

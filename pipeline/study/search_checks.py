@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pipeline.base.redact import redacted
-from pipeline.study.pretraining import pretraining, training_steps
+from pipeline.study.pretraining import pretraining, training_steps, written
 from pipeline.study.recipe import check_schedule
+from pipeline.study.recipe_space import SHORT, check_read, check_space, choices
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Search, Study
-from pipeline.study.search_space import KEYS, choices, known_points, trial_study
+from pipeline.study.search_space import KEYS, known_points, starting_cell, trial_study
 
 OBJECTIVES = ("loss", "tokens_per_second")
 THROUGHPUTS = ("measured", "roofline")
@@ -24,13 +25,19 @@ def check_search(study: Study) -> None:
     choice("search.throughput", search.throughput, THROUGHPUTS)
     all_positive("search", search, ("trials", "tokens"))
     all_positive("search.constraints", search.constraints, vars(search.constraints))
-    shown = redacted(search.storage or "")
-    right = "params.yaml and dvc.lock are for all to read; leave user and password to the driver (~/.pgpass, ~/.my.cnf)"
-    require("***" not in shown, "search.storage", shown, right)
-    require(search.seed >= 0, "search.seed", search.seed, "a seed is 0 or more")
-    for key, values in choices(search).items():
-        for value in values:
+    check_shared("search", search.storage, search.seed)
+    check_space("search", study.pretrain, search.space)
+    for key, values in choices(search.space).items():
+        for value in values if key not in SHORT else []:
             positive(f"search.space.{key}", value)
+
+
+def check_shared(section: str, storage: str | None, seed: int) -> None:
+    """Raise :class:`UserError` for a storage that would tell a password, or a seed below 0."""
+    shown = redacted(storage or "")
+    right = "params.yaml and dvc.lock are for all to read; leave user and password to the driver (~/.pgpass, ~/.my.cnf)"
+    require("***" not in shown, f"{section}.storage", shown, right)
+    require(seed >= 0, f"{section}.seed", seed, "a seed is 0 or more")
 
 
 def check_searchable(study: Study) -> None:
@@ -59,7 +66,7 @@ def _check_objectives(study: Study, search: Search) -> None:
 
 
 def _check_space(study: Study, search: Search) -> None:
-    varied, variant = choices(search), study.variants[search.variant]
+    varied, variant = choices(search.space), study.variants[search.variant]
     require(variant.init is None, "search.variant", search.variant, "it has init; trials start from random weights")
     lengths = varied.get("block_length", [])
     require(bool(lengths), "search.space.block_length", lengths, "name at least one")
@@ -71,10 +78,11 @@ def _check_space(study: Study, search: Search) -> None:
         keys = getattr(variant, part)
         right = f"it has no effect with {getattr(keys, 'kind', part)} (variants.{search.variant}); leave it out"
         require(key not in varied or hasattr(keys, name), f"search.space.{key}", varied.get(key), right)
+    check_read("search", [written(study, starting_cell(study, length)) for length in lengths], search.space)
 
 
 def _check_enqueued(study: Study, search: Search) -> None:
-    varied = choices(search)
+    varied = choices(search.space)
     for given in search.enqueue:
         for key in given:
             choice("search.enqueue", key, varied)
@@ -85,6 +93,6 @@ def _check_enqueued(study: Study, search: Search) -> None:
 
 
 def _check_steps(study: Study, search: Search) -> None:
-    point = {key: values[0] for key, values in choices(search).items()}
+    point = {key: values[0] for key, values in choices(search.space).items()}
     pretrain = pretraining(*trial_study(study, point))
     check_schedule(pretrain, training_steps(pretrain), "a trial of search.tokens")

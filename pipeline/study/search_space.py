@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any
 
 from pipeline.models.config import BlockConfig, ModelConfig, PrefixConfig
 from pipeline.study.cells import Cell, model_config
-from pipeline.study.schema import Search, Study, Variant
-
-Point = dict[str, int]
+from pipeline.study.pretraining import over, written
+from pipeline.study.recipe_space import SHORT, Point, choices, override, trial_name, value_of
+from pipeline.study.schema import Override, Study, Variant
 
 # Each key of the space: its short form in names, and the part of a variant and the key there that it sets.
 KEYS = {
@@ -23,36 +22,54 @@ KEYS = {
     "prefix_length": ("p", "token_decoder", "prefix_length"),
     "embedder_width": ("e", "embedder", "width"),
 }
-LONGEST_NAME = 64
-
-
-def choices(search: Search) -> dict[str, list[int]]:
-    """The keys that the search varies, with their choices in order."""
-    return {key: sorted(set(values)) for key, values in vars(search.space).items() if values}
+NAMES = {key: short for key, (short, _, _) in KEYS.items()} | SHORT
 
 
 def trial_study(study: Study, point: Point) -> tuple[Study, Cell]:
     """The study that a trial is a cell of: the point's variant, the search's tokens and setting, one device."""
     search = study.search
     assert search is not None
-    name, size = variant_name(search.variant, point), study.sizes[search.size]
+    name, variant = trial_name(search.variant, point, NAMES), trial_variant(study, point)
     if search.tokens is not None:
-        size = dataclasses.replace(size, pretrain=dataclasses.replace(size.pretrain, tokens=search.tokens))
+        variant = dataclasses.replace(variant, pretrain=dataclasses.replace(variant.pretrain, tokens=search.tokens))
     settings = {search.setting: study.benchmark.settings[search.setting]}
     changed = dataclasses.replace(
         study,
-        sizes=study.sizes | {search.size: size},
+        variants=study.variants | {name: variant},
         pretrain=dataclasses.replace(study.pretrain, budgets=[]),
-        variants=study.variants | {name: point_variant(study.variants[search.variant], point)},
         benchmark=dataclasses.replace(study.benchmark, settings=settings, baselines=False),
         hardware=dataclasses.replace(study.hardware, devices=1, num_nodes=1),
     )
-    return changed, Cell("block", search.size, search.seed, point["block_length"], name)
+    return changed, Cell("block", search.size, search.seed, _length(point), name)
+
+
+def trial_variant(study: Study, point: Point) -> Variant:
+    """The search's variant with the point's layers, widths and the like, and with its recipe.
+
+    Where ``recipes`` has one for the model that the variant makes at that block length, the point's goes over it.
+    """
+    start = starting_cell(study, _length(point))
+    base = study.variants[start.variant or ""]
+    recipe: Override = over(base.pretrain, study.recipes.get(start.model, Override()))
+    return dataclasses.replace(point_variant(base, point), pretrain=over(recipe, override(point)))
+
+
+def starting_cell(study: Study, block_length: int) -> Cell:
+    """The cell that trials of that block length start from."""
+    search = study.search
+    assert search is not None
+    return Cell("block", search.size, search.seed, block_length, search.variant)
+
+
+def _length(point: Point) -> int:
+    length = point["block_length"]
+    assert isinstance(length, int)
+    return length
 
 
 def point_variant(base: Variant, point: Point) -> Variant:
     """``base`` with the point's layers, widths, KV heads and prefix length."""
-    parts: dict[str, dict[str, int]] = {"embedder": {}, "block_decoder": {}, "token_decoder": {}}
+    parts: dict[str, dict[str, Any]] = {"embedder": {}, "block_decoder": {}, "token_decoder": {}}
     for key, (_, part, name) in KEYS.items():
         if key in point:
             parts[part][name] = point[key]
@@ -62,23 +79,17 @@ def point_variant(base: Variant, point: Point) -> Variant:
     return dataclasses.replace(base, **changed)
 
 
-def variant_name(base: str, point: Point) -> str:
-    """A name that tells the point: ``base_b2_t4_bw96``; the block length stands in the cell's name beside it."""
-    name = "_".join([base, *(f"{short}{point[key]}" for key, (short, _, _) in KEYS.items() if key in point)])
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{base[: LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
 def known_points(study: Study) -> list[Point]:
     """The points under ``search.enqueue``; what one leaves out is as in the size and the variant."""
     search = study.search
     assert search is not None
-    varied = choices(search)
+    varied = choices(search.space)
     points = []
     for given in search.enqueue:
-        length = given.get("block_length", varied["block_length"][0])
-        own = _point_of(model_config(study, Cell("block", search.size, 0, length, search.variant), vocabulary=64))
+        cell = starting_cell(study, _length({"block_length": varied["block_length"][0]} | given))
+        recipe = written(study, cell)
+        own: Point = _point_of(model_config(study, cell, vocabulary=64))
+        own |= {key: value_of(recipe, key) for key in SHORT if key in varied}
         points.append({key: given.get(key, own[key]) for key in varied})
     return points
 

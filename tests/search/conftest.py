@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.study import Study, load_study
 from pipeline.study.search_checks import check_searchable
+from pipeline.study.tune_checks import check_tunable
 from tests.training.conftest import PARAMS, tiny_root
 
 __all__ = ["tiny_root"]
@@ -26,24 +27,59 @@ search:
   tokens: 2560
 """
 TEXT = PARAMS.replace("benchmark:\n", "benchmark:\n  batch_sizes: [2]\n  repeats: 1\n") + SEARCH
+TUNE = """
+tune:
+  models: [vanilla-s, block-s-4-base]
+  space: {learning_rate: [0.004, 0.01, 0.025]}
+  trials: 3
+  rounds: 1
+  tokens: 2560
+"""
+TUNED = PARAMS.replace(
+    "layers: 2, width: 32}\n",
+    "layers: 2, width: 32}\n  m: {layers: 2, width: 64}\n  l: {layers: 2, width: 128}\n  xl: {layers: 2, width: 256}\n",
+)
+TUNED = TUNED.replace("size: [s]", "size: [s, m, l, xl]") + TUNE  # fmt: skip
 Searching = Callable[..., Study]
 
 
 @pytest.fixture
-def searching(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Searching:
-    """Write params.yaml into a working directory of the test's own, with (old, new) texts replaced, and load it."""
+def workplace(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of the test's own, with the tiny study's tokens."""
     (tmp_path / "data").symlink_to(tiny_root / "data")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def written(text: str, edits: tuple[tuple[str, str], ...]) -> Study:
+    """The study of a text, with (old, new) parts replaced, as params.yaml."""
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    return load_study()
+
+
+@pytest.fixture
+def searching(workplace: Path) -> Searching:
+    """Write params.yaml with a search, with (old, new) texts replaced, and load it."""
 
     def write(*edits: tuple[str, str]) -> Study:
-        text = TEXT
-        for old, new in edits:
-            assert old in text
-            text = text.replace(old, new)
-        Path("params.yaml").write_text(text, encoding="utf-8")
-        study = load_study()
+        study = written(TEXT, edits)
         check_searchable(study)
+        return study
+
+    return write
+
+
+@pytest.fixture
+def tuning(workplace: Path) -> Searching:
+    """Write params.yaml with a tuning and four sizes, with (old, new) texts replaced, and load it."""
+
+    def write(*edits: tuple[str, str]) -> Study:
+        study = written(TUNED, edits)
+        check_tunable(study)
         return study
 
     return write

@@ -19,6 +19,7 @@ import pytest
 from optuna.storages import JournalStorage
 
 from pipeline.base.errors import UserError
+from pipeline.base.paths import SEARCH
 from pipeline.commands.search import search
 from pipeline.search import journal, storage
 from pipeline.search.journal import Journal, locked
@@ -42,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def study() -> optuna.Study:
-    return open_study("s", str(LOG), LOWER)
+    return open_study(SEARCH, "s", str(LOG), LOWER)
 
 
 def finish_trials(count: int) -> None:
@@ -170,7 +171,7 @@ def test_what_stands_in_the_way_is_one_line(prepare: object, place: str, message
     assert callable(prepare)
     prepare()
     with pytest.raises(UserError, match=message) as raised:
-        open_study("s", place, LOWER)
+        open_study(SEARCH, "s", place, LOWER)
     assert "\n" not in str(raised.value)
 
 
@@ -189,10 +190,13 @@ def test_a_database_that_is_locked_is_one_line(searching: Searching, monkeypatch
 
 def test_a_database_that_locks_in_the_middle_is_one_line(searching: Searching, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "BUSY_SECONDS", 0.2)
-    opened = open_study("s", None, LOWER)
+    opened = open_study(SEARCH, "s", None, LOWER)
     locker = sqlite3.connect("search/study.db", isolation_level=None)
     locker.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(UserError, match="database is locked; the same command goes on"), storage.storage_errors(None):
+    with (
+        pytest.raises(UserError, match="database is locked; the same command goes on"),
+        storage.storage_errors(SEARCH, None),
+    ):
         opened.set_user_attr("key", 1)
     locker.execute("ROLLBACK")
 
@@ -204,7 +208,7 @@ def test_a_lock_that_a_living_worker_holds_is_named(
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with storage.lock("rates"):
+        with storage.lock(SEARCH, "rates"):
             held.set()
             done.wait(10)
 
@@ -212,7 +216,7 @@ def test_a_lock_that_a_living_worker_holds_is_named(
     thread.start()
     held.wait(10)
     threading.Timer(0.5, done.set).start()
-    with storage.lock("rates"):
+    with storage.lock(SEARCH, "rates"):
         pass
     thread.join()
     assert capsys.readouterr().err == "search: waits for search/locks/rates.lock, which another worker holds\n"

@@ -15,9 +15,10 @@ from pipeline import tracking
 from pipeline.base.paths import TOKENS
 from pipeline.data import Manifest
 from pipeline.results.search import SearchResult
-from pipeline.search.ledger import Ledger
-from pipeline.search.tracking import sync_search
-from pipeline.search.worker import Worker
+from pipeline.search.allocation import Allocation, search_worker
+from pipeline.search.ledger import Ledger, claim
+from pipeline.search.tracking import sync_searches
+from pipeline.search.tuning import tune_worker
 from pipeline.study import Study
 from pipeline.study.search_space import known_points
 from pipeline.training.curve import read_rows
@@ -26,7 +27,7 @@ from tests.search.conftest import Searching
 
 
 def found(study: Study) -> SearchResult:
-    return Worker(study).save()
+    return search_worker(study).save()
 
 
 def assert_distinct(result: SearchResult, count: int) -> None:
@@ -40,10 +41,10 @@ def test_workers_that_ask_at_the_same_moment_take_exactly_as_many_as_wanted(sear
     study = searching(("trials: 3", f"trials: 6\n  storage: {storage}"))
 
     def work(_: int) -> int:
-        ledger, count = Ledger(study, Manifest.read(TOKENS)), 0
-        while (trial := ledger.claim()) is not None:
+        ledger, count = Ledger(Allocation(study, Manifest.read(TOKENS))), 0
+        while (claimed := claim([ledger])) is not None:
             time.sleep(0.05)
-            ledger.finish(trial, {}, {"state": "complete", "loss": 1.0, "tokens_per_second": 1.0})
+            ledger.finish(claimed[1], {}, {"state": "complete", "loss": 1.0, "tokens_per_second": 1.0})
             count += 1
         return count
 
@@ -86,8 +87,7 @@ def test_ctrl_c_leaves_the_trial_to_the_next_worker_at_once(searching: Searching
     assert workers.end(process) == 130
     assert "stopped at step" in Path("worker").read_text().splitlines()[-1]
     started = time.monotonic()
-    ledger = Ledger(study, Manifest.read(TOKENS))
-    trial = ledger.claim()
+    trial = Ledger(Allocation(study, Manifest.read(TOKENS))).claim()
     assert trial is not None
     assert trial.params == known
     assert time.monotonic() - started < workers.GRACE
@@ -104,13 +104,59 @@ def test_twelve_trials_through_two_kills(searching: Searching) -> None:
     assert_distinct(found(study), 12)
 
 
-def test_mlflow_nests_the_trials_under_one_run_however_often_it_is_synced(searching: Searching) -> None:
-    study = searching(("trials: 3", "trials: 2"))
-    worker = Worker(study)
+@pytest.mark.parametrize("storage", ["null", "tune/journal"])
+@pytest.mark.slow
+def test_a_tuning_through_two_kills_finishes_as_many_trials_of_each_model(tuning: Searching, storage: str) -> None:
+    space = ("0.025]}", "0.025], batch_size: [2, 4, 8]}")
+    study = tuning(("trials: 3", f"trials: 8\n  storage: {storage}"), ("rounds: 1", "rounds: 2"), space,
+                   ("tokens: 2560", "tokens: 10240"))  # fmt: skip
+    for seconds in (4, 6):
+        process = workers.start(make=tune_worker)
+        time.sleep(seconds)
+        workers.kill(process)
+    both = [workers.start(name, tune_worker) for name in ("one", "other")]
+    assert [workers.end(process) for process in both] == [0, 0]
+    result = tune_worker(study).save()
+    assert [model.model for model in result.models] == ["vanilla-s", "block-s-4-base"]
+    for model in result.models:
+        assert len(model.trials) == 8
+        assert set(Counter(trial.cell for trial in model.trials).values()) == {1}
+        assert model.failed == 0
+
+
+def test_mlflow_has_a_run_for_each_tuned_model(tuning: Searching) -> None:
+    study = tuning(("trials: 3", "trials: 1"))
+    worker = tune_worker(study)
     worker.run()
     result = worker.save()
     for _ in range(2):
-        sync_search(study.name)
+        assert sync_searches(study.name)
+    mlflow = tracking.client()
+    experiment = mlflow.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = mlflow.search_runs([experiment.experiment_id])
+    parents = {run.info.run_id: run.data.tags["model"] for run in runs if run.data.tags["kind"] == "tune"}
+    assert set(parents.values()) == {"vanilla-s", "block-s-4-base"}
+    of_trials = [run for run in runs if run.data.tags["kind"] == "trial"]
+    trials = {parents[run.data.tags["mlflow.parentRunId"]]: run for run in of_trials}
+    assert len(runs) == 4
+    for model in result.models:
+        (trial,) = model.trials
+        run = trials[model.model]
+        assert run.data.params["learning_rate"] == str(trial.point["learning_rate"])
+        assert run.data.metrics["validation_loss"] == pytest.approx(trial.loss, rel=1e-4)
+    for run_id in parents:
+        kept = {entry.path for entry in mlflow.list_artifacts(run_id)}
+        assert kept == {"results.json", "trials.csv", "recipes.yaml"}
+
+
+def test_mlflow_nests_the_trials_under_one_run_however_often_it_is_synced(searching: Searching) -> None:
+    study = searching(("trials: 3", "trials: 2"))
+    worker = search_worker(study)
+    worker.run()
+    result = worker.save()
+    for _ in range(2):
+        sync_searches(study.name)
     mlflow = tracking.client()
     experiment = mlflow.get_experiment_by_name("tiny")
     assert experiment is not None

@@ -8,11 +8,15 @@ from itertools import product
 import pytest
 
 from pipeline.base.errors import UserError
+from pipeline.base.paths import TOKENS
+from pipeline.data import Manifest
 from pipeline.models.config import BlockConfig
-from pipeline.search.feasibility import cost, violations
-from pipeline.study import Study, model_config
+from pipeline.search.allocation import Allocation
+from pipeline.search.feasibility import cost
+from pipeline.study import Study, model_config, pretraining
 from pipeline.study.checks import NAME
-from pipeline.study.search_space import Point, choices, known_points, trial_study
+from pipeline.study.recipe_space import Point, choices
+from pipeline.study.search_space import known_points, trial_study
 from tests.search.conftest import Searching
 
 VOCABULARY = 384
@@ -20,8 +24,12 @@ VOCABULARY = 384
 
 def points(study: Study) -> list[Point]:
     assert study.search is not None
-    varied = choices(study.search)
+    varied = choices(study.search.space)
     return [dict(zip(varied, values, strict=True)) for values in product(*varied.values())]
+
+
+def allocation(study: Study) -> Allocation:
+    return Allocation(study, Manifest.read(TOKENS))
 
 
 def config(study: Study, point: Point) -> BlockConfig:
@@ -70,18 +78,42 @@ def test_the_known_point_is_the_variant_itself(searching: Searching) -> None:
 
 def test_a_limit_is_broken_by_the_share_that_exceeds_it(searching: Searching) -> None:
     study = searching()
-    total = cost(study, known_points(study)[0], VOCABULARY).total_parameters
+    vocabulary = allocation(study).vocabulary
+    total = cost(*trial_study(study, known_points(study)[0]), vocabulary).total_parameters
     limited = searching(("  tokens: 2560", f"  tokens: 2560\n  constraints: {{total_parameters: {total}}}"))
-    found = {tuple(point.items()): violations(limited, point, VOCABULARY) for point in points(limited)}
+    found = {tuple(point.items()): allocation(limited).violations(point) for point in points(limited)}
     for items, over in found.items():
-        parameters = cost(study, dict(items), VOCABULARY).total_parameters
+        parameters = cost(*trial_study(study, dict(items)), vocabulary).total_parameters
         assert over == {"total_parameters": pytest.approx(parameters / total - 1), "fits": 0.0}
     assert 0 < sum(over["total_parameters"] <= 0 for over in found.values()) < len(found)
 
 
+def test_a_points_recipe_goes_over_its_models_which_goes_over_its_variants(searching: Searching) -> None:
+    study = searching(
+        ("base: {}", "base: {pretrain: {learning_rate: 0.03, weight_decay: 0.3, warmup_steps: 2}}"),
+        ("space: {", "space: {learning_rate: [0.05, 0.06], "),
+        ("evaluate: {}", "recipes: {block-s-4-base: {learning_rate: 0.04, warmup_steps: 3}}\nevaluate: {}"),
+        ("  enqueue: [{block_length: 4}]\n", ""),
+    )
+    found = {
+        (point["block_length"], point["learning_rate"]): pretraining(*trial_study(study, point))
+        for point in points(study)
+    }
+    for (length, rate), pretrain in found.items():
+        assert (pretrain.learning_rate, pretrain.weight_decay) == (rate, 0.3)
+        assert pretrain.warmup_steps == (3 if length == 4 else 2)
+        assert pretrain.tokens == 2560
+
+
+def test_a_warm_up_longer_than_a_trial_does_not_fit(searching: Searching) -> None:
+    study = searching(("space: {", "space: {batch_size: [8, 32], "))
+    fits = {(point["batch_size"], allocation(study).violations(point)["fits"]) for point in points(study)}
+    assert fits == {(8, 0.0), (32, 1.0)}
+
+
 def test_parts_that_do_not_fit_are_no_model(searching: Searching) -> None:
     study = searching(("space: {", "space: {token_kv_heads: [3], "), ("  enqueue: [{block_length: 4}]\n", ""))
-    over = violations(study, points(study)[0], VOCABULARY)
+    over = allocation(study).violations(points(study)[0])
     assert over == {"fits": 1.0}
 
 
@@ -99,6 +131,17 @@ MISTAKES = [
     ("space: {", "space: {embedder_width: [8], ", r"search\.space\.embedder_width: .* no effect with lookup"),
     ("enqueue: [{block_length", "enqueue: [{block_lenght", r"search\.enqueue: 'block_lenght' is wrong; did you mean"),
     ("tokens: 2560", "tokens: 512", r"warmup_steps: 4 is wrong; it must be less than the 2 steps of a trial"),
+    ("space: {", "space: {learning_rate: [0], ", r"search\.space\.learning_rate: 0\.0 is wrong; it must be gr"),
+    (
+        "space: {",
+        "space: {matrix_momentum: [0.9], ",
+        r"search\.space\.matrix_momentum: .* no effect with optimizer adamw",
+    ),
+    (
+        "space: {",
+        "space: {learning_rate: [0.02], ",
+        r"search\.enqueue\.learning_rate: 0\.01 is wrong; .* none of",
+    ),
     ("batch_sizes: [2]", "batch_sizes: []\n", r"benchmark\.batch_sizes: \[\] is wrong; search\.throughput: roofline"),
 ]
 

@@ -14,7 +14,7 @@ from pipeline.base import paths
 from pipeline.commands.plan import plan
 from pipeline.results.search import TABLE, VARIANTS, SearchResult, TrialResult, read_search
 from pipeline.search import worker
-from pipeline.search.worker import Worker
+from pipeline.search.allocation import search_worker
 from pipeline.study import Study, load_study
 from tests.search.conftest import Searching
 
@@ -23,7 +23,7 @@ LOSS = ("objectives: [loss, tokens_per_second]", "objectives: [loss]")
 
 
 def search(study: Study) -> SearchResult:
-    one = Worker(study)
+    one = search_worker(study)
     one.run()
     return one.save()
 
@@ -65,6 +65,16 @@ def test_a_pasted_variant_is_the_trials_model(searching: Searching) -> None:
     planned = {entry.cell: entry for entry in plan(load_study())}
     for trial in ranked(result):
         assert planned[trial.cell].total_parameters == trial.total_parameters
+
+
+def test_a_pasted_variant_has_the_trials_recipe(searching: Searching) -> None:
+    recipe = "space: {learning_rate: [0.02, 0.03], initialization_std: [0.01, 0.03], "
+    result = search(searching(ROOFLINE, ("space: {", recipe), ("  enqueue: [{block_length: 4}]\n", "")))
+    exported = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))["variants"]
+    for trial in ranked(result):
+        pretrain = exported[trial.variant]["pretrain"]
+        assert pretrain["learning_rate"] == trial.point["learning_rate"]
+        assert pretrain["initialization"] == {"std": trial.point["initialization_std"]}
 
 
 def ranked(result: SearchResult) -> list[TrialResult]:
@@ -134,4 +144,4 @@ def test_a_journal_file_holds_a_search_too(searching: Searching) -> None:
 def test_a_storage_that_does_not_open_is_one_clear_line(searching: Searching) -> None:
     study = searching(("  tokens: 2560", "  tokens: 2560\n  storage: nosuch://host/db"))
     with pytest.raises(ValueError, match=r"^search.storage: nosuch://host/db does not open: .*; it is a database's"):
-        Worker(study)
+        search_worker(study)

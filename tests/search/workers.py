@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline.base.command import command
 from pipeline.search import storage
+from pipeline.search.allocation import search_worker
 from pipeline.search.worker import Worker
 from pipeline.study import Study, load_study
 from pipeline.study.search_space import trial_study
@@ -20,23 +23,23 @@ from tests.training.processes import PROCESSES, start_server
 GRACE = 3.0
 
 
-def start(name: str = "worker") -> BaseProcess:
+def start(name: str = "worker", make: Callable[[Study], Worker[Any]] = search_worker) -> BaseProcess:
     """A worker of the working directory's search, with signs of life so often that a test need not wait.
 
     What it prints goes to the file ``name``.
     """
     start_server()
-    process = PROCESSES.Process(target=_work, args=(Path.cwd(), name))
+    process = PROCESSES.Process(target=_work, args=(Path.cwd(), name, make))
     process.start()
     return process
 
 
-def _work(folder: Path, name: str) -> None:
+def _work(folder: Path, name: str, make: Callable[[Study], Worker[Any]]) -> None:
     os.chdir(folder)
     torch.set_num_threads(1)
     storage.HEARTBEAT, storage.GRACE = 0.3, GRACE
     with Path(name).open("w", encoding="utf-8", buffering=1) as log, redirect_stderr(log):
-        command(lambda: Worker(load_study()).run())()
+        command(lambda: make(load_study()).run())()
 
 
 def end(process: BaseProcess) -> int | None:

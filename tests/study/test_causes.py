@@ -87,7 +87,7 @@ def test_every_module_keeps_its_meaning_with_other_words(root: Path) -> None:
 
 def test_each_stage_depends_in_dvc_on_what_decides_it(root: Path) -> None:
     stages: dict[str, Any] = {}
-    for name in ("dvc.yaml", "search/dvc.yaml"):
+    for name in ("dvc.yaml", "search/dvc.yaml", "tune/dvc.yaml"):
         stages |= yaml.safe_load((root / name).read_text(encoding="utf-8"))["stages"]
     for name, stage in stages.items():
         body = stage.get("do", stage)
@@ -103,8 +103,8 @@ def test_the_files_hold_keys_and_code_and_follow_the_grid(tiny: Study) -> None:
     paths.CAUSES.parent.unlink()
     write_causes(tiny, 320)
     files = {str(path.relative_to(paths.CAUSES)) for path in paths.CAUSES.rglob("*.json")}
-    assert files == {f"{name}.json" for name in STAGES if name != "search"} | {
-        "search.json", f"cells/{VANILLA}.json", f"cells/{BLOCK}.json",
+    assert files == {f"{name}.json" for name in STAGES} | {
+        f"cells/{VANILLA}.json", f"cells/{BLOCK}.json",
     }  # fmt: skip
     assert read_json(paths.CAUSES / "evaluate.json")["keys"]["evaluate"]["precision"] == "auto"
     assert read_json(paths.CAUSES / f"cells/{BLOCK}.json")["model"]["block_length"] == 4
@@ -120,12 +120,12 @@ def test_the_files_hold_keys_and_code_and_follow_the_grid(tiny: Study) -> None:
 @pytest.mark.parametrize(
     ("edit", "stages"),
     [
-        (("learning_rate: 0.01", "learning_rate: 0.02"), {VANILLA, BLOCK, "search"}),
-        (("base: {}", "base: {padding: false}"), {BLOCK, "report", "search"}),
+        (("learning_rate: 0.01", "learning_rate: 0.02"), {VANILLA, BLOCK, "search", "tune"}),
+        (("base: {}", "base: {padding: false}"), {BLOCK, "report", "search", "tune"}),
         (("evaluate: {}", "evaluate: {limit: 3}"), {"evaluate"}),
         (("short: {prompt: 8", "short: {prompt: 9"), {"benchmark", "search"}),
         (("{vocabulary: 300}", "{vocabulary: 301}"), {"tokenize"}),
-        (("batch_size: 8", "batch_size: 8\n  optimizer: muon"), {VANILLA, BLOCK, "search"}),
+        (("batch_size: 8", "batch_size: 8\n  optimizer: muon"), {VANILLA, BLOCK, "search", "tune"}),
         (("test_fraction: 0.1", "test_fraction: 0.2"), {"corpus"}),
         (("log_every: 2", "log_every: 3"), set()),
         (("base: {}", "base: {allocation: [1, 1], embedder: {kind: lookup}}"), set()),

@@ -56,6 +56,8 @@ OVERRIDES = [
     ("sizes.s.pretrain={tokens: 5000000}", "sizes.s.pretrain.tokens", 5_000_000),
     ("sizes.new={layers: 2, width: 64}", "sizes.new.width", 64),
     ("hardware.label=a=b", "hardware.label", "a=b"),
+    ("recipes.vanilla-s.learning_rate=1e-2", "recipes.vanilla-s.learning_rate", 0.01),
+    ("recipes={vanilla-s: {warmup_steps: 9}, vanilla-m: '${recipes.vanilla-s}'}", "recipes.vanilla-m.warmup_steps", 9),
     ("evaluate.stride=${pretrain.context_length}", "evaluate.stride", 512),
 ]
 

@@ -1,0 +1,87 @@
+"""What a tuning tunes: models of the grid, and the cell that a point of their recipes makes."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import islice, product
+from typing import Any
+
+from pipeline.base.errors import UserError
+from pipeline.study.cells import Cell, cells
+from pipeline.study.pretraining import over, written
+from pipeline.study.recipe_checks import check_steps
+from pipeline.study.recipe_space import SHORT, Point, choices, override, read, readable, trial_name
+from pipeline.study.schema import Recipe, Study, Tune
+
+LOOKED_AT = 10_000  # combinations of choices, until as many points as trials are found
+
+
+def groups(tune: Tune) -> list[list[str]]:
+    """The groups of models with one recipe; each is tuned by trials of its first."""
+    return [[item] if isinstance(item, str) else item for item in tune.models]
+
+
+def tunable(study: Study) -> dict[str, Cell]:
+    """The models of the grid that start from random weights, each as its first cell."""
+    found: dict[str, Cell] = {}
+    for cell in cells(study):
+        if cell.family != "pretrained" and cell.source is None:
+            found.setdefault(cell.model, dataclasses.replace(cell, budget=None))
+    return found
+
+
+def tuned_cell(study: Study, model: str) -> Cell:
+    """The model as a cell with the tuning's seed."""
+    assert study.tune is not None
+    return dataclasses.replace(tunable(study)[model], seed=study.tune.seed)
+
+
+def sources(model: Cell, tuned: list[Cell]) -> list[Cell]:
+    """The tuned models that differ from this one in size alone."""
+    kind = (model.family, model.block_length, model.variant)
+    return [cell for cell in tuned if (cell.family, cell.block_length, cell.variant) == kind]
+
+
+def varied(study: Study, model: Cell) -> dict[str, list[Any]]:
+    """The choices of each key that a recipe of this model can read."""
+    assert study.tune is not None
+    return readable(written(study, model), choices(study.tune.space))
+
+
+def trial_study(study: Study, model: Cell, point: Point) -> tuple[Study, Cell]:
+    """The study that a trial is a cell of: the model at a size of its own name, with the point over its recipe."""
+    tune = study.tune
+    assert tune is not None
+    name = trial_name(model.size, point, SHORT)
+    cell = dataclasses.replace(model, size=name)
+    recipe = over(study.recipes.get(model.model, Recipe()), override(point))
+    changed = dataclasses.replace(
+        study,
+        sizes=study.sizes | {name: study.sizes[model.size]},
+        recipes={cell.model: dataclasses.replace(recipe, tokens=tune.tokens, tuning=None)},
+        pretrain=dataclasses.replace(study.pretrain, budgets=[]),
+        hardware=dataclasses.replace(study.hardware, devices=1, num_nodes=1),
+    )
+    return changed, cell
+
+
+def points(study: Study, model: Cell, most: int) -> list[Point]:
+    """The first points of the model that differ and whose warm-up fits into a trial, ``most`` of them at most."""
+    keys, recipe = varied(study, model), written(study, model)
+    found: list[Point] = []
+    for values in islice(product(*keys.values()), LOOKED_AT):
+        point = read(recipe, dict(zip(keys, values, strict=True)))
+        if point not in found and fits(study, model, point):
+            found.append(point)
+        if len(found) == most:
+            break
+    return found
+
+
+def fits(study: Study, model: Cell, point: Point) -> bool:
+    """Whether warm-up and cooldown fit into a trial's steps."""
+    try:
+        check_steps(*trial_study(study, model, point))
+    except UserError:
+        return False
+    return True
