@@ -63,7 +63,7 @@ STAGES = {
     "tokenize": Stage(("tokenize",)),
     "evaluate": Stage(("evaluate", "tokenize.end_of_text")),
     "benchmark": Stage(("benchmark", "hardware.label")),
-    "report": Stage(("name", "sizes", "variants", "grid", "pretrained"), READING),
+    "report": Stage(("name", "sizes", "variants", "grid", "pretrain", "recipes", "pretrained"), READING),
     "search": Stage(("search", "sizes", "variants", "pretrain", "benchmark", "hardware.label")),
 }
 

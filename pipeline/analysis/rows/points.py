@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pipeline.analysis.rows.families import ORDER, family, kind
 from pipeline.results.records import BenchmarkResult, EvaluateResult, PretrainResult
 from pipeline.study import Cell
+from pipeline.study.schema import Pretrain, Tuning
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Row:
     """A cell and what each stage recorded about it. ``attention`` says how its heads share keys and values, if so.
 
     ``curve`` is its training curve by column, ``nan`` where a step has no value. ``remark`` says what of it is lost.
+    ``recipe`` is what the study trains it with, ``tuning`` how that was found; a model trained elsewhere has neither.
     """
 
     cell: Cell
@@ -24,6 +26,8 @@ class Row:
     attention: str = ""
     curve: dict[str, list[float]] = field(default_factory=dict, repr=False, compare=False)
     remark: str = ""
+    recipe: Pretrain | None = None
+    tuning: Tuning | None = None
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""What the results say: fronts, speed at equal quality and cost, the order of block lengths, and what limits them."""
+"""What the results say: fronts, speed at equal quality and cost, orders, recipes, fits, and what limits them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import contenders, generate_points, references
 from pipeline.analysis.rows.load import Missing
 from pipeline.analysis.rows.points import Point, Row, points, series_of
-from pipeline.analysis.statistics import ordering, pareto, speedup
+from pipeline.analysis.statistics import ordering, pareto, speedup, training
 from pipeline.analysis.statistics.headline import answers
 from pipeline.analysis.statistics.ordering import Comparison
 from pipeline.analysis.statistics.pareto import Front
+from pipeline.analysis.statistics.recipes import ModelRecipe, recipes
 from pipeline.analysis.statistics.scaling import Scaling, scale
 from pipeline.analysis.statistics.speedup import Matched, Quality
 from pipeline.results.metrics import LOSS, TRAINING_FLOPS, Metric, limit_metric, readable, setting_metric, settings_of
@@ -29,7 +30,8 @@ class Findings:
     ``fronts`` is keyed by setting (loss and tokens/s), ``{setting}_memory`` (loss and bytes a sample) and
     ``{setting}_all`` (all three); ``hypervolumes`` by setting; ``orderings`` by metric key. ``quality`` compares each
     family of block transformers with each vanilla one in each setting (:mod:`pipeline.analysis.rows.families`).
-    ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``.
+    ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``. ``compute``
+    has the ratios of training FLOPs at equal loss, ``recipes`` one a model that the study trains.
     """
 
     rows: list[Row]
@@ -40,6 +42,8 @@ class Findings:
     hypervolumes: dict[str, dict[str, float]]
     quality: list[Quality]
     costs: list[Matched]
+    compute: list[Matched]
+    recipes: list[ModelRecipe]
     orderings: dict[str, list[Comparison]]
     scaling: Scaling
     missing: list[Missing]
@@ -66,6 +70,8 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
         hypervolumes={setting: _hypervolumes(compared, setting) for setting in settings},
         quality=quality,
         costs=_at_equal_cost(kept, settings),
+        compute=training.compute(kept),
+        recipes=recipes(rows),
         orderings=_orderings(kept, rates),
         scaling=scale(kept),
         missing=list(missing),
@@ -170,6 +176,7 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     ]
     if noisy:
         notes.append(f"Timings that spread by more than {NOISY:.0%} between repeats: {', '.join(noisy)}.")
+    notes += training.warnings(rows)
     for note in dict.fromkeys(note for row in rows for note in row.benchmark.notes):
         notes.append(f"Benchmark of {', '.join(row.name for row in rows if note in row.benchmark.notes)}: {note}.")
     if any(environment.dirty for _, environment, _ in environments(rows)):

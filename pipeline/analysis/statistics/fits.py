@@ -64,6 +64,33 @@ class PowerLaw:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """A law fitted without its greatest ``x``, and the mean loss ``observed`` there.
+
+    The interval of ``predicted`` is that of one more observation; ``None`` stands for one where the points left no
+    degree of freedom to tell the noise by, as three do.
+    """
+
+    x: float
+    observed: float
+    predicted: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def miss(self) -> float:
+        """By how much the loss is above the prediction."""
+        return self.observed - self.predicted
+
+    @property
+    def relative(self) -> float | None:
+        """The miss in half-widths of the interval: past 1, the law is contradicted."""
+        if self.low is None or self.high is None or self.high <= self.low:
+            return None
+        return 2 * abs(self.miss) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
 class Parabola:
     """A quadratic in log x, and its optimum. ``at_edge``: the interval reaches past the points; more are needed there.
 
@@ -89,6 +116,28 @@ def power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
     """
     x, y = _positive(x), _positive(y)
     _check_placement(x)
+    return _fit(x, y)
+
+
+def held_out(x: ArrayLike, y: ArrayLike) -> HeldOut:
+    """Fit the law without the greatest x, and compare it with what was measured there. Raises :class:`CannotFit`."""
+    x, y = _positive(x), _positive(y)
+    _require_distinct(x)
+    far = float(x.max())
+    kept = x < far
+    law = _fit(x[kept], y[kept])
+    observed = float(y[~kept].mean())
+    degrees = int(kept.sum()) - 3
+    logs = _log_law(law.replicates.T, np.log(far / law.centre))
+    if degrees < 1:
+        return HeldOut(far, observed, float(np.exp(logs[0])))
+    fitted = _log_law(law.replicates[0], np.log(x[kept] / law.centre))
+    noise = _noise(np.log(y[kept]) - fitted, degrees, seed=1)[:, 0]  # not that of the refits
+    predicted = _coefficient(np.exp(np.concatenate([logs[:1], logs[1:] + noise])))
+    return HeldOut(far, observed, predicted.value, predicted.low, predicted.high)
+
+
+def _fit(x: Floats, y: Floats) -> PowerLaw:
     if y[np.argmax(x)] >= y[np.argmin(x)]:
         raise CannotFit("the loss does not fall from the least x to the greatest")
     centre = float(np.exp(np.log(x).mean()))
@@ -215,11 +264,16 @@ def _tail(residual: Floats) -> Floats:
 
 
 def _noisy(predicted: Floats, observed: Floats, degrees: int) -> Floats:
-    """The prediction plus normal noise [replicates, points], its variance drawn as the residuals leave it uncertain."""
-    generator = np.random.default_rng(0)
-    squares = float(((observed - predicted) ** 2).sum())
+    """The prediction plus noise [replicates, points]."""
+    return np.asarray(predicted + _noise(observed - predicted, degrees))
+
+
+def _noise(residuals: Floats, degrees: int, seed: int = 0) -> Floats:
+    """Normal noise [replicates, points], its variance drawn as the residuals leave it uncertain."""
+    generator = np.random.default_rng(seed)
+    squares = float((residuals**2).sum())
     scales = np.sqrt(squares / generator.chisquare(max(degrees, 1), size=REPLICATES))
-    return np.asarray(predicted + scales[:, None] * generator.standard_normal((REPLICATES, len(predicted))))
+    return np.asarray(scales[:, None] * generator.standard_normal((REPLICATES, len(residuals))))
 
 
 def _coefficient(values: Floats) -> Coefficient:
