@@ -76,7 +76,7 @@ def figures(study: Study, findings: Findings) -> Figures:
         yield from ablation_figures(study, points)
         yield from _laws(points, findings.scaling)
         yield from _optima(points, findings.scaling)
-        yield from training_figures(points)
+        yield from training_figures(findings.trained)
         yield from loss_figures(points)
         yield from speed_figures(points)
 

@@ -75,7 +75,8 @@ def _found(model: ModelRecipe) -> list[str]:
     if tuning is None:
         return [model.status, *["-"] * 6]
     costs = ("-" if cost is None else f"{cost:+.3f}" for cost in (tuning.halved, tuning.doubled))
-    bracketed = f"not in {', '.join(tuning.at_edge)}" if tuning.at_edge else "yes"
+    tried = "-" if tuning.status == "predicted" else "yes"
+    bracketed = f"not in {', '.join(tuning.at_edge)}" if tuning.at_edge else tried
     return [model.status, ", ".join(tuning.of), str(tuning.trials), short(tuning.tokens), bracketed, *costs]
 
 
@@ -174,6 +175,7 @@ def held_out_numbers(laws: Sequence[SeriesLaw]) -> list[dict[str, Any]]:
             "predicted": law.test.predicted,
             "low": law.test.low,
             "high": law.test.high,
+            "before": law.test.before,
             "measured": law.test.observed,
             "miss": law.test.miss,
             "relative": law.test.relative,

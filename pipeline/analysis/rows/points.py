@@ -84,7 +84,9 @@ def series_of(points: list[Point]) -> list[str]:
 
 def _point_name(cell: Cell) -> str:
     """The cell's name without its seed."""
-    return cell.name if cell.family == "pretrained" else cell.name.rpartition("-")[0]
+    if cell.family == "pretrained":
+        return cell.name
+    return cell.model if cell.budget is None else f"{cell.model}-{cell.budget}"
 
 
 def _series(cell: Cell, name: str, name_variant: bool) -> str:

@@ -30,12 +30,14 @@ class Findings:
     ``fronts`` is keyed by setting (loss and tokens/s), ``{setting}_memory`` (loss and bytes a sample) and
     ``{setting}_all`` (all three); ``hypervolumes`` by setting; ``orderings`` by metric key. ``quality`` compares each
     family of block transformers with each vanilla one in each setting (:mod:`pipeline.analysis.rows.families`).
+    ``points`` are compared in quality and speed; ``trained`` are these and what cells with a budget reached.
     ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``. ``compute``
     has the ratios of training FLOPs at equal loss, ``recipes`` one a model that the study trains.
     """
 
     rows: list[Row]
     points: list[Point]
+    trained: list[Point]
     compared: list[Point]
     settings: list[str]
     fronts: dict[str, Front]
@@ -54,7 +56,8 @@ class Findings:
 
 def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
     """Analyze a study's rows. Cells whose training diverged are in the tables alone, ``missing`` ones in a list."""
-    kept = points([row for row in rows if not row.pretrain.diverged])
+    trained = points([row for row in rows if not row.pretrain.diverged])
+    kept = [point for point in trained if point.cell.budget is None]
     compared = [*kept, *generate_points(kept)]
     settings = settings_of(rows)
     fronts = _fronts(kept, settings)
@@ -64,16 +67,17 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
     return Findings(
         rows=rows,
         points=kept,
+        trained=trained,
         compared=compared,
         settings=settings,
         fronts=fronts,
         hypervolumes={setting: _hypervolumes(compared, setting) for setting in settings},
         quality=quality,
         costs=_at_equal_cost(kept, settings),
-        compute=training.compute(kept),
+        compute=training.compute(trained),
         recipes=recipes(rows),
         orderings=_orderings(kept, rates),
-        scaling=scale(kept),
+        scaling=scale(trained),
         missing=list(missing),
         notes=_notes(rows, fronts),
         headline=headline,

@@ -65,13 +65,14 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A law fitted without its greatest ``x``, and the mean loss ``observed`` there.
+    """A law fitted without its greatest ``x``, and the mean loss ``observed`` there; ``before`` at the next lower x.
 
-    The interval of ``predicted`` is that of one more observation; ``None`` stands for one where the points left no
-    degree of freedom to tell the noise by, as three do.
+    The interval of ``predicted`` is that of one more observation; there is none where the points left no degree of
+    freedom to tell the noise by, as three do.
     """
 
     x: float
+    before: float
     observed: float
     predicted: float
     low: float | None = None
@@ -84,7 +85,7 @@ class HeldOut:
 
     @property
     def relative(self) -> float | None:
-        """The miss in half-widths of the interval: past 1, the law is contradicted."""
+        """The miss in half-widths of the interval: past 1 it is more than the noise of the other points explains."""
         if self.low is None or self.high is None or self.high <= self.low:
             return None
         return 2 * abs(self.miss) / (self.high - self.low)
@@ -116,35 +117,9 @@ def power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
     """
     x, y = _positive(x), _positive(y)
     _check_placement(x)
-    return _fit(x, y)
-
-
-def held_out(x: ArrayLike, y: ArrayLike) -> HeldOut:
-    """Fit the law without the greatest x, and compare it with what was measured there. Raises :class:`CannotFit`."""
-    x, y = _positive(x), _positive(y)
-    _require_distinct(x)
-    far = float(x.max())
-    kept = x < far
-    law = _fit(x[kept], y[kept])
-    observed = float(y[~kept].mean())
-    degrees = int(kept.sum()) - 3
-    logs = _log_law(law.replicates.T, np.log(far / law.centre))
-    if degrees < 1:
-        return HeldOut(far, observed, float(np.exp(logs[0])))
-    fitted = _log_law(law.replicates[0], np.log(x[kept] / law.centre))
-    noise = _noise(np.log(y[kept]) - fitted, degrees, seed=1)[:, 0]  # not that of the refits
-    predicted = _coefficient(np.exp(np.concatenate([logs[:1], logs[1:] + noise])))
-    return HeldOut(far, observed, predicted.value, predicted.low, predicted.high)
-
-
-def _fit(x: Floats, y: Floats) -> PowerLaw:
-    if y[np.argmax(x)] >= y[np.argmin(x)]:
-        raise CannotFit("the loss does not fall from the least x to the greatest")
     centre = float(np.exp(np.log(x).mean()))
     log_x, log_y = np.log(x / centre), np.log(y)
-    best, _ = min((_minimize(start, log_x, log_y) for start in _starts(log_x, log_y)), key=lambda found: found[1])
-    noisy = _noisy(_log_law(best, log_x), log_y, degrees=len(x) - 3)
-    replicates = np.array([best, *(_minimize(best, log_x, resampled)[0] for resampled in noisy)])
+    replicates = _refits(_best(log_x, log_y), log_x, log_y)
     offsets, terms, exponents = replicates.T
     return PowerLaw(
         offset=_coefficient(np.exp(offsets)),
@@ -155,6 +130,37 @@ def _fit(x: Floats, y: Floats) -> PowerLaw:
         centre=centre,
         replicates=replicates,
     )
+
+
+def held_out(x: ArrayLike, y: ArrayLike) -> HeldOut:
+    """Fit the law without the greatest x, and compare it with what was measured there. Raises :class:`CannotFit`."""
+    x, y = _positive(x), _positive(y)
+    _require_distinct(x)
+    kept = x < x.max()
+    far, before, observed = float(x.max()), float(y[x == x[kept].max()].mean()), float(y[~kept].mean())
+    log_x, log_y = np.log(x[kept] / far), np.log(y[kept])
+    best = _best(log_x, log_y)
+    predicted = float(np.exp(_log_law(best, 0.0)))
+    degrees = len(log_x) - 3
+    if degrees < 1:
+        return HeldOut(far, before, observed, predicted)
+    noise = _noise(log_y - _log_law(best, log_x), degrees, seed=1)[:, 0]  # of one more observation
+    refits = _log_law(_refits(best, log_x, log_y)[1:].T, 0.0)
+    found = _coefficient(np.concatenate([[predicted], np.exp(refits + noise)]))
+    return HeldOut(far, before, observed, predicted, found.low, found.high)
+
+
+def _best(log_x: Floats, log_y: Floats) -> Floats:
+    """(log offset, log of the falling term at x = 1, exponent) of the law that fits best. Raises :class:`CannotFit`."""
+    if log_y[np.argmax(log_x)] >= log_y[np.argmin(log_x)]:
+        raise CannotFit("the loss does not fall from the least x to the greatest")
+    return min((_minimize(start, log_x, log_y) for start in _starts(log_x, log_y)), key=lambda found: found[1])[0]
+
+
+def _refits(best: Floats, log_x: Floats, log_y: Floats) -> Floats:
+    """The fit, then those to resampled noise [1 + replicates, 3]."""
+    noisy = _noisy(_log_law(best, log_x), log_y, degrees=len(log_x) - 3)
+    return np.array([best, *(_minimize(best, log_x, resampled)[0] for resampled in noisy)])
 
 
 def parabola(x: ArrayLike, y: ArrayLike) -> Parabola:

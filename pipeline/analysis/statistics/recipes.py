@@ -15,7 +15,7 @@ from pipeline.study.schema import Override, Pretrain, Tuning
 
 TUNED, UNTUNED = "tuned", "untuned"
 STATUSES = (TUNED, "shared", "predicted", UNTUNED)
-MOST_NAMED = 3  # models that a sentence names before it counts the others
+MOST_NAMED = 3  # models that a sentence names; of more it gives the number
 ALWAYS = (
     "optimizer",
     "learning_rate",
@@ -79,11 +79,14 @@ def summary(models: Sequence[ModelRecipe]) -> list[str]:
     """Sentences on how the recipes were found; a single one where none was tuned."""
     if not models:
         return []
-    counts = Counter(model.status for model in models)
-    if set(counts) == {UNTUNED}:
+    if all(model.status == UNTUNED for model in models):
         return ["No recipe was tuned."]
-    told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    return [f"Recipes of {len(models)} models: {told}.", *_edges(models), *_factor_of_two(models)]
+    return [f"Recipes of {len(models)} models: {_counts(models)}.", *_edges(models), *_factor_of_two(models)]
+
+
+def _counts(models: Sequence[ModelRecipe]) -> str:
+    counts = Counter(model.status for model in models)
+    return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 
 
 def _edges(models: Sequence[ModelRecipe]) -> list[str]:
@@ -117,7 +120,6 @@ def in_words(models: Sequence[ModelRecipe]) -> str:
         return "with tuned recipes"
     if all(model.status == UNTUNED for model in models):
         return "with untuned recipes"
-    named = [f"{model.model}, {model.status}" for model in others[:MOST_NAMED]]
-    more = [f"{len(others) - MOST_NAMED} more"] if len(others) > MOST_NAMED else []
-    tuned = len(models) - len(others)
-    return f"with recipes tuned for {tuned} of {len(models)} models (not for {'; '.join(named + more)})"
+    named = [f"{model.model} is {model.status}" for model in others]
+    told = named if len(named) <= MOST_NAMED else [f"{_counts(others)}"]
+    return f"with recipes tuned for {len(models) - len(others)} of {len(models)} models ({', '.join(told)})"

@@ -90,11 +90,11 @@ def held_out_in_words(law: SeriesLaw) -> str:
     known = test.low is not None and test.high is not None
     interval = f" (95 % interval {test.low:.3f} to {test.high:.3f})" if known else ""
     relative = f", {test.relative:.2g} times the interval's half-width" if test.relative is not None else ""
-    unknown = "" if known else ", and three points tell no interval"
+    step = f", where the step to it from the point before brought {test.observed - test.before:+.3f}"
     return (
         f"{law.series}{law.at}: fitted without {law.largest.name}, the law of {law.x.label.lower()} predicts "
         f"{test.predicted:.3f}{interval} where {test.observed:.3f} was measured; it misses by {test.miss:+.3f} nats a "
-        f"token{relative}{unknown}."
+        f"token{relative or step}."
     )
 
 
