@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import leastsq
 from scipy.special import expit, logit
 
 Floats = NDArray[np.float64]
 HUBER = 1e-3  # residuals of the logarithm past which the loss is linear
+TOLERANCES = {"ftol": 1e-8, "xtol": 1e-8, "gtol": 1e-8}  # MINPACK's, as those of scipy's least_squares
+MOST_CALLS = 300
 REPLICATES = 200
 STEEPEST = 4.0  # exponent; poor resamples would run away
 TAIL = 2.5  # percent on either side of an interval
@@ -254,8 +256,9 @@ def _minimize(theta: Floats, log_x: Floats, log_y: Floats) -> tuple[Floats, floa
         steepness = np.where(np.abs(residual) <= 1, 1.0, 1 / _tail(residual))
         return np.asarray(np.stack(columns, axis=1) * (steepness / HUBER)[:, None])
 
-    found = least_squares(roots, [*theta[:2], logit(theta[2] / STEEPEST)], slopes, method="lm")
-    return np.array([*found.x[:2], STEEPEST * expit(found.x[2])]), float(found.cost)
+    start = [*theta[:2], logit(theta[2] / STEEPEST)]
+    free, _, at_end, *_ = leastsq(roots, start, Dfun=slopes, full_output=True, maxfev=MOST_CALLS, **TOLERANCES)
+    return np.array([*free[:2], STEEPEST * expit(free[2])]), float((at_end["fvec"] ** 2).sum() / 2)
 
 
 def _residuals(free: Floats, log_x: Floats, log_y: Floats) -> Floats:
