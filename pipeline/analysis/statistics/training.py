@@ -92,13 +92,12 @@ def warnings(rows: Sequence[Row]) -> list[str]:
     steep = {name: slope for name, slope, error in slopes if slope > max(STEEP, SURE * error)}
     lines = []
     if few:
-        what = f"cells took fewer than {FEW_STEPS:,} steps ({_range(few, '{:,}')})"
-        why = "orders of models that were measured so were wrong (docs/results/recipe.md)"
-        lines.append(f"{_share(few, trained)} {what}, and {why}{_names(few, trained)}.")
+        what = f"cells took fewer than {FEW_STEPS:,} steps ({_range(few, '{:,}')}){_names(few, trained)}"
+        lines.append(f"{_share(few, trained)} {what}. Orders measured so were wrong (docs/results/recipe.md).")
     if steep:
-        what = "training curves still fall steeply at their end"
-        by = f"by {_range(steep, '{:.2f}')} nats a doubling of tokens"
-        lines.append(f"{_share(steep, slopes)} {what}, {by}: more training may change orders{_names(steep, slopes)}.")
+        by = f"({_range(steep, '{:.2f}')} nats a doubling of tokens){_names(steep, slopes)}"
+        what = f"training curves still fall steeply at their end {by}"
+        lines.append(f"{_share(steep, slopes)} {what}. More training may change orders.")
     return lines
 
 
@@ -114,4 +113,4 @@ def _range(values: dict[str, Any], shape: str) -> str:
 def _names(some: dict[str, Any], every: Sequence[object]) -> str:
     """Which they are, unless they are all."""
     more = [f"{len(some) - MOST_NAMED} more"] if len(some) > MOST_NAMED else []
-    return "" if len(some) == len(every) else f" ({', '.join([*list(some)[:MOST_NAMED], *more])})"
+    return "" if len(some) == len(every) else f": {', '.join([*list(some)[:MOST_NAMED], *more])}"
