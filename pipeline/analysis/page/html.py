@@ -143,11 +143,12 @@ def _laws(findings: Findings) -> TextTable:
             f"{fitted.series}{fitted.at}",
             fitted.x.label,
             *(str(number) for number in (fitted.law.offset, fitted.law.scale, fitted.law.exponent)),
+            f"{fitted.test.miss:+.3f}" if fitted.test else "-",
             f"{style.short(BEYOND * fitted.law.high)}: {fitted.law.predict(BEYOND * fitted.law.high)}",
         )
         for fitted in findings.scaling.laws
     ]
-    head = ("Series", "x", "Offset", "Scale", "Exponent", "Predicted loss, not trained")
+    head = ("Series", "x", "Offset", "Scale", "Exponent", "Misses the largest, left out", "Predicted loss, not trained")
     return TextTable("Loss = offset + scale · x^(-exponent), with 95 % intervals", head, rows)
 
 

@@ -257,7 +257,8 @@ def _minimize(theta: Floats, log_x: Floats, log_y: Floats) -> tuple[Floats, floa
         return np.asarray(np.stack(columns, axis=1) * (steepness / HUBER)[:, None])
 
     start = [*theta[:2], logit(theta[2] / STEEPEST)]
-    free, _, at_end, *_ = leastsq(roots, start, Dfun=slopes, full_output=True, maxfev=MOST_CALLS, **TOLERANCES)
+    with np.errstate(over="ignore"):  # in a covariance that MINPACK's caller makes and nobody reads
+        free, _, at_end, *_ = leastsq(roots, start, Dfun=slopes, full_output=True, maxfev=MOST_CALLS, **TOLERANCES)
     return np.array([*free[:2], STEEPEST * expit(free[2])]), float((at_end["fvec"] ** 2).sum() / 2)
 
 

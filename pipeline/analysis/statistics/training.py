@@ -17,7 +17,7 @@ from pipeline.analysis.statistics.speedup import Matched, at_equal_quality
 from pipeline.results.metrics import LOSS, TRAINING_FLOPS
 from pipeline.study.recipe import cooldown_steps
 
-FEW_STEPS = 2000  # docs/results/recipe.md: with 763 steps the orders of models were wrong, with 3,052 they were not
+FEW_STEPS = 2000  # docs/methods.md: with 763 steps models were in another order than with 3,052
 STEEP = 0.12  # nats a doubling of tokens; docs/methods.md has what it was calibrated on
 LAST = 0.25  # share of the tokens over which the slope is taken
 SURE = 1.64  # standard errors by which a slope differs from none
