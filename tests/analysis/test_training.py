@@ -215,6 +215,8 @@ def test_a_curve_that_is_short_or_lost_has_no_slope(template: Row) -> None:
     assert end_slope(curve_of(template, falling(0.2, rows=12))) is None
     assert end_slope(dataclasses.replace(template, curve={})) is None
     assert end_slope(curve_of(template, [math.nan] * 40)) is None
+    whole = curve_of(template, falling(0.2))
+    assert end_slope(dataclasses.replace(whole, curve={"tokens": whole.curve["tokens"]})) is None
 
 
 def test_few_steps_and_steep_ends_are_one_line_each(template: Row) -> None:

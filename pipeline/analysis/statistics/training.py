@@ -64,8 +64,9 @@ def end_slope(row: Row) -> tuple[float, float] | None:
     By least squares on the last quarter of the tokens; with ``wsd`` of those before the cooldown, whose descent is no
     promise of more. ``None`` where the curve has too few rows there.
     """
-    columns = zip(*(row.curve.get(name, []) for name in ("step", "tokens", "train_loss")), strict=True)
-    known = [(tokens, loss) for step, tokens, loss in columns if math.isfinite(loss) and step <= _last_step(row)]
+    columns = (row.curve.get(name, []) for name in ("step", "tokens", "train_loss"))
+    rows = zip(*columns, strict=False)  # none where a column is lost
+    known = [(tokens, loss) for step, tokens, loss in rows if math.isfinite(loss) and step <= _last_step(row)]
     end = max((tokens for tokens, _ in known), default=0.0)
     late = [(math.log2(tokens), loss) for tokens, loss in known if tokens > (1 - LAST) * end]
     if len(late) < LEAST_ROWS:
@@ -79,9 +80,8 @@ def end_slope(row: Row) -> tuple[float, float] | None:
 
 def _last_step(row: Row) -> int:
     """The last step at the peak rate with ``wsd``, else the last step."""
-    steps = row.pretrain.steps
-    waits = row.recipe is not None and row.recipe.schedule == "wsd"
-    return steps - cooldown_steps(row.recipe, steps) if waits and row.recipe is not None else steps
+    steps, recipe = row.pretrain.steps, row.recipe
+    return steps - cooldown_steps(recipe, steps) if recipe is not None and recipe.schedule == "wsd" else steps
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
