@@ -267,6 +267,8 @@ def test_diverged_uptrained_and_foreign_models_are_not_warned_of(
     assert warnings([row for row in rows if row.cell.family == "pretrained" or row.cell.source]) == []
     diverged = dataclasses.replace(template, pretrain=dataclasses.replace(template.pretrain, diverged=True))
     assert warnings([diverged]) == []
+    short = dataclasses.replace(template, cell=dataclasses.replace(template.cell, budget=1_000_000))
+    assert warnings([short]) == []
 
 
 def committed(template: Row, folder: Path, steps: int) -> list[str]:

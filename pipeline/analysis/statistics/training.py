@@ -85,8 +85,11 @@ def _last_step(row: Row) -> int:
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
-    """A line on cells of few steps and one on curves that fall steeply at their end, where there are such."""
-    trained = [row for row in from_scratch(rows) if not row.pretrain.diverged]
+    """A line on cells of few steps and one on curves that fall steeply at their end, where there are such.
+
+    A budget is short by choice, so it is not warned of.
+    """
+    trained = [row for row in from_scratch(rows) if row.cell.budget is None and not row.pretrain.diverged]
     few = {row.name: row.pretrain.steps for row in trained if row.pretrain.steps < FEW_STEPS}
     slopes = [(row.name, *found) for row in trained if (found := end_slope(row)) is not None]
     steep = {name: slope for name, slope, error in slopes if slope > max(STEEP, SURE * error)}
