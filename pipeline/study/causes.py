@@ -64,7 +64,7 @@ STAGES = {
     "tokenize": Stage(("tokenize",)),
     "evaluate": Stage(("evaluate", "tokenize.end_of_text")),
     "benchmark": Stage(("benchmark", "hardware.label")),
-    "report": Stage(("name", "sizes", "variants", "grid", "pretrained", "pretrain.budgets"), READING),
+    "report": Stage(("name", "sizes", "variants", "grid", "pretrain", "recipes", "pretrained"), READING),
     "search": Stage(("search", "sizes", "variants", "recipes", "pretrain", "benchmark", "hardware.label")),
     "tune": Stage(("tune", "sizes", "variants", "recipes", "pretrain")),
 }

@@ -13,8 +13,9 @@ from synthetic import study_file, write_results
 
 from pipeline.analysis.page import tables
 from pipeline.analysis.page.report import summary, write_report
-from pipeline.analysis.rows.budgets import by_tokens
+from pipeline.analysis.rows.families import kind
 from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.training import loss_points
 from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.base.paths import result
 from pipeline.results.records import EvaluateResult, PretrainResult, read_result, write_result
@@ -40,7 +41,7 @@ def found(study: Study) -> Findings:
 
 
 def test_budgets_change_nothing_that_is_compared(study: Study, tmp_path: Path) -> None:
-    """Fronts, headline, speed-ups, orders and fits are those of the same study without budgets."""
+    """Fronts, headline, speed-ups and orders are those of the same study without budgets."""
     with_budgets = found(study)
     assert with_budgets.missing == []
     for path in Path("results").rglob("*-*-*000.json"):
@@ -48,11 +49,14 @@ def test_budgets_change_nothing_that_is_compared(study: Study, tmp_path: Path) -
     plain = made(tmp_path, None)
     without = found(plain)
     assert [point.name for point in with_budgets.points] == [point.name for point in without.points]
-    for name in ("headline", "further", "hypervolumes", "notes"):
+    for name in ("headline", "further", "hypervolumes"):
         assert getattr(with_budgets, name) == getattr(without, name)
     left, right = summary(study, with_budgets), summary(plain, without)
     assert left["cells"] == len(cells(study)) == right["cells"] + 2 * 14
-    assert {key: left[key] for key in left if key != "cells"} == {key: right[key] for key in right if key != "cells"}
+    of_training = {"cells", "notes", "recipes", "scaling", "training_flops", "out_of_sample"}
+    assert {key: left[key] for key in left.keys() - of_training} == {
+        key: right[key] for key in right.keys() - of_training
+    }
     assert tables.pareto_csv(with_budgets.rows, with_budgets.fronts) == tables.pareto_csv(without.rows, without.fronts)
 
 
@@ -75,21 +79,23 @@ def test_the_tables_have_their_quality_and_tokens_and_no_speed(study: Study) -> 
 
 
 def test_loss_against_tokens_by_model(study: Study) -> None:
-    curves = by_tokens(load_rows(study)[0])
-    assert list(curves) == list(dict.fromkeys(cell.model for cell in cells(study) if cell.family != "pretrained"))
+    curves = loss_points(load_rows(study)[0])
+    assert list(curves) == list(
+        dict.fromkeys(cell.model for cell in cells(study) if kind(cell) in ("vanilla", "block"))
+    )
     reached = curves["vanilla-s"]
     assert [(each.tokens, each.seed) for each in reached] == [
         (tokens, seed) for tokens in (750_000, 1_500_000, 3_000_000) for seed in (0, 1)
     ]
     record = read_result(result("evaluate", "vanilla-s-1-1500000"), EvaluateResult, "evaluate")
     assert reached[3].loss == record.loss
-    assert reached[5].training_flops == pytest.approx(4 * reached[1].training_flops)
+    assert reached[5].flops == pytest.approx(4 * reached[1].flops)
 
 
 def test_a_budget_that_diverged_has_no_place_in_a_curve(study: Study) -> None:
     path = result("pretrain", "vanilla-s-0-750000")
     write_result(path, dataclasses.replace(read_result(path, PretrainResult, "pretrain"), diverged=True))
-    assert [each.tokens for each in by_tokens(load_rows(study)[0])["vanilla-s"]].count(750_000) == 1
+    assert [each.tokens for each in loss_points(load_rows(study)[0])["vanilla-s"]].count(750_000) == 1
 
 
 def test_a_budget_without_results_is_missing_as_any_cell(study: Study) -> None:

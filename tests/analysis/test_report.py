@@ -92,7 +92,9 @@ def test_fronts_that_do_not_overlap_give_no_speed_up(study: Study) -> None:
             shift_loss(cell.name, 3.0)
     told = summary(study, find(load_rows(study)[0]))
     assert told["speedup"] == {}
-    assert told["headline"].startswith("No speed-up at equal quality can be stated: no value is reached by both")
+    assert told["headline"].startswith(
+        "No speed-up at equal quality can be stated with untuned recipes: no value is reached by both"
+    )
     assert any("No better than the unigram baseline" in note for note in told["notes"])
 
 

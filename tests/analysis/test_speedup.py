@@ -74,6 +74,31 @@ def test_dominated_points_bend_no_front(template: Row) -> None:
     ] == pytest.approx([e.value for e in clean.estimates])
 
 
+def test_of_a_cost_the_front_is_the_least_and_the_bounds_are_in_order(template: Row) -> None:
+    """Seeds that differ give an interval; a dearer point of the same loss bends no front."""
+
+    def seeded(family: str, values: list[tuple[float, float]]) -> list[Point]:
+        made = [make(template, family, [(loss + shift, 1.0) for loss, _ in values]) for shift in (-0.02, 0.0, 0.02)]
+        return [
+            dataclasses.replace(
+                group[0],
+                rows=tuple(
+                    dataclasses.replace(row, pretrain=dataclasses.replace(row.pretrain, training_flops=flops))
+                    for row in (point.rows[0] for point in group)
+                ),
+            )
+            for group, (_, flops) in zip(zip(*made, strict=True), values, strict=True)
+        ]
+
+    vanilla = seeded("vanilla", [(2.0, 1000.0), (2.5, 2000.0), (3.0, 10.0)])
+    found = at_equal_quality(("block", seeded("block", [(2.5, 300.0)])), ("vanilla", vanilla), LOSS, TRAINING_FLOPS)
+    (estimate,) = found.estimates
+    assert estimate.value == pytest.approx(3.0)
+    assert estimate.low is not None
+    assert estimate.high is not None
+    assert estimate.low < 3.0 < estimate.high
+
+
 def test_fronts_that_do_not_overlap_have_no_ratio(template: Row) -> None:
     found = match(
         make(template, "block", [(3.5, 99.0), (4.0, 999.0)]), make(template, "vanilla", [(2.0, 1.0), (3.0, 2.0)])

@@ -32,6 +32,7 @@ from tests.training.conftest import tiny, tiny_root
 
 __all__ = ["tiny", "tiny_root"]
 VANILLA, BLOCK = "vanilla-s-0", "block-s-4-base-0"
+TUNED = "{vanilla-s: {tuning: {status: tuned, of: [vanilla-s], tokens: 1000, trials: 8}}}"
 SAME = [
     ("x = 1", "x = 1  # a comment"),
     ("x = 1", '"""A docstring."""\nx = 1'),
@@ -120,12 +121,17 @@ def test_the_files_hold_keys_and_code_and_follow_the_grid(tiny: Study) -> None:
 @pytest.mark.parametrize(
     ("edit", "stages"),
     [
-        (("learning_rate: 0.01", "learning_rate: 0.02"), {VANILLA, BLOCK, "search", "tune"}),
+        (("learning_rate: 0.01", "learning_rate: 0.02"), {VANILLA, BLOCK, "report", "search", "tune"}),
         (("base: {}", "base: {padding: false}"), {BLOCK, "report", "search", "tune"}),
         (("evaluate: {}", "evaluate: {limit: 3}"), {"evaluate"}),
         (("short: {prompt: 8", "short: {prompt: 9"), {"benchmark", "search"}),
         (("{vocabulary: 300}", "{vocabulary: 301}"), {"tokenize"}),
-        (("batch_size: 8", "batch_size: 8\n  optimizer: muon"), {VANILLA, BLOCK, "search", "tune"}),
+        (("batch_size: 8", "batch_size: 8\n  optimizer: muon"), {VANILLA, BLOCK, "report", "search", "tune"}),
+        (("evaluate: {}", f"recipes: {TUNED}\nevaluate: {{}}"), {"report", "search", "tune"}),
+        (
+            ("evaluate: {}", "recipes: {vanilla-s: {learning_rate: 0.1}}\nevaluate: {}"),
+            {VANILLA, "report", "search", "tune"},
+        ),
         (("test_fraction: 0.1", "test_fraction: 0.2"), {"corpus"}),
         (("log_every: 2", "log_every: 3"), set()),
         (("base: {}", "base: {allocation: [1, 1], embedder: {kind: lookup}}"), set()),

@@ -15,6 +15,7 @@ from pipeline.analysis.figures.fronts import front_figures, located
 from pipeline.analysis.figures.losses import loss_figures
 from pipeline.analysis.figures.speed import speed_figures
 from pipeline.analysis.figures.style import MARKERS, RC, VANILLA, SeriesStyle, family_colour, series_styles, short
+from pipeline.analysis.figures.training import training_figures
 from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import by_family, contenders
 from pipeline.analysis.rows.points import Point
@@ -75,6 +76,7 @@ def figures(study: Study, findings: Findings) -> Figures:
         yield from ablation_figures(study, points)
         yield from _laws(points, findings.scaling)
         yield from _optima(points, findings.scaling)
+        yield from training_figures(findings.trained)
         yield from loss_figures(points)
         yield from speed_figures(points)
 

@@ -5,30 +5,22 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.analysis.figures import style
 from pipeline.analysis.figures.canvas import Drawing
 from pipeline.analysis.figures.draw import BEYOND
-from pipeline.analysis.page.tables import IDENTITY, format_value, identity, marked, summary_metrics
+from pipeline.analysis.page import recipes
+from pipeline.analysis.page.tables import IDENTITY, TextTable, format_value, identity, marked, summary_metrics
 from pipeline.analysis.statistics import ordering
 from pipeline.analysis.statistics.findings import Findings, environments
+from pipeline.analysis.statistics.scaling import held_out_in_words
 from pipeline.analysis.statistics.speedup import Estimate, Matched, Quality
 from pipeline.results.metrics import LOSS, all_metrics, readable, setting_metric
 from pipeline.study import Study
 
 FOLDER = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A small table as text; the first column heads its rows."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def render(study: Study, findings: Findings, drawings: list[Drawing], figures: Path) -> str:
@@ -65,7 +57,9 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         equal_cost=_equal_cost(findings.costs),
         orderings=[ordering.summary(comparisons) for comparisons in findings.orderings.values()],
         figures=[_figure(drawing, figures) for drawing in drawings],
+        recipes=recipes.section(findings),
         fits=_laws(findings),
+        tests=[held_out_in_words(law) for law in findings.scaling.laws],
         optima=_optima(findings),
         refusals=findings.scaling.refusals,
         table=_cells(findings),
@@ -149,11 +143,12 @@ def _laws(findings: Findings) -> TextTable:
             f"{fitted.series}{fitted.at}",
             fitted.x.label,
             *(str(number) for number in (fitted.law.offset, fitted.law.scale, fitted.law.exponent)),
+            f"{fitted.test.miss:+.3f}" if fitted.test else "-",
             f"{style.short(BEYOND * fitted.law.high)}: {fitted.law.predict(BEYOND * fitted.law.high)}",
         )
         for fitted in findings.scaling.laws
     ]
-    head = ("Series", "x", "Offset", "Scale", "Exponent", "Predicted loss, not trained")
+    head = ("Series", "x", "Offset", "Scale", "Exponent", "Misses the largest, left out", "Predicted loss, not trained")
     return TextTable("Loss = offset + scale · x^(-exponent), with 95 % intervals", head, rows)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.analysis.figures.draw import draw_all
 from pipeline.analysis.figures.search import draw_search
-from pipeline.analysis.page import tables
+from pipeline.analysis.page import recipes, tables
 from pipeline.analysis.page.html import render
 from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.load import load_rows
@@ -26,8 +26,8 @@ def write_report(study: Study, folder: Path) -> Findings:
 
     Raises :class:`UserError` where no cell has.
 
-    ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``speedup.csv``, ``pareto.csv`` and
-    ``curves.csv`` to plot and to quote; ``report.json`` with the headline, speed-ups, fronts and order;
+    ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``speedup.csv``, ``pareto.csv``,
+    ``recipes.csv`` and ``curves.csv`` to plot and to quote; ``report.json`` with headline, speed-ups, fronts and order;
     ``metrics/{cell}.json`` for ``dvc metrics``.
     """
     findings = find(*load_rows(study))
@@ -41,6 +41,7 @@ def write_report(study: Study, folder: Path) -> Findings:
     write_text(folder / "curves.csv", tables.curves_csv(findings.rows))
     write_text(folder / "speedup.csv", tables.speedup_csv(findings.quality))
     write_text(folder / "pareto.csv", tables.pareto_csv(findings.rows, findings.fronts))
+    write_text(folder / "recipes.csv", recipes.recipes_csv(findings.rows))
     write_json(folder / "report.json", summary(study, findings))
     for row in findings.rows:
         write_json(folder / "metrics" / f"{row.name}.json", _cell_metrics(findings, row))
@@ -56,6 +57,9 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
         "cells": len(findings.rows),
         "speedup": _speedups(findings.quality),
         "hypervolume": findings.hypervolumes,
+        "recipes": {each.model: each.status for each in findings.recipes},
+        "training_flops": recipes.compute_numbers(findings.compute),
+        "out_of_sample": recipes.held_out_numbers(findings.scaling.laws),
         "ordering": {
             key: {"compared": len(found), "held": sum(comparison.holds for comparison in found)}
             for key, found in findings.orderings.items()
@@ -76,9 +80,8 @@ def _speedups(quality: list[Quality]) -> dict[str, dict[str, dict[str, dict[str,
     for each in quality:
         best = each.matched.best
         if best is not None:
-            values = {"loss": best.at, "ratio": best.value, "low": best.low, "high": best.high}
             ratios = found.setdefault(each.setting, {}).setdefault(slug(each.matched.first), {})
-            ratios[slug(each.matched.second)] = {key: value for key, value in values.items() if value is not None}
+            ratios[slug(each.matched.second)] = best.numbers()
     return found
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pipeline.analysis.figures.style import short
 from pipeline.analysis.rows.load import Missing
@@ -34,6 +35,15 @@ IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed
 SUMMARY = ("tokens_per_second", "roofline_fraction", "bytes_per_sample")
 
 
+@dataclass(frozen=True)
+class TextTable:
+    """A small table as text; the first column heads its rows."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 def identity(row: Row) -> list[str]:
     """The row's :data:`IDENTITY` columns; what a vanilla cell lacks is empty."""
     cell = row.cell
@@ -60,7 +70,7 @@ def results_csv(rows: Sequence[Row]) -> str:
     """Every metric of every cell; one that a cell lacks is empty, and so is the quality of a cell that diverged."""
     metrics = all_metrics(rows)
     values = ([metric.value(row) for metric in metrics] for row in rows)
-    return _csv(
+    return csv_text(
         [*IDENTITY, *(metric.key for metric in metrics), "diverged", "device", "precision"],
         (
             [
@@ -84,7 +94,7 @@ def curves_csv(rows: Sequence[Row]) -> str:
         for step, tokens, train, loss in zip(*(row.curve.get(column, []) for column in columns), strict=True)
         if math.isfinite(loss)
     ]
-    return _csv([*IDENTITY, *columns, "diverged"], records)
+    return csv_text([*IDENTITY, *columns, "diverged"], records)
 
 
 def pareto_csv(rows: list[Row], fronts: dict[str, Front]) -> str:
@@ -96,7 +106,7 @@ def pareto_csv(rows: list[Row], fronts: dict[str, Front]) -> str:
             values = [setting_metric(setting, field).value(row) for field in GENERATION]
             flags = (row.name in best, row.pretrain.diverged)
             records.append([*identity(row), setting, LOSS.value(row), *values, *flags])
-    return _csv([*IDENTITY, "setting", "loss", *GENERATION, "pareto", "diverged"], records)
+    return csv_text([*IDENTITY, "setting", "loss", *GENERATION, "pareto", "diverged"], records)
 
 
 def speedup_csv(quality: Sequence[Quality]) -> str:
@@ -117,7 +127,7 @@ def speedup_csv(quality: Sequence[Quality]) -> str:
         for each in quality
         for estimate in each.matched.estimates
     ]
-    return _csv(header, records)
+    return csv_text(header, records)
 
 
 def results_markdown(findings: Findings) -> str:
@@ -196,7 +206,8 @@ def _pipes(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
-def _csv(header: Sequence[str], records: object) -> str:
+def csv_text(header: Sequence[str], records: object) -> str:
+    """A header and its records as CSV; ``None`` is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

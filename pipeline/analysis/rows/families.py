@@ -38,3 +38,12 @@ def family(cell: Cell, shared: str) -> str:
 def slug(label: str) -> str:
     """A label as a name that MLflow and file systems take."""
     return re.sub(r"[, ]+", "_", label.replace("=", ""))
+
+
+def named(family: str) -> str:
+    """A family in a sentence, such as ``vanilla transformers with grouped-query attention``."""
+    kind, _, what = family.partition(", ")
+    name = f"{kind} block transformers" if kind == "uptrained" else f"{kind} transformers"
+    if what == GENERATE:
+        return f"{name} run by transformers' generate"
+    return f"{name} with {what} attention" if what else name

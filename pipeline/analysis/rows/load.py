@@ -14,6 +14,8 @@ from pipeline.results.curve import read_curve
 from pipeline.results.failures import failure
 from pipeline.results.records import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
 from pipeline.study import Cell, Study, cells
+from pipeline.study.pretraining import pretraining
+from pipeline.study.schema import Pretrain, Tuning
 
 Record = TypeVar("Record", bound=AnyResult)
 SAME = ("documents_hash", "tokenizer_hash", "documents", "stride", "target_tokens")
@@ -77,7 +79,16 @@ def _row(study: Study, cell: Cell) -> Row:
         path = result("evaluate", cell.name)
         raise _Lacks("evaluate", f"{path}: {counts[0]} losses of {evaluate.documents} documents; {_again('evaluate')}")
     curve, remark = _curve(cell)
-    return Row(cell, pretrain, evaluate, benchmark, attention(study, cell), curve, remark)
+    shared = attention(study, cell)
+    return Row(cell, pretrain, evaluate, benchmark, shared, curve, remark, *_recipe(study, cell))
+
+
+def _recipe(study: Study, cell: Cell) -> tuple[Pretrain | None, Tuning | None]:
+    """What the cell is trained with, and how that was found; neither for a model trained elsewhere."""
+    if cell.family == "pretrained":
+        return None, None
+    recipe = study.recipes.get(cell.model)
+    return pretraining(study, cell), recipe.tuning if recipe else None
 
 
 def _unmeasured(evaluate: EvaluateResult) -> BenchmarkResult:

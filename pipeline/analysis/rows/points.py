@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pipeline.analysis.rows.families import ORDER, family, kind
 from pipeline.results.records import BenchmarkResult, EvaluateResult, PretrainResult
 from pipeline.study import Cell
+from pipeline.study.schema import Pretrain, Tuning
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Row:
 
     ``benchmark`` has no setting for a cell with a budget: speed is measured once for all budgets.
     ``curve`` is its training curve by column, ``nan`` where a step has no value. ``remark`` says what of it is lost.
+    ``recipe`` is what the study trains it with, ``tuning`` how that was found; a model trained elsewhere has neither.
     """
 
     cell: Cell
@@ -25,6 +27,8 @@ class Row:
     attention: str = ""
     curve: dict[str, list[float]] = field(default_factory=dict, repr=False, compare=False)
     remark: str = ""
+    recipe: Pretrain | None = None
+    tuning: Tuning | None = None
 
     @property
     def name(self) -> str:
@@ -86,7 +90,9 @@ def series_of(points: list[Point]) -> list[str]:
 
 def _point_name(cell: Cell) -> str:
     """The cell's name without its seed."""
-    return cell.name if cell.family == "pretrained" else cell.name.rpartition("-")[0]
+    if cell.family == "pretrained":
+        return cell.name
+    return cell.model if cell.budget is None else f"{cell.model}-{cell.budget}"
 
 
 def _series(cell: Cell, name: str, name_variant: bool) -> str:

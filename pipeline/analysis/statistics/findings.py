@@ -1,4 +1,4 @@
-"""What the results say: fronts, speed at equal quality and cost, the order of block lengths, and what limits them."""
+"""What the results say: fronts, speed at equal quality and cost, orders, recipes, fits, and what limits them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import contenders, generate_points, references
 from pipeline.analysis.rows.load import Missing
 from pipeline.analysis.rows.points import Point, Row, points, series_of, whole
-from pipeline.analysis.statistics import ordering, pareto, speedup
+from pipeline.analysis.statistics import ordering, pareto, speedup, training
 from pipeline.analysis.statistics.headline import answers
 from pipeline.analysis.statistics.ordering import Comparison
 from pipeline.analysis.statistics.pareto import Front
+from pipeline.analysis.statistics.recipes import ModelRecipe, recipes
 from pipeline.analysis.statistics.scaling import Scaling, scale
 from pipeline.analysis.statistics.speedup import Matched, Quality
 from pipeline.results.metrics import LOSS, TRAINING_FLOPS, Metric, limit_metric, readable, setting_metric, settings_of
@@ -29,17 +30,22 @@ class Findings:
     ``fronts`` is keyed by setting (loss and tokens/s), ``{setting}_memory`` (loss and bytes a sample) and
     ``{setting}_all`` (all three); ``hypervolumes`` by setting; ``orderings`` by metric key. ``quality`` compares each
     family of block transformers with each vanilla one in each setting (:mod:`pipeline.analysis.rows.families`).
-    ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``.
+    ``points`` are compared in quality and speed; ``trained`` are these and what cells with a budget reached.
+    ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``. ``compute``
+    has the ratios of training FLOPs at equal loss, ``recipes`` one a model that the study trains.
     """
 
     rows: list[Row]
     points: list[Point]
+    trained: list[Point]
     compared: list[Point]
     settings: list[str]
     fronts: dict[str, Front]
     hypervolumes: dict[str, dict[str, float]]
     quality: list[Quality]
     costs: list[Matched]
+    compute: list[Matched]
+    recipes: list[ModelRecipe]
     orderings: dict[str, list[Comparison]]
     scaling: Scaling
     missing: list[Missing]
@@ -49,8 +55,12 @@ class Findings:
 
 
 def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
-    """Analyze a study's rows. Budgets and cells that diverged are in the tables alone, ``missing`` cells in a list."""
-    kept = points([row for row in whole(rows) if not row.pretrain.diverged])
+    """Analyze a study's rows. Cells that diverged are in the tables alone, ``missing`` ones in a list.
+
+    Budgets count where training is judged, and nowhere else.
+    """
+    trained = points([row for row in rows if not row.pretrain.diverged])
+    kept = [point for point in trained if point.cell.budget is None]
     compared = [*kept, *generate_points(kept)]
     settings = settings_of(rows)
     fronts = _fronts(kept, settings)
@@ -60,14 +70,17 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
     return Findings(
         rows=rows,
         points=kept,
+        trained=trained,
         compared=compared,
         settings=settings,
         fronts=fronts,
         hypervolumes={setting: _hypervolumes(compared, setting) for setting in settings},
         quality=quality,
         costs=_at_equal_cost(kept, settings),
+        compute=training.compute(trained),
+        recipes=recipes(rows),
         orderings=_orderings(kept, rates),
-        scaling=scale(kept),
+        scaling=scale(trained),
         missing=list(missing),
         notes=_notes(rows, fronts),
         headline=headline,
@@ -170,6 +183,7 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     ]
     if noisy:
         notes.append(f"Timings that spread by more than {NOISY:.0%} between repeats: {', '.join(noisy)}.")
+    notes += training.warnings(rows)
     for note in dict.fromkeys(note for row in rows for note in row.benchmark.notes):
         notes.append(f"Benchmark of {', '.join(row.name for row in rows if note in row.benchmark.notes)}: {note}.")
     if any(environment.dirty for _, environment, _ in environments(rows)):

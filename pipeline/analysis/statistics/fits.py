@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import leastsq
 from scipy.special import expit, logit
 
 Floats = NDArray[np.float64]
 HUBER = 1e-3  # residuals of the logarithm past which the loss is linear
+TOLERANCES = {"ftol": 1e-8, "xtol": 1e-8, "gtol": 1e-8}  # MINPACK's, as those of scipy's least_squares
+MOST_CALLS = 300
 REPLICATES = 200
 STEEPEST = 4.0  # exponent; poor resamples would run away
 TAIL = 2.5  # percent on either side of an interval
@@ -64,6 +66,34 @@ class PowerLaw:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """A law fitted without its greatest ``x``, and the mean loss ``observed`` there; ``before`` at the next lower x.
+
+    The interval of ``predicted`` is that of one more observation; there is none where the points left no degree of
+    freedom to tell the noise by, as three do.
+    """
+
+    x: float
+    before: float
+    observed: float
+    predicted: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def miss(self) -> float:
+        """By how much the loss is above the prediction."""
+        return self.observed - self.predicted
+
+    @property
+    def relative(self) -> float | None:
+        """The miss in half-widths of the interval: past 1 it is more than the noise of the other points explains."""
+        if self.low is None or self.high is None or self.high <= self.low:
+            return None
+        return 2 * abs(self.miss) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
 class Parabola:
     """A quadratic in log x, and its optimum. ``at_edge``: the interval reaches past the points; more are needed there.
 
@@ -89,13 +119,9 @@ def power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
     """
     x, y = _positive(x), _positive(y)
     _check_placement(x)
-    if y[np.argmax(x)] >= y[np.argmin(x)]:
-        raise CannotFit("the loss does not fall from the least x to the greatest")
     centre = float(np.exp(np.log(x).mean()))
     log_x, log_y = np.log(x / centre), np.log(y)
-    best, _ = min((_minimize(start, log_x, log_y) for start in _starts(log_x, log_y)), key=lambda found: found[1])
-    noisy = _noisy(_log_law(best, log_x), log_y, degrees=len(x) - 3)
-    replicates = np.array([best, *(_minimize(best, log_x, resampled)[0] for resampled in noisy)])
+    replicates = _refits(_best(log_x, log_y), log_x, log_y)
     offsets, terms, exponents = replicates.T
     return PowerLaw(
         offset=_coefficient(np.exp(offsets)),
@@ -106,6 +132,37 @@ def power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
         centre=centre,
         replicates=replicates,
     )
+
+
+def held_out(x: ArrayLike, y: ArrayLike) -> HeldOut:
+    """Fit the law without the greatest x, and compare it with what was measured there. Raises :class:`CannotFit`."""
+    x, y = _positive(x), _positive(y)
+    _require_distinct(x)
+    kept = x < x.max()
+    far, before, observed = float(x.max()), float(y[x == x[kept].max()].mean()), float(y[~kept].mean())
+    log_x, log_y = np.log(x[kept] / far), np.log(y[kept])
+    best = _best(log_x, log_y)
+    predicted = float(np.exp(_log_law(best, 0.0)))
+    degrees = len(log_x) - 3
+    if degrees < 1:
+        return HeldOut(far, before, observed, predicted)
+    noise = _noise(log_y - _log_law(best, log_x), degrees, seed=1)[:, 0]  # of one more observation
+    refits = _log_law(_refits(best, log_x, log_y)[1:].T, 0.0)
+    found = _coefficient(np.concatenate([[predicted], np.exp(refits + noise)]))
+    return HeldOut(far, before, observed, predicted, found.low, found.high)
+
+
+def _best(log_x: Floats, log_y: Floats) -> Floats:
+    """(log offset, log of the falling term at x = 1, exponent) of the law that fits best. Raises :class:`CannotFit`."""
+    if log_y[np.argmax(log_x)] >= log_y[np.argmin(log_x)]:
+        raise CannotFit("the loss does not fall from the least x to the greatest")
+    return min((_minimize(start, log_x, log_y) for start in _starts(log_x, log_y)), key=lambda found: found[1])[0]
+
+
+def _refits(best: Floats, log_x: Floats, log_y: Floats) -> Floats:
+    """The fit, then those to resampled noise [1 + replicates, 3]."""
+    noisy = _noisy(_log_law(best, log_x), log_y, degrees=len(log_x) - 3)
+    return np.array([best, *(_minimize(best, log_x, resampled)[0] for resampled in noisy)])
 
 
 def parabola(x: ArrayLike, y: ArrayLike) -> Parabola:
@@ -199,8 +256,10 @@ def _minimize(theta: Floats, log_x: Floats, log_y: Floats) -> tuple[Floats, floa
         steepness = np.where(np.abs(residual) <= 1, 1.0, 1 / _tail(residual))
         return np.asarray(np.stack(columns, axis=1) * (steepness / HUBER)[:, None])
 
-    found = least_squares(roots, [*theta[:2], logit(theta[2] / STEEPEST)], slopes, method="lm")
-    return np.array([*found.x[:2], STEEPEST * expit(found.x[2])]), float(found.cost)
+    start = [*theta[:2], logit(theta[2] / STEEPEST)]
+    with np.errstate(over="ignore"):  # in a covariance that MINPACK's caller makes and nobody reads
+        free, _, at_end, *_ = leastsq(roots, start, Dfun=slopes, full_output=True, maxfev=MOST_CALLS, **TOLERANCES)
+    return np.array([*free[:2], STEEPEST * expit(free[2])]), float((at_end["fvec"] ** 2).sum() / 2)
 
 
 def _residuals(free: Floats, log_x: Floats, log_y: Floats) -> Floats:
@@ -215,11 +274,16 @@ def _tail(residual: Floats) -> Floats:
 
 
 def _noisy(predicted: Floats, observed: Floats, degrees: int) -> Floats:
-    """The prediction plus normal noise [replicates, points], its variance drawn as the residuals leave it uncertain."""
-    generator = np.random.default_rng(0)
-    squares = float(((observed - predicted) ** 2).sum())
+    """The prediction plus noise [replicates, points]."""
+    return np.asarray(predicted + _noise(observed - predicted, degrees))
+
+
+def _noise(residuals: Floats, degrees: int, seed: int = 0) -> Floats:
+    """Normal noise [replicates, points], its variance drawn as the residuals leave it uncertain."""
+    generator = np.random.default_rng(seed)
+    squares = float((residuals**2).sum())
     scales = np.sqrt(squares / generator.chisquare(max(degrees, 1), size=REPLICATES))
-    return np.asarray(predicted + scales[:, None] * generator.standard_normal((REPLICATES, len(predicted))))
+    return np.asarray(scales[:, None] * generator.standard_normal((REPLICATES, len(residuals))))
 
 
 def _coefficient(values: Floats) -> Coefficient:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.analysis.rows.families import GENERATE
+from pipeline.analysis.rows.families import named
 from pipeline.analysis.rows.groups import by_family
 from pipeline.analysis.rows.points import Point
+from pipeline.analysis.statistics.recipes import in_words, recipes
 from pipeline.analysis.statistics.speedup import Estimate, Quality
 from pipeline.results.metrics import readable
 
@@ -24,16 +25,21 @@ def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> l
             if each.matched.first == name:
                 pairs.setdefault((name, each.matched.second), []).append(each)
     main, *others = pairs.values()
-    return [_answer(main, hardware), *(_further(other, main[0].matched.first) for other in others)]
+    compared = [point for name in (main[0].matched.first, main[0].matched.second) for point in families.get(name, [])]
+    trained = recipes([row for point in compared for row in point.rows])
+    return [
+        _answer(main, hardware, f" {in_words(trained)}" if trained else ""),
+        *(_further(other, main[0].matched.first) for other in others),
+    ]
 
 
-def _answer(compared: list[Quality], hardware: str) -> str:
+def _answer(compared: list[Quality], hardware: str, recipe: str) -> str:
     loss, gains = _gains(compared)
     if not gains:
-        return f"No speed-up at equal quality can be stated: {_reasons(compared)}."
-    gains[0] = gains[0].replace(" times", f" times as fast as {_words(compared[0].matched.second)}", 1)
-    subject = _words(compared[0].matched.first)
-    answer = f"{subject} generate {_listed(gains)}, on {hardware}."
+        return f"No speed-up at equal quality can be stated{recipe}: {_reasons(compared)}."
+    gains[0] = gains[0].replace(" times", f" times as fast as {named(compared[0].matched.second)}", 1)
+    subject = named(compared[0].matched.first)
+    answer = f"{subject} generate {_listed(gains)}, on {hardware}{recipe and ','}{recipe}."
     return f"At the lowest loss that both families reach{loss}, {answer}{_missing(compared)}"
 
 
@@ -41,7 +47,7 @@ def _further(compared: list[Quality], main: str) -> str:
     """The same in short, with its subject where that is not the ``main`` family."""
     loss, gains = _gains(compared)
     first, second = compared[0].matched.first, compared[0].matched.second
-    against = f"against {_words(second)}" if first == main else f"{_words(first)} against {_words(second)}"
+    against = f"against {named(second)}" if first == main else f"{named(first)} against {named(second)}"
     against = against[0].upper() + against[1:]
     if not gains:
         return f"{against}: no speed-up at equal quality can be stated; {_reasons(compared)}."
@@ -74,14 +80,6 @@ def _gain(setting: str, best: Estimate, at_its_own_loss: bool) -> str:
     interval = [f"95 % interval {best.low:.3g} to {best.high:.3g}"] if known else []
     details = f" ({', '.join(loss + interval)})" if loss or interval else ""
     return f"{best.value:.3g} times in the {readable(setting)} setting{details}"
-
-
-def _words(family: str) -> str:
-    kind, _, what = family.partition(", ")
-    name = f"{kind} block transformers" if kind == "uptrained" else f"{kind} transformers"
-    if what == GENERATE:
-        return f"{name} run by transformers' generate"
-    return f"{name} with {what} attention" if what else name
 
 
 def _listed(texts: list[str]) -> str:

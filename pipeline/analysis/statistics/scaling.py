@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.analysis.rows.points import Point, series_of
-from pipeline.analysis.statistics.fits import CannotFit, Parabola, PowerLaw, parabola, power_law
+from pipeline.analysis.statistics.fits import CannotFit, HeldOut, Parabola, PowerLaw, held_out, parabola, power_law
 from pipeline.results.metrics import LOSS, PARAMETERS, TRAINING_FLOPS, TRAINING_TOKENS, Metric
 
 SAME_COST = 1.1  # ratio of the costs of two runs up to which they count as equal
@@ -14,13 +14,22 @@ SAME_COST = 1.1  # ratio of the costs of two runs up to which they count as equa
 
 @dataclass(frozen=True)
 class SeriesLaw:
-    """The power law of a series' loss against ``x``; ``at`` says what is held fixed, if anything."""
+    """The power law of a series' loss against ``x``; ``at`` says what is held fixed, if anything.
+
+    ``test`` is the law without the greatest x, beside what was measured there; ``None`` where it could not be fitted.
+    """
 
     series: str
     x: Metric
     law: PowerLaw
     points: tuple[Point, ...]
     at: str = ""
+    test: HeldOut | None = None
+
+    @property
+    def largest(self) -> Point:
+        """The point of the greatest x."""
+        return max(self.points, key=lambda point: self.x.of(point) or 0.0)
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,8 @@ class Scaling:
 def scale(points: list[Point]) -> Scaling:
     """Every fit that the points trained from scratch allow, and what the others lack.
 
-    Loss is fitted against parameters where all were trained on equal tokens, else against training FLOPs, and against
-    tokens for a size that was trained on several amounts.
+    Loss is fitted against parameters where all sizes were trained on equal tokens, else against training FLOPs; of a
+    size that was trained on several amounts the longest counts there, and all of them in a fit against tokens.
     """
     complete = [point for point in points if point.kind in ("vanilla", "block") and LOSS.of(point) is not None]
     laws: list[SeriesLaw] = []
@@ -54,7 +63,8 @@ def scale(points: list[Point]) -> Scaling:
     refused: dict[str, list[str]] = {}
     for series, x, at, members in _candidates(complete):
         try:
-            laws.append(SeriesLaw(series, x, power_law(*_columns(members, x)), tuple(members), at))
+            columns = _columns(members, x)
+            laws.append(SeriesLaw(series, x, power_law(*columns), tuple(members), at, _held_out(*columns)))
         except CannotFit as error:
             refused.setdefault(f"{LOSS.label} against {x.label.lower()}: {error}", []).append(f"{series}{at}")
     for series, budget, members in _budgets(complete):
@@ -65,14 +75,46 @@ def scale(points: list[Point]) -> Scaling:
     return Scaling(tuple(laws), tuple(optima), tuple(f"{why} ({', '.join(who)})." for why, who in refused.items()))
 
 
+def _held_out(x: list[float], y: list[float]) -> HeldOut | None:
+    try:
+        return held_out(x, y)
+    except CannotFit:
+        return None
+
+
+def held_out_in_words(law: SeriesLaw) -> str:
+    """One sentence: how far the law without its greatest x is from what was measured there."""
+    test = law.test
+    if test is None:
+        return f"{law.series}{law.at}: no law fits without {law.largest.name}, so nothing tests the one with it."
+    known = test.low is not None and test.high is not None
+    interval = f" (95 % interval {test.low:.3f} to {test.high:.3f})" if known else ""
+    relative = f", {test.relative:.2g} times the interval's half-width" if test.relative is not None else ""
+    step = f", where the step to it from the point before brought {test.observed - test.before:+.3f}"
+    return (
+        f"{law.series}{law.at}: fitted without {law.largest.name}, the law of {law.x.label.lower()} predicts "
+        f"{test.predicted:.3f}{interval} where {test.observed:.3f} was measured; it misses by {test.miss:+.3f} nats a "
+        f"token{relative or step}."
+    )
+
+
 def _candidates(points: list[Point]) -> Iterator[tuple[str, Metric, str, list[Point]]]:
-    x = PARAMETERS if len(_groups(points, TRAINING_TOKENS)) <= 1 else TRAINING_FLOPS
+    """Each series over its sizes, of each size the most tokens; and each size over its tokens."""
+    longest = [point for same in _sizes(points) for point in _groups(same, TRAINING_TOKENS)[-1]]
+    x = PARAMETERS if len(_groups(longest, TRAINING_TOKENS)) <= 1 else TRAINING_FLOPS
     for series in series_of(points):
-        mine = [point for point in points if point.series == series]
-        yield series, x, "", mine
-        for same_size in _groups(mine, PARAMETERS) if x is TRAINING_FLOPS else []:
-            if len(_groups(same_size, TRAINING_TOKENS)) > 1:
-                yield series, TRAINING_TOKENS, f", size {same_size[0].size}", same_size
+        yield series, x, "", [point for point in longest if point.series == series]
+        for same in _groups([point for point in points if point.series == series], PARAMETERS):
+            if len(_groups(same, TRAINING_TOKENS)) > 1:
+                yield series, TRAINING_TOKENS, f", size {same[0].size}", same
+
+
+def _sizes(points: list[Point]) -> list[list[Point]]:
+    """The points of each series and size."""
+    found: dict[tuple[str, str], list[Point]] = {}
+    for point in points:
+        found.setdefault((point.series, point.size), []).append(point)
+    return list(found.values())
 
 
 def _budgets(points: list[Point]) -> Iterator[tuple[str, float, list[Point]]]:

@@ -1,7 +1,7 @@
 """How much faster at equal quality, and at equal cost: curves interpolated where both exist, never beyond.
 
-Equal quality: each family's non-dominated points of quality and throughput, throughput log-linear in loss between them,
-or one of its series' (a block length over its sizes), where that is faster in between.
+Equal quality: each family's non-dominated points of quality and throughput (or training FLOPs), their logarithm linear
+in loss between them, or one of its series' (a block length over its sizes), where that is better in between.
 Equal cost: a series' sizes in order of training FLOPs or bytes a sample, linear in the cost's logarithm between them.
 """
 
@@ -37,6 +37,11 @@ class Estimate:
     low: float | None = None
     high: float | None = None
 
+    def numbers(self) -> dict[str, float]:
+        """As report.json has a ratio at equal loss, without the bounds that it lacks."""
+        values = {"loss": self.at, "ratio": self.value, "low": self.low, "high": self.high}
+        return {key: value for key, value in values.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Matched:
@@ -71,7 +76,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class _Scale:
-    """A metric's values to what is interpolated: logarithms where it is logarithmic, and less is better."""
+    """A metric's values to what is interpolated: logarithms where it is logarithmic, times ``sign``."""
 
     logarithmic: bool
     sign: float
@@ -116,9 +121,9 @@ Side = tuple[str, Sequence[Point]]
 Builder = Callable[[Floats, Floats, Sequence[str]], _Curves]
 
 
-def at_equal_quality(first: Side, second: Side, quality: Metric, throughput: Metric, intervals: bool = True) -> Matched:
-    """The ratio of two families' throughput, along their fronts, at every quality that both reach."""
-    return _match(first, second, quality, throughput, _front, intervals)
+def at_equal_quality(first: Side, second: Side, quality: Metric, measured: Metric, intervals: bool = True) -> Matched:
+    """The ratio of two families' throughput or cost, along their fronts, at every quality that both reach."""
+    return _match(first, second, quality, measured, _front, intervals)
 
 
 def at_equal_cost(first: Side, second: Side, cost: Metric, measured: Metric) -> Matched:
@@ -134,15 +139,19 @@ def _match(
     missing = [label for label, sample in zip(labels, samples, strict=True) if not sample.points]
     if missing:
         return Matched(equal, measured, *labels, (), f"{' and '.join(missing)}: no point has both numbers")
-    scales = _Scale(equal.logarithmic, 1.0 if equal.lower else -1.0), _Scale(measured.logarithmic, 1.0)
+    scales = (
+        _Scale(equal.logarithmic, 1.0 if equal.lower else -1.0),
+        _Scale(measured.logarithmic, -1.0 if measured.lower else 1.0),
+    )
     pair = _Pair(samples, scales, build)
     anchors = pair.anchors()
     if not anchors:
         return Matched(equal, measured, *labels, (), _no_overlap(equal, labels, samples))
     means = pair.means()
-    (low, high), remark = pair.interval(anchors) if intervals else (np.full((2, len(anchors)), np.nan), "")
+    bounds, remark = pair.interval(anchors) if intervals else (np.full((2, len(anchors)), np.nan), "")
+    low, high = np.sort(scales[1].back(bounds), axis=0)
     at = [means[side][0][0, index] for side, index in anchors]
-    columns = (at, *(scales[1].back(values) for values in (pair.compare(means, anchors)[0], low, high)))
+    columns = (at, scales[1].back(pair.compare(means, anchors)[0]), low, high)
     estimates = [
         Estimate(samples[side].points[index].name, *(float(x) for x in row[:2]), *(_or_none(x) for x in row[2:]))
         for (side, index), row in zip(anchors, zip(*columns, strict=True), strict=True)
@@ -203,7 +212,7 @@ class _Pair:
 
 
 def _front(cost: Floats, rate: Floats, series: Sequence[str]) -> _Curves:
-    """The points that no other one beats, or one series' own where that is faster: it may bulge between its sizes."""
+    """The points that no other one beats, or one series' own where that is better: it may bulge between its sizes."""
     names = list(dict.fromkeys(series))
     columns = [[at for at, each in enumerate(series) if each == name] for name in names if len(names) > 1]
     parts = (_Curves(cost[:, mine], rate[:, mine], _unbeaten(cost[:, mine], rate[:, mine])) for mine in columns)

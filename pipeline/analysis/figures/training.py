@@ -1,0 +1,65 @@
+"""Loss against what training took: tokens and FLOPs, a line a model over its budgets."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from typing import TYPE_CHECKING
+
+from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels
+from pipeline.analysis.figures.style import series_styles, short
+from pipeline.analysis.rows.points import Point
+from pipeline.analysis.rows.training import LossPoint, loss_points
+from pipeline.results.metrics import LOSS, TRAINING_FLOPS, TRAINING_TOKENS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Trained = dict[str, list[LossPoint]]
+
+
+def training_figures(points: list[Point]) -> Figures:
+    """Test loss against training FLOPs, and against tokens where cells were trained on several amounts."""
+    models = {
+        model: _over_seeds(losses) for model, losses in loss_points([row for p in points for row in p.rows]).items()
+    }
+    every = [loss for losses in models.values() for loss in losses]
+    if len({point.flops for point in every}) < 2:
+        return
+    several = len({point.tokens for point in every}) > 1
+    columns = [TRAINING_TOKENS, TRAINING_FLOPS] if several else [TRAINING_FLOPS]
+    figure, drawn = panels(len(columns), width=5.2, height=4.2)
+    for axes, metric in zip(drawn, columns, strict=True):
+        _draw(axes, points, models, "tokens" if metric is TRAINING_TOKENS else "flops")
+        axes.set_xlabel(metric.label)
+        log_axis(axes, "x")
+    drawn[0].set_ylabel(LOSS.label)
+    legend(figure, *drawn)
+    title = f"Loss against training {'tokens and FLOPs' if several else 'FLOPs'}"
+    yield figure, Drawing("training", title, f"{title}, each point a finished training. {_least(models)}.")
+
+
+def _over_seeds(losses: list[LossPoint]) -> list[LossPoint]:
+    """The mean loss at each number of tokens, which is that of the first seed."""
+    groups = (list(group) for _, group in itertools.groupby(losses, key=lambda point: point.tokens))
+    return [group[0]._replace(loss=statistics.fmean(point.loss for point in group)) for group in groups]
+
+
+def _draw(axes: Axes, points: list[Point], models: Trained, x: str) -> None:
+    """A line a model where one was trained on several amounts of tokens, else a line a series over its sizes."""
+    styles, cells = series_styles(points), {point.cell.model: point for point in points}
+    budgets = any(len(losses) > 1 for losses in models.values())
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for model, losses in models.items():
+        series, size = cells[model].series, cells[model].size
+        lines.setdefault((series, size if budgets else ""), []).extend((getattr(p, x), p.loss) for p in losses)
+        axes.annotate(
+            size, (getattr(losses[-1], x), losses[-1].loss), xytext=(6, -11), textcoords="offset points", fontsize=8
+        )
+    for (series, _), pairs in lines.items():
+        line(axes, sorted(pairs), styles[series], series, linewidth=1.2)
+
+
+def _least(models: Trained) -> str:
+    loss, tokens, model = min((p.loss, p.tokens, model) for model, losses in models.items() for p in losses)
+    return f"The least is {loss:.3f}, of {model} after {short(tokens)} tokens"
