@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.base.files import read_json
 from pipeline.results.curve import read_rows
+from pipeline.results.search import read_tuning
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs/results/recipe"
@@ -36,10 +39,32 @@ def test_the_gaps_that_the_page_names_are_the_records() -> None:
 
     gaps = (
         ("block-19m-2", "vanilla-5m", "0.047"),
+        ("block-19m-2_8e-3", "vanilla-5m_8e-3", "0.076"),
+        ("vanilla-19m_8e-3", "vanilla-19m_16e-3", "0.002"),
+        ("vanilla-19m_4e-3", "vanilla-19m_16e-3", "0.019"),
+        ("block-19m-4_rest_4e-3", "block-19m-4_8e-3", "0.027"),
         ("block-85m-4", "vanilla-19m", "0.400"),
         ("block-85m-4", "vanilla-85m", "0.58"),
         ("block-19m-4", "vanilla-19m", "0.59"),
     )
-    for block, vanilla, told in gaps:
-        assert f"{test_loss(block) - test_loss(vanilla):.{len(told) - 2}f}" == told
+    for behind, ahead, told in gaps:
+        assert f"{test_loss(behind) - test_loss(ahead):.{len(told) - 2}f}" == told
         assert told in PAGE
+
+
+def test_the_tuned_rates_are_the_best_trials() -> None:
+    tuning = read_tuning(ROOT / "docs/results/tuning/results.json")
+    assert tuning is not None
+    text = (ROOT / "docs/results/tuning/recipes.yaml").read_text(encoding="utf-8")
+    recipes = YAML(typ="safe").load(text)["recipes"]
+    assert [model.model for model in tuning.models] == list(recipes)
+    for model in tuning.models:
+        best, recipe = min(model.complete, key=lambda trial: trial.loss or math.inf), recipes[model.model]
+        assert len(model.trials) == recipe["tuning"]["trials"] == model.wanted
+        assert best.point == {key: recipe[key] for key in best.point}
+        (row,) = re.findall(rf"^\| {model.model} \| (.*) \|$", PAGE, re.MULTILINE)
+        matrices, rest, loss, half = row.split(" | ")
+        told = (matrices, rest.split()[0], loss, half)
+        rates = (f"{recipe['matrix_learning_rate']:g}", f"{recipe['learning_rate']:g}")
+        assert told == (*rates, f"{best.loss:.3f}", f"{recipe['tuning']['halved']:+.3f}")
+        assert ("largest tried" in rest) == ("learning_rate" in recipe["tuning"].get("at_edge", []))
