@@ -42,7 +42,6 @@ BESIDE_TRAINING = (
     "pipeline.data.manifest",  # a cell's fingerprint has the hash of its tokens
     "pipeline.models.checkpoint",
     "pipeline.training.curve",
-    "pipeline.training.fitting",
     "pipeline.training.hardware",
     "pipeline.training.job",
     "pipeline.training.meter",

@@ -25,8 +25,7 @@ from pipeline.models.costs import causal_training_flops_per_token, training_flop
 from pipeline.results.environment import describe
 from pipeline.study import Cell, Study, find_cell, model_config, pretraining
 from pipeline.study.arguments import add_study_arguments, study_of
-from pipeline.training.fitting import largest_micro_batch
-from pipeline.training.hardware import compiles
+from pipeline.training.hardware import compiles, largest_micro_batch
 from pipeline.training.job import Job
 from pipeline.training.meter import peak_memory
 from pipeline.training.objective import Objective

@@ -153,7 +153,7 @@ def test_an_edit_reaches_what_it_decides(tiny: Study, edit: tuple[str, str], sta
 
 def test_no_block_module_decides_a_vanilla_cell(tiny: Study) -> None:
     vanilla, block = (cell_cause(tiny, find_cell(tiny, name), 320)["code"] for name in (VANILLA, BLOCK))
-    assert {"pipeline.models.vanilla", "pipeline.models.layers", "pipeline.training.loss"} <= vanilla.keys()
+    assert {"pipeline.models.vanilla", "pipeline.models.layers", "pipeline.training.objective"} <= vanilla.keys()
     assert {"pipeline.models.block_transformer", "pipeline.models.embedders"} <= block.keys() - vanilla.keys()
 
 
@@ -207,7 +207,7 @@ def test_what_training_runs_is_counted_or_known_to_decide_nothing(tiny: Study, n
         "pipeline.training.stopping",
     }
     assert not_counted(ran, counted, BESIDE_TRAINING) == aside
-    assert {"pipeline.models.layers", "pipeline.training.loss", "pipeline.data.packing"} <= ran
+    assert {"pipeline.models.layers", "pipeline.training.objective", "pipeline.data.packing"} <= ran
 
 
 def test_what_evaluation_and_benchmark_run_is_counted(tiny: Study) -> None:
@@ -264,7 +264,10 @@ def test_a_package_that_only_passes_a_name_on_is_seen_through() -> None:
     found = code_of(["pipeline.training.lightning.data"])
     assert "pipeline.data.batches" in found
     assert "pipeline.data.corpus" not in found
-    assert code.imports("pipeline.training.objective") >= {"pipeline.models.language_model", "pipeline.training.loss"}
+    assert code.imports("pipeline.training.objective") >= {
+        "pipeline.models.language_model",
+        "pipeline.training.kernels",
+    }
 
 
 def test_templates_beside_a_module_count() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.training.loss import IGNORE, fused_softmax, softmax, vocabulary_loss
+from pipeline.training.objective import IGNORE, fused_softmax, softmax, vocabulary_loss
 
 
 def draw(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,10 +17,9 @@ from pipeline.models import build, initialise
 from pipeline.study import Study, find_cell, load_study
 from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
-from pipeline.training.fitting import out_of_memory
+from pipeline.training.hardware import out_of_memory
 from pipeline.training.job import Job
-from pipeline.training.loss import CHUNK_BYTES
-from pipeline.training.objective import Objective, validation_sums
+from pipeline.training.objective import CHUNK_BYTES, Objective, validation_sums
 from pipeline.training.wrapping import recompute_activations
 from tests.changed import changed
 

@@ -12,8 +12,7 @@ from torch.distributed import all_reduce
 from torch.distributed.tensor import DTensor
 
 from pipeline.study.schema import Hardware, Pretrain
-from pipeline.training.fitting import largest_micro_batch
-from pipeline.training.hardware import compiles
+from pipeline.training.hardware import compiles, largest_micro_batch
 from pipeline.training.meter import Meter
 from pipeline.training.objective import Objective
 from pipeline.training.optimizers import build_optimizer

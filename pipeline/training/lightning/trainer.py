@@ -14,8 +14,7 @@ from torch import Tensor
 
 from pipeline.base.out_of_memory import is_out_of_memory
 from pipeline.device import accelerator, precision
-from pipeline.training.fitting import out_of_memory
-from pipeline.training.hardware import devices, processes
+from pipeline.training.hardware import devices, out_of_memory, processes
 from pipeline.training.job import Job, Outcome
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
