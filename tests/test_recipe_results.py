@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -68,3 +69,21 @@ def test_the_tuned_rates_are_the_best_trials() -> None:
         rates = (f"{recipe['matrix_learning_rate']:g}", f"{recipe['learning_rate']:g}")
         assert told == (*rates, f"{best.loss:.3f}", f"{recipe['tuning']['halved']:+.3f}")
         assert ("largest tried" in rest) == ("learning_rate" in recipe["tuning"].get("at_edge", []))
+
+
+def test_the_table_of_the_main_studys_recipes_is_its_losses() -> None:
+    page = (ROOT / "docs/studies.md").read_text(encoding="utf-8")
+    lines = (ROOT / "docs/results/default_study/losses.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = {}
+    for run in map(json.loads, lines):
+        keys = ("optimizer", "learning_rate", "context_length", "vocabulary", "tokens", "batch_size", "steps", "cell")
+        losses[tuple(run[key] for key in keys)] = run["validation_loss"]
+    rows = re.findall(r"^\| ([ms]) \| (adamw|muon) ([\d.]+) \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) == 20
+    for size, optimizer, rate, rest in rows:
+        context, vocabulary, tokens, batch, steps, *told = (text.replace(",", "") for text in rest.split(" | "))
+        keys = (optimizer, float(rate), int(context), int(vocabulary), int(tokens), int(batch), int(steps))
+        models = [f"vanilla-{size}", *(f"block-{size}-{length}-base" for length in (2, 4, 8))]
+        for model, text in zip(models, told, strict=True):
+            own = [losses.get((*keys, f"{model}-{seed}")) for seed in (0, 1)]
+            assert text.strip() == " / ".join(f"{loss:.3f}" for loss in own if loss is not None)
