@@ -47,6 +47,8 @@ def tune(study: Study, work: bool = True) -> None:
         result = worker.save()
     drawings = draw_tuning(result, TUNE)
     print(tuning_table(result))
+    if not any(model.trials for model in result.models):
+        return
     print(f"\n{RECIPES}   the recipes, to include in params.yaml or to paste")
     for drawing in drawings:
         print(f"{TUNE / drawing.name}.svg   loss against each key")

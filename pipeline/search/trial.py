@@ -46,8 +46,9 @@ class Pruned(Exception):
 def run_trial(problem: Problem, point: Point, prune: Prune, rates: DeviceRates | None) -> Measured:
     """Train and benchmark the point's cell, or finish what a killed worker left of it.
 
-    ``prune`` is asked with every validation loss after the warm-up, and the tokens seen until then, which tell trials
-    with other batch sizes apart from those that are behind. With ``rates`` the roofline stands for the benchmark.
+    ``prune`` is asked with every validation loss once warm-up and half of the tokens are over, and the tokens seen
+    until then, which tell trials with other batch sizes apart from those that are behind. With ``rates`` the roofline
+    stands for the benchmark.
     Without a loss among the objectives nothing is trained, since speed does not depend on the weights.
     Raises :class:`UserError`, and :class:`Stopped` after Ctrl-C, once the training state is saved.
     """
@@ -69,8 +70,9 @@ def _train(study: Study, cell: Cell, prune: Prune) -> tuple[str, float | None, s
 
     def on_row(row: Row) -> None:
         loss = row.validation_loss
-        # Not while the learning rate still rises: what is slow to begin may end well.
-        if loss is not None and row.step > keys.warmup_steps and prune(loss, row.tokens) and row.step < last:
+        # Earlier losses favour low learning rates: high ones begin worse and end better (arXiv 2509.02046).
+        late = row.step > keys.warmup_steps and 2 * row.step >= last
+        if loss is not None and late and prune(loss, row.tokens) and row.step < last:
             raise Pruned(loss)
 
     try:

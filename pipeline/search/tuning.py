@@ -141,7 +141,7 @@ def tune_worker(study: Study, run: Run = run_trial) -> Worker[TuneResult]:
 
 
 def _save(ledgers: list[Ledger]) -> TuneResult:
-    """Write results.json, trials.csv and recipes.yaml."""
+    """Write results.json, trials.csv and recipes.yaml; before a trial is finished those of an earlier tuning stay."""
     study = ledgers[0].problem.study
     assert study.tune is not None
     with lock(TUNE, "results"):
@@ -153,9 +153,10 @@ def _save(ledgers: list[Ledger]) -> TuneResult:
             models=models,
             predicted=_predicted(study, models, ledgers[0].problem.vocabulary),
         )
-        write_search(result, TUNED)
-        write_text(TUNED_TABLE, csv_of([(model.model, model) for model in models]))
-        write_text(RECIPES, recipes_yaml(result))
+        if any(model.trials for model in models):
+            write_search(result, TUNED)
+            write_text(TUNED_TABLE, csv_of([(model.model, model) for model in models]))
+            write_text(RECIPES, recipes_yaml(result))
     return result
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pipeline.study.cells import Cell, cells
 from pipeline.study.pretraining import Layer, given, origin, over, pretraining, training_steps, written
 from pipeline.study.recipe import Named, check_recipe, check_schedule, idle_keys, in_pretrain
-from pipeline.study.rules import choice, require
+from pipeline.study.rules import all_positive, choice, remedy, require
 from pipeline.study.schema import Pretrain, Study
 
 STATUSES = ("tuned", "shared", "predicted")
@@ -18,8 +18,10 @@ def check_recipes(study: Study) -> None:
     """Raise :class:`UserError` for a recipe of no model in the grid, a wrong value, or a key without effect."""
     models = {cell.model: cell for cell in cells(study) if cell.family != "pretrained"}
     for name, recipe in study.recipes.items():
-        choice("recipes", name, models)
+        right = f"the grid has no such model; leave it out, of included files too, or: {remedy(name, list(models))}"
+        require(name in models, "recipes", name, right)
         if recipe.tuning is not None:
+            all_positive(f"recipes.{name}.tuning", recipe.tuning, ("tokens", "trials"))
             choice(f"recipes.{name}.tuning.status", recipe.tuning.status, STATUSES)
     check_recipe(study.pretrain)
     for place, layer in _every_layer(study):

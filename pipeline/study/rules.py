@@ -18,7 +18,7 @@ def choice(key: str, value: str, options: Iterable[str]) -> None:
     """Raise :class:`UserError` unless the value is one of ``options``; the nearest one is suggested."""
     options = list(options)
     if value not in options:
-        require(False, key, value, suggestion(value, options) or f"it is one of {_listed(options)}")
+        require(False, key, value, remedy(value, options))
 
 
 def positive(key: str, value: int | float | None) -> None:
@@ -36,6 +36,11 @@ def shown(value: object) -> str:
     """The value as a message quotes it: one line, not too long."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 100 else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def remedy(value: str, options: list[str]) -> str:
+    """The option nearest to a wrong value, or all of them where none is near."""
+    return suggestion(value, options) or f"it is one of {_listed(options)}"
 
 
 def suggestion(name: str, options: Iterable[str]) -> str | None:

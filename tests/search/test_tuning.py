@@ -13,10 +13,11 @@ import pytest
 
 from pipeline.analysis.figures.tuning import draw_tuning
 from pipeline.base import paths
+from pipeline.commands.main import main
 from pipeline.commands.plan import plan, print_plan
 from pipeline.results.environment import describe
 from pipeline.results.records import DeviceRates
-from pipeline.results.search import RECIPES, TUNED_TABLE, ModelTuning, TuneResult, read_tuning
+from pipeline.results.search import RECIPES, TUNED, TUNED_TABLE, ModelTuning, TuneResult, read_tuning
 from pipeline.search.problem import Problem
 from pipeline.search.trial import Measured, Prune
 from pipeline.search.tuning import tune_worker
@@ -194,11 +195,35 @@ def test_trials_train_and_leave_a_table_a_record_and_curves(tuning: Searching) -
 
 
 def test_unfinished_models_have_no_recipe_yet(tuning: Searching) -> None:
-    worker = tune_worker(tuning())
-    worker.save()
+    with pytest.raises(KeyboardInterrupt):
+        tuned(tuning(), interrupted_at(0.01))
     assert "recipes: {}" in RECIPES.read_text(encoding="utf-8")
-    assert "# vanilla-s: 0 of 3 trials finished" in RECIPES.read_text(encoding="utf-8")
+    assert "# vanilla-s: 1 of 3 trials finished" in RECIPES.read_text(encoding="utf-8")
     loaded_with_recipes()
+
+
+def interrupted_at(start: float) -> Loss:
+    """Ctrl-C in the first trial of another learning rate than the recipe's own."""
+
+    def loss(pretrain: Pretrain, width: int) -> float:
+        if pretrain.learning_rate != start:
+            raise KeyboardInterrupt
+        return 3.0
+
+    return loss
+
+
+def test_a_tuning_without_a_finished_trial_leaves_the_recipes_of_another_as_they_are(
+    tuning: Searching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a clone has the committed recipes and no storage, or `tune.tokens` has changed."""
+    tuned(tuning(), valley(0.01))
+    files = {path: path.read_bytes() for path in (RECIPES, TUNED_TABLE, TUNED)}
+    tuning(("trials: 3\n  rounds: 1\n  tokens: 2560", "trials: 3\n  rounds: 1\n  tokens: 5120"))
+    monkeypatch.setattr("sys.argv", ["pipeline", "tune", "--show"])
+    main()
+    assert "vanilla-s: 0 of 3 trials finished" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in files} == files
 
 
 def test_a_longer_tuning_goes_on_and_a_changed_one_begins_anew(tuning: Searching) -> None:

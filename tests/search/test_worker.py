@@ -15,6 +15,7 @@ from pipeline.commands.plan import plan
 from pipeline.results.search import TABLE, VARIANTS, SearchResult, TrialResult, read_search
 from pipeline.search import worker
 from pipeline.search.allocation import search_worker
+from pipeline.search.trial import run_trial
 from pipeline.study import Study, load_study
 from tests.search.conftest import Searching
 
@@ -116,6 +117,25 @@ def test_loss_alone_stops_a_bad_trial_early(searching: Searching, monkeypatch: p
     assert bad.loss > good.loss
     assert bad.tokens_per_second is None
     assert not paths.checkpoint(bad.cell).exists(), "half a training leaves no checkpoint"
+
+
+def test_no_trial_is_stopped_in_its_warm_up_or_the_first_half_of_its_tokens(searching: Searching) -> None:
+    """Of 20 steps, validated every second one."""
+    often = ("validate_every: 10", "validate_every: 2"), ("tokens: 2560", "tokens: 5120")
+    assert asked(searching(LOSS, *often)) == [2560, 3072, 3584, 4096, 4608, 5120]
+    assert asked(searching(LOSS, *often, ("warmup_steps: 4", "warmup_steps: 14"))) == [4096, 4608, 5120]
+
+
+def asked(study: Study) -> list[int]:
+    """After how many tokens a trial's loss is compared."""
+    problem, tokens = search_worker(study).ledgers[0].problem, []
+
+    def prune(_: float, seen: int) -> bool:
+        tokens.append(seen)
+        return False
+
+    run_trial(problem, problem.point(dict(problem.known([])[0])), prune, None)
+    return tokens
 
 
 def test_a_diverged_trial_counts_and_is_never_best(searching: Searching) -> None:

@@ -74,3 +74,26 @@ def test_a_wrong_one_is_one_line(tmp_path: Path, params_text: str, keys: str, me
     assert text.startswith(str(path))
     assert "\n" not in text
     assert re.search(message, text), text
+
+
+FOUND = "status: tuned, of: [vanilla-s], tokens: 9, trials: 9"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("vanilla-x: {}", r"recipes: 'vanilla-x' is wrong; the grid has no such model; leave it out, .* did you mean"),
+        ("other: {}", r"recipes: 'other' is wrong; the grid has no such model; .* it is one of vanilla-s, vanilla-m,"),
+        (f"vanilla-s: {{tuning: {{{FOUND}}}}}".replace("trials: 9", "trials: -9"),
+         r"recipes\.vanilla-s\.tuning\.trials: -9 is wrong; it must be greater than 0"),
+        (f"vanilla-s: {{tuning: {{{FOUND}}}}}".replace("tokens: 9", "tokens: 0"),
+         r"recipes\.vanilla-s\.tuning\.tokens: 0 is wrong; it must be greater than 0"),
+    ],
+)  # fmt: skip
+def test_a_recipe_of_no_model_or_found_by_no_trial_is_one_line(
+    tmp_path: Path, params_text: str, recipe: str, message: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"{params_text}\nrecipes: {{{recipe}}}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load_study(path)
