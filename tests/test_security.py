@@ -30,11 +30,16 @@ def calls(root: Path) -> list[tuple[Path, ast.Call]]:
     ]
 
 
+def only_the_error(node: ast.ImportFrom) -> bool:
+    """Whether an import names nothing but what torch.load raises of a file that it refuses."""
+    return [alias.name for alias in node.names] == ["UnpicklingError"]
+
+
 def test_nothing_is_unpickled_and_no_text_is_run(root: Path) -> None:
     for path in [*root.glob("pipeline/**/*.py"), *root.glob("stages/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not only_the_error(node) else []
             assert not {name.split(".")[0] for name in names} & FORBIDDEN, path
     for path, call in calls(root):
         keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}

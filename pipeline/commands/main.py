@@ -243,7 +243,7 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
         ),
         Command(
             "clean",
-            "list the trainings that edits have set aside, or remove them",
+            "list the trainings that edits have set aside and budgets' trunks, or remove them",
             (f"{PROGRAM} clean", f"{PROGRAM} clean --remove"),
             clean.run,
             clean.add_arguments,

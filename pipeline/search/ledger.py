@@ -44,7 +44,6 @@ class Ledger:
         directions = [lower if LOWER[name] else higher for name in problem.objectives]
         name = f"{problem.study.name}-{problem.identity}"
         self.optuna = open_study(problem.folder, name, problem.storage, directions)
-        self._enqueue_known()
 
     def trials(self) -> list[FrozenTrial]:
         """Every trial, running ones and infeasible points too."""
@@ -154,15 +153,18 @@ class Ledger:
 
     def _ask(self) -> optuna.Trial:
         """The next point; the sampler's seed changes with each, so that a resumed search does not repeat itself."""
-        self._enqueue_known()
-        seed = self.problem.seed + len(self.trials())
-        self.optuna.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.problem.at_random)
-        return self.optuna.ask(self.problem.distributions(self.finished()))
+        with lock(self.problem.folder, "enqueue"):
+            self._enqueue_known()
+            seed = self.problem.seed + len(self.trials())
+            self.optuna.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.problem.at_random)
+            return self.optuna.ask(self.problem.distributions(self.finished()))
 
     def _enqueue_known(self) -> None:
-        with lock(self.problem.folder, "enqueue"):
-            for params in self.problem.known(self.finished()):
-                self.optuna.enqueue_trial(params, skip_if_exists=True)
+        """The first that no trial has, unless another trial waits: what a dead worker left goes before."""
+        for params in self.problem.known(self.finished()):
+            if any(trial.state == TrialState.WAITING for trial in self.trials()):
+                return
+            self.optuna.enqueue_trial(params, skip_if_exists=True)
 
     def _retry_stale(self) -> None:
         for trial in self.trials():

@@ -86,10 +86,11 @@ def _check_enqueued(study: Study, search: Search) -> None:
     for given in search.enqueue:
         for key in given:
             choice("search.enqueue", key, varied)
-    for point in known_points(study):
+    for given, point in zip(search.enqueue, known_points(study), strict=True):
         for key, value in point.items():
-            listed = ", ".join(map(str, varied[key]))
-            require(value in varied[key], f"search.enqueue.{key}", value, f"it is none of the space's, {listed}")
+            own = "" if key in given else "; it is the study's own: add it to the space, or name one in the point"
+            right = f"it is none of the space's, {', '.join(map(str, varied[key]))}{own}"
+            require(value in varied[key], f"search.enqueue.{key}", value, right)
 
 
 def _check_steps(study: Study, search: Search) -> None:

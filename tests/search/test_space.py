@@ -127,7 +127,7 @@ MISTAKES = [
     ("block_length: [2, 4],", "block_length: [3],", r"search\.space\.block_length: 3 is wrong; it must divide"),
     ("block_length: [2, 4],", "", r"search\.space\.block_length: \[\] is wrong; name at least one"),
     ("block_layers: [1, 2]", "block_layer: [1, 2]", r"search\.space\.block_layer: unknown key; did you mean"),
-    ("block_layers: [1, 2]", "block_layers: [2, 3]", r"search\.enqueue\.block_layers: 1 is wrong; .* 2, 3"),
+    ("block_layers: [1, 2]", "block_layers: [2, 3]", r"search\.enqueue\.block_layers: 1 is wrong; .* it is the study"),
     ("space: {", "space: {embedder_width: [8], ", r"search\.space\.embedder_width: .* no effect with lookup"),
     ("enqueue: [{block_length", "enqueue: [{block_lenght", r"search\.enqueue: 'block_lenght' is wrong; did you mean"),
     ("tokens: 2560", "tokens: 512", r"warmup_steps: 4 is wrong; it must be less than the 2 steps of a trial"),

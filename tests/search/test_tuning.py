@@ -19,6 +19,7 @@ from pipeline.results.environment import describe
 from pipeline.results.records import DeviceRates
 from pipeline.results.search import RECIPES, TUNED, TUNED_TABLE, ModelTuning, TuneResult, read_tuning
 from pipeline.search.problem import Problem
+from pipeline.search.storage import Watch
 from pipeline.search.trial import Measured, Prune
 from pipeline.search.tuning import tune_worker
 from pipeline.study import Study, cells, load_study, pretraining
@@ -224,6 +225,22 @@ def test_a_tuning_without_a_finished_trial_leaves_the_recipes_of_another_as_they
     main()
     assert "vanilla-s: 0 of 3 trials finished" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in files} == files
+
+
+def test_the_recipe_of_a_killed_worker_is_tried_again_before_points_beyond_an_edge(
+    tuning: Searching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker is taken for dead once all other trials are finished; four points at edges were left open before."""
+    study = tuning(("[vanilla-s, block-s-4-base]", "[vanilla-s]"), ("trials: 3\n  rounds: 1", "trials: 4\n  rounds: 4"),
+                   BATCHES)  # fmt: skip
+    (ledger,) = tune_worker(study).ledgers
+    killed = ledger.claim()
+    assert killed is not None
+    own = ledger.problem.point(killed.params)
+    monkeypatch.setattr(Watch, "stale", lambda self, trial: len(ledger.finished()) == 3)
+    (model,) = tuned(study, valley(4e-3)).models
+    assert [trial.point for trial in model.trials].count(own) == 1
+    assert len(model.trials) == 4
 
 
 def test_a_longer_tuning_goes_on_and_a_changed_one_begins_anew(tuning: Searching) -> None:

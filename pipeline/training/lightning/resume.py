@@ -5,10 +5,10 @@ Where a budget's cooldown begins the state is also kept in the trunk, for other 
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -138,7 +138,7 @@ def read_state(path: Path, job: Job) -> dict[str, Any] | None:
         return None
     try:
         state: Any = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+    except (RuntimeError, EOFError, OSError, UnpicklingError):
         return None
     if not isinstance(state, dict) or "global_step" not in state:
         return None
