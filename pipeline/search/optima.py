@@ -40,15 +40,14 @@ def at_edge(best: TrialResult, trials: Sequence[TrialResult], varied: Mapping[st
 def cost_of_rate(best: TrialResult, trials: Sequence[TrialResult], factor: float) -> float | None:
     """Nats that ``factor`` times the best learning rate costs; ``None`` where the trials do not reach that rate.
 
-    It is read off the U-curve of the complete trials whose other keys are the best's or next to them among the values
-    tried: of each rate the least loss, between rates a straight line over the rate's logarithm. Trials that were
-    stopped early have no final loss and are left out.
+    It is read off the complete trials whose other keys are the best's: of each rate the least loss, between rates a
+    straight line over the rate's logarithm. Trials that were stopped early have no final loss and are left out.
     """
     if "learning_rate" not in best.point:
         return None
     curve: dict[float, float] = {}
     for trial in trials:
-        if trial.state == "complete" and _near(best.point, trial.point, [each.point for each in trials]):
+        if trial.state == "complete" and _others(trial.point) == _others(best.point):
             rate = math.log2(trial.point["learning_rate"])  # type: ignore[arg-type]
             curve[rate] = min(curve.get(rate, math.inf), trial.objective("loss"))
     rates, at = sorted(curve), math.log2(factor * best.point["learning_rate"])  # type: ignore[operator]
@@ -57,15 +56,8 @@ def cost_of_rate(best: TrialResult, trials: Sequence[TrialResult], factor: float
     return float(np.interp(at, rates, [curve[rate] for rate in rates])) - best.objective("loss")
 
 
-def _near(best: Point, point: Point, tried: Sequence[Point]) -> bool:
-    """Whether the point's keys, but for the learning rate, are the best's or next to them among the values tried."""
-    if best.keys() != point.keys():
-        return False
-    for key in best.keys() - {"learning_rate"}:
-        values: list[Any] = sorted({each[key] for each in tried if key in each}) if key in NUMBERS else [best[key]]
-        if point[key] not in values or abs(values.index(point[key]) - values.index(best[key])) > 1:
-            return False
-    return True
+def _others(point: Point) -> Point:
+    return {key: value for key, value in point.items() if key != "learning_rate"}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pipeline.commands.plan import plan, print_plan
 from pipeline.results.environment import describe
 from pipeline.results.records import DeviceRates
 from pipeline.results.search import RECIPES, TUNED, TUNED_TABLE, ModelTuning, TuneResult, read_tuning
+from pipeline.search.optima import cost_of_rate
 from pipeline.search.problem import Problem
 from pipeline.search.storage import Watch
 from pipeline.search.trial import Measured, Prune
@@ -75,6 +77,20 @@ def test_a_best_value_at_the_edge_is_said(tuning: Searching) -> None:
         assert model.doubled is None
         assert model.halved is not None
     assert "at the edge of what was tried: learning_rate" in RECIPES.read_text()
+
+
+def test_what_a_rate_costs_is_not_mixed_with_what_other_keys_cost(tuning: Searching) -> None:
+    """Twice the best rate was tried with a worse batch size alone: what it costs is not known."""
+    model = tuned(tuning(), valley(0.01)).models[0]
+    some = model.trials[0]
+    points: list[tuple[Point, float]] = [
+        ({"learning_rate": 0.02, "batch_size": 2}, 3.8),
+        ({"learning_rate": 0.01, "batch_size": 2}, 3.9),
+        ({"learning_rate": 0.04, "batch_size": 4}, 3.95),
+    ]
+    trials = [dataclasses.replace(some, point=point, loss=loss) for point, loss in points]
+    assert cost_of_rate(trials[0], trials, 0.5) == pytest.approx(0.1)
+    assert cost_of_rate(trials[0], trials, 2.0) is None
 
 
 def test_the_least_that_a_key_can_be_is_no_edge(tuning: Searching) -> None:
