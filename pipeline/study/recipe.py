@@ -14,6 +14,7 @@ Named = Callable[[str], str]
 SCHEDULES = ("cosine", "wsd")
 COOLDOWN_SHAPES = ("linear", "sqrt")
 COOLDOWN, COOLDOWN_SHAPE = 0.2, "sqrt"
+WSD_KEYS = ("cooldown", "cooldown_shape")
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,16 @@ def check_recipe(pretrain: Pretrain, named: Named = in_pretrain) -> None:
         choice(named("cooldown_shape"), pretrain.cooldown_shape, COOLDOWN_SHAPES)
 
 
+def conditional_keys() -> list[str]:
+    """The keys that only some recipes read: ``None`` where they are not given."""
+    return [*(key for kind in OPTIMIZERS.values() for key in kind.keys), *WSD_KEYS]
+
+
 def idle_keys(pretrain: Pretrain) -> dict[str, str]:
     """Keys that this recipe does not read, and which of its choices says so."""
     idle = {key: f"optimizer {pretrain.optimizer}" for kind in OPTIMIZERS.values() for key in kind.keys}
     if pretrain.schedule == "cosine":
-        idle |= dict.fromkeys(("cooldown", "cooldown_shape"), "schedule cosine")
+        idle |= dict.fromkeys(WSD_KEYS, "schedule cosine")
     return {key: reader for key, reader in idle.items() if key not in OPTIMIZERS[pretrain.optimizer].keys}
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from pipeline.study.cells import Cell, cells
 from pipeline.study.pretraining import Layer, given, origin, over, pretraining, training_steps, written
-from pipeline.study.recipe import Named, check_recipe, check_schedule, idle_keys, in_pretrain
+from pipeline.study.recipe import Named, check_recipe, check_schedule, conditional_keys, idle_keys, in_pretrain
 from pipeline.study.rules import all_positive, choice, remedy, require
 from pipeline.study.schema import Pretrain, Study
 
@@ -73,5 +73,4 @@ def _check_idle(study: Study, models: list[Cell]) -> None:
 def _conditional(pretrain: Pretrain) -> dict[str, str | None]:
     """The keys given that only some recipes read, and which choice makes this one leave it unread, if any does."""
     idle = idle_keys(pretrain)
-    keys = ("matrix_learning_rate", "matrix_momentum", "cooldown", "cooldown_shape")
-    return {key: idle.get(key) for key in keys if getattr(pretrain, key) is not None}
+    return {key: idle.get(key) for key in conditional_keys() if getattr(pretrain, key) is not None}

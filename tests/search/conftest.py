@@ -61,25 +61,24 @@ def written(text: str, edits: tuple[tuple[str, str], ...]) -> Study:
     return load_study()
 
 
-@pytest.fixture
-def searching(workplace: Path) -> Searching:
-    """Write params.yaml with a search, with (old, new) texts replaced, and load it."""
+def writer(text: str, check: Callable[[Study], None]) -> Searching:
+    """Writes params.yaml as ``text`` has it, with (old, new) texts replaced, and loads it."""
 
     def write(*edits: tuple[str, str]) -> Study:
-        study = written(TEXT, edits)
-        check_searchable(study)
+        study = written(text, edits)
+        check(study)
         return study
 
     return write
+
+
+@pytest.fixture
+def searching(workplace: Path) -> Searching:
+    """A study with a search."""
+    return writer(TEXT, check_searchable)
 
 
 @pytest.fixture
 def tuning(workplace: Path) -> Searching:
-    """Write params.yaml with a tuning and four sizes, with (old, new) texts replaced, and load it."""
-
-    def write(*edits: tuple[str, str]) -> Study:
-        study = written(TUNED, edits)
-        check_tunable(study)
-        return study
-
-    return write
+    """A study with a tuning and four sizes."""
+    return writer(TUNED, check_tunable)

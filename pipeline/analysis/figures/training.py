@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import statistics
 from typing import TYPE_CHECKING
 
 from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels
 from pipeline.analysis.figures.style import series_styles, short
 from pipeline.analysis.rows.points import Point
-from pipeline.analysis.rows.training import LossPoint, loss_points
+from pipeline.analysis.rows.training import LossPoint, loss_points, over_seeds
 from pipeline.results.metrics import LOSS, TRAINING_FLOPS, TRAINING_TOKENS
 
 if TYPE_CHECKING:
@@ -20,9 +18,8 @@ Trained = dict[str, list[LossPoint]]
 
 def training_figures(points: list[Point]) -> Figures:
     """Test loss against training FLOPs, and against tokens where cells were trained on several amounts."""
-    models = {
-        model: _over_seeds(losses) for model, losses in loss_points([row for p in points for row in p.rows]).items()
-    }
+    trained = loss_points([row for point in points for row in point.rows])
+    models = {model: [point for point, _ in over_seeds(losses)] for model, losses in trained.items()}
     every = [loss for losses in models.values() for loss in losses]
     if len({point.flops for point in every}) < 2:
         return
@@ -37,12 +34,6 @@ def training_figures(points: list[Point]) -> Figures:
     legend(figure, *drawn)
     title = f"Loss against training {'tokens and FLOPs' if several else 'FLOPs'}"
     yield figure, Drawing("training", title, f"{title}, each point a finished training. {_least(models)}.")
-
-
-def _over_seeds(losses: list[LossPoint]) -> list[LossPoint]:
-    """The mean loss at each number of tokens, which is that of the first seed."""
-    groups = (list(group) for _, group in itertools.groupby(losses, key=lambda point: point.tokens))
-    return [group[0]._replace(loss=statistics.fmean(point.loss for point in group)) for group in groups]
 
 
 def _draw(axes: Axes, points: list[Point], models: Trained, x: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from pipeline.analysis.page.tables import IDENTITY, TextTable, csv_text, identit
 from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import by_family
 from pipeline.analysis.rows.points import Row
-from pipeline.analysis.rows.training import loss_points
+from pipeline.analysis.rows.training import loss_points, over_seeds
 from pipeline.analysis.statistics import recipes, training
 from pipeline.analysis.statistics.findings import Findings
 from pipeline.analysis.statistics.recipes import ALWAYS, ModelRecipe
@@ -113,19 +112,10 @@ def _ratios(compute: Sequence[Matched]) -> TextTable:
 
 
 def _losses(rows: Sequence[Row]) -> TextTable:
-    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    for model, points in loss_points(rows).items():
-        for point in points:
-            found.setdefault((model, point.tokens), []).append((point.flops, point.loss))
     lines = [
-        (
-            model,
-            short(tokens),
-            short(statistics.fmean(flops for flops, _ in seeds)),
-            f"{statistics.fmean(loss for _, loss in seeds):.3f}",
-            str(len(seeds)),
-        )
-        for (model, tokens), seeds in found.items()
+        (model, short(point.tokens), short(point.flops), f"{point.loss:.3f}", str(seeds))
+        for model, losses in loss_points(rows).items()
+        for point, seeds in over_seeds(losses)
     ]
     head = ("Model", "Training tokens", "Training FLOPs", LOSS.label, "Seeds")
     return TextTable("Loss by what a model was trained on", head, lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -46,3 +48,9 @@ def loss_points(rows: Sequence[Row]) -> dict[str, list[LossPoint]]:
             point = LossPoint(trained.tokens, trained.training_flops, loss, row.cell.seed)
             found.setdefault(row.cell.model, []).append(point)
     return {model: sorted(losses, key=lambda point: (point.tokens, point.seed)) for model, losses in found.items()}
+
+
+def over_seeds(losses: Sequence[LossPoint]) -> list[tuple[LossPoint, int]]:
+    """The mean loss of a model at each number of tokens, in the place of its first seed's, and the number of seeds."""
+    groups = [list(group) for _, group in itertools.groupby(losses, key=lambda point: point.tokens)]
+    return [(group[0]._replace(loss=statistics.fmean(p.loss for p in group)), len(group)) for group in groups]
