@@ -84,7 +84,7 @@ def write_causes(study: Study, vocabulary: int) -> None:
 def stage_cause(study: Study, name: str) -> Json:
     """What decides the stage's results, beside its inputs."""
     stage = STAGES[name]
-    if name == "search":  # a trial has no budgets
+    if name in ("search", "tune"):  # a trial has no budgets
         study = dataclasses.replace(study, pretrain=dataclasses.replace(study.pretrain, budgets=[]))
     return {
         "keys": {key: made_of(_value(study, key)) for key in stage.keys},

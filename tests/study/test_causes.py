@@ -27,6 +27,7 @@ from pipeline.study.causes import (
     training_record,
     write_causes,
 )
+from tests.changed import changed
 from tests.conftest import ROOT
 from tests.training.conftest import tiny, tiny_root
 
@@ -116,6 +117,12 @@ def test_the_files_hold_keys_and_code_and_follow_the_grid(tiny: Study) -> None:
     left = {path: path.stat().st_mtime_ns for path in paths.CAUSES.rglob("*.json")}
     changed = {paths.CAUSES / "report.json", paths.CAUSES / "cells" / f"{BLOCK}.json"}
     assert {path for path in times if left.get(path) != times[path]} == changed
+
+
+@pytest.mark.parametrize("stage", ["search", "tune"])
+def test_budgets_decide_no_trial(tiny: Study, stage: str) -> None:
+    assert stage_cause(changed(tiny, {"pretrain.budgets": [64]}), stage) == stage_cause(tiny, stage)
+    assert stage_cause(changed(tiny, {"pretrain.weight_decay": 0.5}), stage) != stage_cause(tiny, stage)
 
 
 @pytest.mark.parametrize(
