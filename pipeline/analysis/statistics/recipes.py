@@ -11,10 +11,11 @@ from typing import Any
 from pipeline.analysis.rows.points import Row
 from pipeline.analysis.rows.training import by_model
 from pipeline.study.recipe import matrix_learning_rate
+from pipeline.study.recipe_checks import STATUSES as FOUND
 from pipeline.study.schema import Override, Pretrain, Tuning
 
 TUNED, UNTUNED = "tuned", "untuned"
-STATUSES = (TUNED, "shared", "predicted", UNTUNED)
+STATUSES = (*FOUND, UNTUNED)
 MOST_NAMED = 3  # models that a sentence names; of more it gives the number
 ALWAYS = (
     "optimizer",
