@@ -255,15 +255,15 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", gzip.compress(b"x"), "a gzip file, not text; give it the ending .jsonl.gz"),
+        ("a.jsonl", gzip.compress(b"x", mtime=0), "a gzip file, not text; give it the ending .jsonl.gz"),
         ("a.jsonl", lzma.compress(b"x"), "a xz file, not text; give it the ending .jsonl.xz"),
         ("a.jsonl", pa.compress(b"x" * 99, "zstd", asbytes=True), "give it the ending .jsonl.zst"),
         ("a.jsonl", b"PK\x03\x04" + bytes(30), "a zip file, not text; unpack it first"),
-        ("a.txt", gzip.compress(b"x"), "a gzip file, not text; unpack it first"),
+        ("a.txt", gzip.compress(b"x", mtime=0), "a gzip file, not text; unpack it first"),
         ("a.jsonl.gz", jsonl(TEXTS), "not of gzip's format, as its ending says; it is compressed otherwise, or not"),
         (
             "a.jsonl.zst",
-            gzip.compress(b"x"),
+            gzip.compress(b"x", mtime=0),
             "not of zstd's format, as its ending says; its first bytes are those of gzip",
         ),
         ("a.jsonl.xz", POINTER, "a Git LFS pointer, not the file it stands for; fetch that with `git lfs pull`"),
