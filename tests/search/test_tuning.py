@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.analysis.figures.tuning import draw_tuning
 from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.commands.main import main
 from pipeline.commands.plan import plan, print_plan
 from pipeline.results.environment import describe
@@ -166,6 +167,45 @@ def test_recipes_are_included_planned_and_change_no_tuning(tuning: Searching) ->
     assert not planned["vanilla-l-0"].recipe
     again = tune_worker(study).save()
     assert [model.trials for model in again.models] == [model.trials for model in first.models]
+
+
+@pytest.mark.parametrize("damage", ["cut in a line", "cut between lines", "other yaml", "no mapping", "lost"])
+def test_a_damaged_file_of_recipes_is_one_line_and_the_command_writes_it_anew(
+    tuning: Searching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    tuned(tuning(), valley(0.01))
+    loaded_with_recipes()
+    whole = RECIPES.read_text(encoding="utf-8")
+    halves = {
+        "cut in a line": whole[: whole.index("[vanilla-s]") + 3],
+        "cut between lines": whole[: whole.index("      of:")],
+        "other yaml": "stages: {report: {cmd: echo}}\n",
+        "no mapping": "- a list\n",
+    }
+    RECIPES.unlink() if damage == "lost" else RECIPES.write_text(halves[damage], encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        load_study()
+    assert str(refused.value).endswith("; `python -m pipeline tune` writes tune/recipes.yaml anew")
+    assert "\n" not in str(refused.value)
+    monkeypatch.setattr("sys.argv", ["pipeline", "tune"])
+    main()
+    assert "tune/recipes.yaml is left out and written anew (" in capsys.readouterr().err
+    assert RECIPES.read_text(encoding="utf-8") == whole
+    load_study()
+
+
+def test_another_mistake_of_the_study_is_not_blamed_on_the_recipes(
+    tuning: Searching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(tuning(), valley(0.01))
+    loaded_with_recipes()
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(text.replace("batch_size: 8", "batch_size: 0"), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["pipeline", "tune"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == "error: params.yaml: pretrain.batch_size: 0 is wrong; it must be greater than 0\n"
 
 
 def test_a_power_law_predicts_the_recipes_of_other_sizes(tuning: Searching) -> None:
