@@ -20,6 +20,7 @@ from pipeline.study.recipe import OPTIMIZERS, idle_keys
 from pipeline.study.schema import Tuning
 from pipeline.study.superseded import changes, kept_like, mark, training_in
 from pipeline.study.trunks import Trunk, trunk_steps
+from pipeline.study.tune_space import tuning_of
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _recipe(study: Study, cell: Cell) -> list[RecipeKey]:
     """The keys that something but ``pretrain`` decides, but for those that the cell's own choices leave unread."""
     pretrain = pretraining(study, cell)
     unread = {*idle_keys(pretrain), *(["tokens"] if cell.budget is not None else [])}
-    how = {f"recipes.{name}": _how(recipe.tuning) for name, recipe in study.recipes.items()}
+    how = {f"recipes.{cell.model}": _how(tuning_of(study, cell))}
     found = []
     for key, value in flat(pretrain).items():
         place = origin(study, cell, key).removesuffix(f".{key}")
@@ -141,7 +142,7 @@ def _how(tuning: Tuning | None) -> str:
     """How a recipe was found, in words."""
     if tuning is None:
         return ""
-    of = "" if tuning.status == "tuned" else f" from {', '.join(tuning.of)}"
+    of = "" if tuning.status.startswith("tuned") else f" from {', '.join(tuning.of)}"
     edge = f", at the edge: {', '.join(tuning.at_edge)}" if tuning.at_edge else ""
     return f"{tuning.status}{of} on {tuning.tokens:,} tokens, {tuning.trials} trials{edge}"
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -33,7 +34,7 @@ from pipeline.study.causes import keys_of
 from pipeline.study.pretraining import over, written
 from pipeline.study.recipe import check_recipe
 from pipeline.study.recipe_space import NUMBERS, Point, override, read, value_of
-from pipeline.study.tune_space import groups, sources, trial_study, tunable, tuned_cell, varied
+from pipeline.study.tune_space import groups, recipe_hash, sources, trial_study, tunable, tuned_cell, varied
 
 
 class Tuning(Problem):
@@ -156,8 +157,13 @@ def _save(ledgers: list[Ledger]) -> TuneResult:
         if any(model.trials for model in models):
             write_search(result, TUNED)
             write_text(TUNED_TABLE, csv_of([(model.model, model) for model in models]))
-            write_text(RECIPES, recipes_yaml(result))
+            write_text(RECIPES, recipes_yaml(result, partial(_hash, study)))
     return result
+
+
+def _hash(study: Study, model: str, point: Point) -> str:
+    """What the recipe ``point`` of the model was found for."""
+    return recipe_hash(*trial_study(study, tunable(study)[model], point))
 
 
 def _tuned(ledger: Ledger) -> ModelTuning:

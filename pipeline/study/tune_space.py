@@ -1,19 +1,26 @@
-"""What a tuning tunes: models of the grid, and the cell that a point of their recipes makes."""
+"""What a tuning tunes: models of the grid, the cell that a point of their recipes makes, what a recipe is found for."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from itertools import islice, product
 from typing import Any
 
 from pipeline.base.errors import UserError
-from pipeline.study.cells import Cell, cells
-from pipeline.study.pretraining import over, written
+from pipeline.base.made_of import made_of
+from pipeline.models.config import to_dict
+from pipeline.study.cells import Cell, cells, model_config
+from pipeline.study.pretraining import over, pretraining, written
 from pipeline.study.recipe_checks import check_steps
 from pipeline.study.recipe_space import SHORT, Point, choices, override, read, readable, trial_name
-from pipeline.study.schema import Recipe, Study, Tune
+from pipeline.study.schema import Recipe, Study, Tune, Tuning
 
 LOOKED_AT = 10_000  # combinations of choices, until as many points as trials are found
+OF_A_RUN = ("tokens", "budgets", "validate_every", "validation_tokens")
+"""Keys of ``pretrain`` that say how long a run is and how it is measured, and so are no part of what is tuned."""
+OTHERWISE = " with other keys"
 
 
 def groups(tune: Tune) -> list[list[str]]:
@@ -85,3 +92,18 @@ def fits(study: Study, model: Cell, point: Point) -> bool:
     except UserError:
         return False
     return True
+
+
+def recipe_hash(study: Study, cell: Cell) -> str:
+    """What a recipe is found for, and is: the model, and its keys of ``pretrain`` but for :data:`OF_A_RUN`."""
+    keys = {key: value for key, value in made_of(pretraining(study, cell)).items() if key not in OF_A_RUN}
+    made = {"model": to_dict(model_config(study, cell, vocabulary=64)), "pretrain": keys}
+    return f"sha256:{hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:12]}"
+
+
+def tuning_of(study: Study, cell: Cell) -> Tuning | None:
+    """How the cell's recipe was found; where the model or a key is another one now, the status says so."""
+    recipe = study.recipes.get(cell.model, Recipe())
+    if recipe.tuning is None or recipe.tuning.keys in (None, recipe_hash(study, cell)):
+        return recipe.tuning
+    return dataclasses.replace(recipe.tuning, status=f"{recipe.tuning.status}{OTHERWISE}")

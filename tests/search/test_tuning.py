@@ -169,6 +169,48 @@ def test_recipes_are_included_planned_and_change_no_tuning(tuning: Searching) ->
     assert [model.trials for model in again.models] == [model.trials for model in first.models]
 
 
+def planned_recipes(study: Study) -> str:
+    text = io.StringIO()
+    print_plan(plan(study), text)
+    return text.getvalue()
+
+
+OTHER_KEYS = [
+    ("  batch_size: 8", "  weight_decay: 0.0\n  batch_size: 8"),
+    ("  batch_size: 8", "  schedule: wsd\n  batch_size: 8"),
+    ("  s: {layers: 2, width: 32}", "  s: {layers: 3, width: 32}"),
+    ("  s: {layers: 2, width: 32}", "  s: {layers: 2, width: 32, pretrain: {gradient_clip: 2.0}}"),
+]
+LENGTH = [("tokens: 5120", "tokens: 7680"), ("validate_every: 10", "validate_every: 5")]
+
+
+def test_a_recipe_is_no_longer_just_tuned_once_the_model_or_another_key_has_changed(tuning: Searching) -> None:
+    groups = ("[vanilla-s, block-s-4-base]", "[[vanilla-s, vanilla-m], block-s-4-base]")
+    tuned(tuning(groups), valley(0.01))
+    assert "with other keys" not in planned_recipes(loaded_with_recipes())
+    text, recipes = (path.read_text(encoding="utf-8") for path in (paths.PARAMS, RECIPES))
+    assert "with other keys" not in planned_recipes(edited(text, *LENGTH))
+    for edit in OTHER_KEYS:
+        changed = planned_recipes(edited(text, edit))
+        assert "(recipes.vanilla-s, tuned with other keys on 2,560 tokens, 3 trials" in changed
+        shared = "" if "  s: " in edit[0] else "with other keys "
+        assert f"(recipes.vanilla-m, shared {shared}from vanilla-s on 2,560 tokens" in changed
+    study = edited(text)
+    RECIPES.write_text(recipes.replace("learning_rate: 0.01", "learning_rate: 0.02"), encoding="utf-8")
+    assert "(recipes.vanilla-s, tuned with other keys on" in planned_recipes(load_study())
+    without = [line for line in recipes.splitlines() if "keys:" not in line]
+    RECIPES.write_text("\n".join(without), encoding="utf-8")
+    assert planned_recipes(load_study()) == planned_recipes(study)
+
+
+def edited(text: str, *edits: tuple[str, str]) -> Study:
+    for before, after in edits:
+        assert before in text
+        text = text.replace(before, after)
+    paths.PARAMS.write_text(text, encoding="utf-8")
+    return load_study()
+
+
 @pytest.mark.parametrize("damage", ["cut in a line", "cut between lines", "other yaml", "no mapping", "lost"])
 def test_a_damaged_file_of_recipes_is_one_line_and_the_command_writes_it_anew(
     tuning: Searching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str

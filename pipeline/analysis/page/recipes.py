@@ -74,7 +74,7 @@ def _found(model: ModelRecipe) -> list[str]:
     if tuning is None:
         return [model.status, *["-"] * 6]
     costs = ("-" if cost is None else f"{cost:+.3f}" for cost in (tuning.halved, tuning.doubled))
-    tried = "-" if tuning.status == "predicted" else "yes"
+    tried = "-" if tuning.status.startswith("predicted") else "yes"
     bracketed = f"not in {', '.join(tuning.at_edge)}" if tuning.at_edge else tried
     return [model.status, ", ".join(tuning.of), str(tuning.trials), short(tuning.tokens), bracketed, *costs]
 

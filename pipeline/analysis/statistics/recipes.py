@@ -13,9 +13,10 @@ from pipeline.analysis.rows.training import by_model
 from pipeline.study.recipe import matrix_learning_rate
 from pipeline.study.recipe_checks import STATUSES as FOUND
 from pipeline.study.schema import Override, Pretrain, Tuning
+from pipeline.study.tune_space import OTHERWISE
 
 TUNED, UNTUNED = "tuned", "untuned"
-STATUSES = (*FOUND, UNTUNED)
+STATUSES = (*FOUND, *(f"{status}{OTHERWISE}" for status in FOUND), UNTUNED)
 MOST_NAMED = 3  # models that a sentence names; of more it gives the number
 ALWAYS = (
     "optimizer",
