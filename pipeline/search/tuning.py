@@ -124,6 +124,9 @@ def identity(study: Study, model: Cell, varied: dict[str, list[Any]], manifest: 
     """
     first: Point = {key: values[0] for key, values in varied.items()}
     trial, cell = trial_study(study, model, first)
+    # How often a trial validates follows from the rest, and changes no loss.
+    measured = dataclasses.replace(trial.pretrain, validate_every=study.pretrain.validate_every)
+    trial = dataclasses.replace(trial, pretrain=measured)
     decisive = {
         "model": model.model,
         "space": varied,

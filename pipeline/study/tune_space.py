@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from itertools import islice, product
 from typing import Any
 
@@ -15,12 +16,13 @@ from pipeline.study.cells import Cell, cells, model_config
 from pipeline.study.pretraining import over, pretraining, written
 from pipeline.study.recipe_checks import check_steps
 from pipeline.study.recipe_space import SHORT, Point, choices, override, read, readable, trial_name
-from pipeline.study.schema import Recipe, Study, Tune, Tuning
+from pipeline.study.schema import Pretrain, Recipe, Study, Tune, Tuning
 
 LOOKED_AT = 10_000  # combinations of choices, until as many points as trials are found
 OF_A_RUN = ("tokens", "budgets", "validate_every", "validation_tokens")
 """Keys of ``pretrain`` that say how long a run is and how it is measured, and so are no part of what is tuned."""
 OTHERWISE = " with other keys"
+VALIDATIONS = 8  # of a trial, so that it can be stopped early
 
 
 def groups(tune: Tune) -> list[list[str]]:
@@ -62,14 +64,28 @@ def trial_study(study: Study, model: Cell, point: Point) -> tuple[Study, Cell]:
     name = trial_name(model.size, point, SHORT)
     cell = dataclasses.replace(model, size=name)
     recipe = over(study.recipes.get(model.model, Recipe()), override(point))
+    batch_size = over(written(study, model), recipe).batch_size
     changed = dataclasses.replace(
         study,
         sizes=study.sizes | {name: study.sizes[model.size]},
         recipes={cell.model: dataclasses.replace(recipe, tokens=tune.tokens, tuning=None)},
-        pretrain=dataclasses.replace(study.pretrain, budgets=[]),
+        pretrain=dataclasses.replace(
+            study.pretrain, budgets=[], validate_every=_validate_every(study.pretrain, tune, batch_size)
+        ),
         hardware=dataclasses.replace(study.hardware, devices=1, num_nodes=1),
     )
     return changed, cell
+
+
+def _validate_every(pretrain: Pretrain, tune: Tune, batch_size: int) -> int:
+    """The steps between a trial's validations: the study's, or so few that it has :data:`VALIDATIONS` at least.
+
+    All batch sizes of the choices then validate after the same tokens, since trials are compared at these.
+    """
+    sequences = tune.tokens // (VALIDATIONS * pretrain.context_length)
+    common = math.lcm(batch_size, *tune.space.batch_size)
+    together = sequences - sequences % common or sequences
+    return min(pretrain.validate_every, max(together // batch_size, 1))
 
 
 def points(study: Study, model: Cell, most: int) -> list[Point]:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,9 @@ from pipeline.search.tuning import tune_worker
 from pipeline.study import Study, cells, load_study, pretraining
 from pipeline.study.recipe_space import Point
 from pipeline.study.schema import Pretrain
+from pipeline.study.tune_space import trial_study, tuned_cell
+from pipeline.training import pretrain
+from pipeline.training.curve import Row
 from tests.search.conftest import Searching
 
 Loss = Callable[[Pretrain, int], float]
@@ -291,6 +295,31 @@ def test_trials_train_and_leave_a_table_a_record_and_curves(tuning: Searching) -
     assert len({trial.loss for trial in trials}) == 6, "each rate and model has a loss of its own"
     (drawing,) = draw_tuning(result, paths.TUNE)
     assert "learning rate" in (paths.TUNE / f"{drawing.name}.svg").read_text(encoding="utf-8").lower()
+
+
+def test_trials_of_all_batch_sizes_validate_eight_times_after_the_same_tokens(tuning: Searching) -> None:
+    """The study's 1,000 steps between validations are more than a trial takes; that of the loss stays as it was."""
+    longer, seldom = ("tokens: 2560", "tokens: 5120"), ("validate_every: 10", "validate_every: 1000")
+    study = tuning(("{learning_rate: [0.004, 0.01, 0.025]}", "{batch_size: [2, 4, 8]}"), longer, seldom)
+    model, found = tuned_cell(study, "vanilla-s"), {}
+    for size in (2, 4, 8):
+        trial, cell = trial_study(study, model, {"batch_size": size})
+        rows: list[Row] = []
+        result = pretrain(trial, cell, rows.append)
+        assert result is not None
+        found[size] = [row.tokens for row in rows if row.validation_loss is not None]
+        once = dataclasses.replace(trial, pretrain=dataclasses.replace(trial.pretrain, validate_every=1000))
+        shutil.rmtree(paths.checkpoint(cell.name))
+        again = pretrain(once, cell)
+        assert again is not None
+        assert again.validation_loss == result.validation_loss
+    assert found[2] == found[4] == found[8] == [512 * count for count in range(1, 11)]
+
+
+def test_a_study_that_validates_more_often_does_so_in_its_trials(tuning: Searching) -> None:
+    study = tuning(("validate_every: 10", "validate_every: 3"), ("tokens: 2560", "tokens: 256000"))
+    trial, _ = trial_study(study, tuned_cell(study, "vanilla-s"), {"learning_rate": 0.01})
+    assert trial.pretrain.validate_every == 3
 
 
 def test_unfinished_models_have_no_recipe_yet(tuning: Searching) -> None:
