@@ -130,12 +130,12 @@ def _recipe(study: Study, cell: Cell) -> list[RecipeKey]:
     pretrain = pretraining(study, cell)
     unread = {*idle_keys(pretrain), *(["tokens"] if cell.budget is not None else [])}
     how = {f"recipes.{cell.model}": _how(tuning_of(study, cell))}
-    found = []
+    keys = []
     for key, value in flat(pretrain).items():
         place = origin(study, cell, key).removesuffix(f".{key}")
         if place != "pretrain" and key not in unread:
-            found.append(RecipeKey(key, value, place, how.get(place, "")))
-    return found
+            keys.append(RecipeKey(key, value, place, how.get(place, "")))
+    return keys
 
 
 def _how(tuning: Tuning | None) -> str:
@@ -150,9 +150,9 @@ def _how(tuning: Tuning | None) -> str:
 def _recipe_line(recipe: list[RecipeKey]) -> str:
     """The keys of each place, and the place."""
     places: dict[str, list[str]] = {}
-    for each in recipe:
-        place = f"{each.place}, {each.how}" if each.how else each.place
-        places.setdefault(place, []).append(f"{each.key} {_written(each.value)}")
+    for key in recipe:
+        place = f"{key.place}, {key.how}" if key.how else key.place
+        places.setdefault(place, []).append(f"{key.key} {_written(key.value)}")
     return "; ".join(f"{', '.join(keys)} ({place})" for place, keys in places.items())
 
 
@@ -163,8 +163,8 @@ def _written(value: Any) -> str:
 def _training(study: Study, cell: Cell, config: ModelConfig) -> tuple[str, str, int]:
     """What pretraining the cell will do with what it finds in its folder and aside, and the steps that are done."""
     present, corpus = training_in(paths.checkpoint(cell.name)), _tokens()
-    found = corpus or (present.record.get("corpus") if present else None) or ""
-    record, steps = training_record(study, cell, config, found), _steps(study, cell)
+    tokens = corpus or (present.record.get("corpus") if present else None) or ""
+    record, steps = training_record(study, cell, config, tokens), _steps(study, cell)
     aside = kept_like(cell.name, record)
     if present is not None and mark(present.record) == mark(record):
         if present.complete:

@@ -190,15 +190,15 @@ def _predicted(study: Study, models: list[ModelTuning], vocabulary: int) -> list
     """Those whose tuned models are all finished."""
     assert study.tune is not None
     optima = {
-        each.model: Optimum(each.model, best.non_embedding_parameters, best.point, each.at_edge)
-        for each in models
-        if each.finished and (best := each.optimum) is not None
+        model.model: Optimum(model.model, best.non_embedding_parameters, best.point, model.at_edge)
+        for model in models
+        if model.finished and (best := model.optimum) is not None
     }
-    tuned, found = [tuned_cell(study, each.model) for each in models], []
+    tuned, predictions = [tuned_cell(study, model.model) for model in models], []
     for name in study.tune.predict:
         cell = tunable(study)[name]
-        of = [each.model for each in sources(cell, tuned)]
+        of = [source.model for source in sources(cell, tuned)]
         if all(model in optima for model in of):
             size = cost(study, cell, vocabulary).non_embedding_parameters
-            found.append(predict(name, size, [optima[model] for model in of]))
-    return found
+            predictions.append(predict(name, size, [optima[model] for model in of]))
+    return predictions

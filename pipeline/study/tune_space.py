@@ -32,11 +32,11 @@ def groups(tune: Tune) -> list[list[str]]:
 
 def tunable(study: Study) -> dict[str, Cell]:
     """The models of the grid that start from random weights, each as its first cell."""
-    found: dict[str, Cell] = {}
+    models: dict[str, Cell] = {}
     for cell in cells(study):
         if cell.family != "pretrained" and cell.source is None:
-            found.setdefault(cell.model, dataclasses.replace(cell, budget=None))
-    return found
+            models.setdefault(cell.model, dataclasses.replace(cell, budget=None))
+    return models
 
 
 def tuned_cell(study: Study, model: str) -> Cell:
@@ -91,14 +91,14 @@ def _validate_every(pretrain: Pretrain, tune: Tune, batch_size: int) -> int:
 def points(study: Study, model: Cell, most: int) -> list[Point]:
     """The first points of the model that differ and whose warm-up fits into a trial, ``most`` of them at most."""
     keys, recipe = varied(study, model), written(study, model)
-    found: list[Point] = []
+    different: list[Point] = []
     for values in islice(product(*keys.values()), LOOKED_AT):
         point = read(recipe, dict(zip(keys, values, strict=True)))
-        if point not in found and fits(study, model, point):
-            found.append(point)
-        if len(found) == most:
+        if point not in different and fits(study, model, point):
+            different.append(point)
+        if len(different) == most:
             break
-    return found
+    return different
 
 
 def fits(study: Study, model: Cell, point: Point) -> bool:

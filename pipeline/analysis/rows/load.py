@@ -125,7 +125,9 @@ def _comparable(rows: list[Row]) -> tuple[list[Row], list[Missing]]:
     foreign = []
     for row, values in zip(rows, scored, strict=True):
         if values != usual:
-            key, found, expected = next(each for each in zip(SAME, values, usual, strict=True) if each[1] != each[2])
+            key, found, expected = next(
+                triple for triple in zip(SAME, values, usual, strict=True) if triple[1] != triple[2]
+            )
             reason = (
                 f"{result('evaluate', row.name)}: {key} is {found!r}, but {expected!r} for {kept[0].name}; losses "
                 f"compare on the same tokens only, so {_again('evaluate')}"
