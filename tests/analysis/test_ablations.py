@@ -6,10 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from matplotlib import rc_context
 from synthetic import study_file, write_results
 
 from pipeline.analysis.figures.ablations import AXES, ablation_figures, sweeps_along
 from pipeline.analysis.figures.canvas import save
+from pipeline.analysis.figures.style import RC
 from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Point, points
 from pipeline.models.embedder_config import RobertaKeys
@@ -77,9 +79,10 @@ def test_a_sweep_holds_what_differs_in_its_axis_alone(study: Study) -> None:
 
 def test_every_axis_that_varies_has_a_figure_that_names_its_best(study: Study, tmp_path: Path) -> None:
     compared = points(load_rows(study)[0])
-    figures = {drawing.name: (figure, drawing) for figure, drawing in ablation_figures(study, compared)}
+    with rc_context(RC):
+        figures = {drawing.name: (figure, drawing) for figure, drawing in ablation_figures(study, compared)}
+        drawn = save(*figures["ablation_allocation"], tmp_path)
     assert {f"ablation_{axis.key}" for axis in AXES} <= figures.keys()
-    drawn = save(*figures["ablation_allocation"], tmp_path)
     losses = {point.name: loss_of(point) for point in compared}
     best = min(("base", "deep", "flat"), key=lambda variant: losses[f"block-s-4-{variant}"])
     place = ":".join(map(str, VARIANTS[best].allocation))
