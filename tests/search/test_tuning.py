@@ -27,6 +27,7 @@ from pipeline.search.storage import Watch
 from pipeline.search.trial import Measured, Prune
 from pipeline.search.tuning import tune_worker
 from pipeline.study import Study, cells, load_study, pretraining
+from pipeline.study.load import load_for_tuning
 from pipeline.study.recipe_space import Point
 from pipeline.study.schema import Pretrain
 from pipeline.study.tune_space import trial_study, tuned_cell
@@ -215,29 +216,25 @@ def edited(text: str, *edits: tuple[str, str]) -> Study:
     return load_study()
 
 
-@pytest.mark.parametrize("damage", ["cut in a line", "cut between lines", "other yaml", "no mapping", "lost"])
 def test_a_damaged_file_of_recipes_is_one_line_and_the_command_writes_it_anew(
-    tuning: Searching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+    tuning: Searching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuned(tuning(), valley(0.01))
-    loaded_with_recipes()
+    study = loaded_with_recipes()
     whole = RECIPES.read_text(encoding="utf-8")
-    halves = {
-        "cut in a line": whole[: whole.index("[vanilla-s]") + 3],
-        "cut between lines": whole[: whole.index("      of:")],
-        "other yaml": "stages: {report: {cmd: echo}}\n",
-        "no mapping": "- a list\n",
-    }
-    RECIPES.unlink() if damage == "lost" else RECIPES.write_text(halves[damage], encoding="utf-8")
-    with pytest.raises(UserError) as refused:
-        load_study()
-    assert str(refused.value).endswith("; `python -m pipeline tune` writes tune/recipes.yaml anew")
-    assert "\n" not in str(refused.value)
+    cut = {"in a line": whole[: whole.index("[vanilla-s]") + 3], "between lines": whole[: whole.index("      of:")]}
+    for damage in (None, *cut.values(), "stages: {report: {cmd: echo}}\n", "- a list\n"):
+        RECIPES.unlink() if damage is None else RECIPES.write_text(damage, encoding="utf-8")
+        with pytest.raises(UserError) as refused:
+            load_study()
+        assert str(refused.value).endswith("; `python -m pipeline tune` writes tune/recipes.yaml anew")
+        assert "\n" not in str(refused.value)
+        assert load_for_tuning() == dataclasses.replace(study, recipes={})
     monkeypatch.setattr("sys.argv", ["pipeline", "tune"])
     main()
     assert "tune/recipes.yaml is left out and written anew (" in capsys.readouterr().err
     assert RECIPES.read_text(encoding="utf-8") == whole
-    load_study()
+    assert load_study() == study
 
 
 def test_another_mistake_of_the_study_is_not_blamed_on_the_recipes(
@@ -308,11 +305,11 @@ def test_trials_of_all_batch_sizes_validate_eight_times_after_the_same_tokens(tu
         result = pretrain(trial, cell, rows.append)
         assert result is not None
         found[size] = [row.tokens for row in rows if row.validation_loss is not None]
-        once = dataclasses.replace(trial, pretrain=dataclasses.replace(trial.pretrain, validate_every=1000))
-        shutil.rmtree(paths.checkpoint(cell.name))
-        again = pretrain(once, cell)
-        assert again is not None
-        assert again.validation_loss == result.validation_loss
+    once = dataclasses.replace(trial, pretrain=dataclasses.replace(trial.pretrain, validate_every=1000))
+    shutil.rmtree(paths.checkpoint(cell.name))
+    again = pretrain(once, cell)
+    assert again is not None
+    assert again.validation_loss == result.validation_loss
     assert found[2] == found[4] == found[8] == [512 * count for count in range(1, 11)]
 
 
