@@ -373,7 +373,18 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 PLACEHOLDERS = r"NAME|JOURNAL|^\."
-MADE = ("dvc.lock", "data/", "checkpoints/", "results/", "report/", "runs/", "search/", "tune/", "dvc_plots/", ".venv")
+MADE = (
+    "data/",
+    "checkpoints/",
+    "results/",
+    "report/",
+    "runs/",
+    "search/",
+    "tune/",
+    "dvc_plots/",
+    "dvc.lock",
+    "samples.md",
+)
 ENDINGS = r"\.(py|md|yaml|lock|toml|cff|js|css|html)"
 
 
