@@ -9,7 +9,7 @@ DVC has not noted, which is begun again and finds its work.
 from __future__ import annotations
 
 import logging
-import shutil
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import UserError
-from pipeline.base.files import replacing
+from pipeline.base.files import write_text
 from pipeline.execution.stages import Stage
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+ENTRY, TOP_LEVEL = re.compile(r"^(?=  [^\s:])", re.MULTILINE), re.compile(r"^\S.*", re.MULTILINE)
+"""Where a stage's entry begins in dvc.lock, and lines that are part of none."""
 
 
 class Begun(Enum):
@@ -99,7 +101,7 @@ class Repository:
         from dvc.rwlock import RWLOCK_FILE, RWLockFileCorruptedError, rwlock
 
         # DVC tells holders apart by process and command line, so that this process's own stages are let in.
-        own = (self._repo.tmp_dir, self._repo.fs, " ".join(sys.argv), [], [self._repo.root_dir], False)
+        own: tuple[Any, ...] = (self._repo.tmp_dir, self._repo.fs, " ".join(sys.argv), [], [self._repo.root_dir], False)
         with _dvc_says():
             try:
                 holding = ExitStack()
@@ -117,16 +119,15 @@ class Repository:
         self._write_lock(stage)
 
     def _write_lock(self, stage: Any) -> None:
-        """DVC writes dvc.lock in place, where a kill could cut it off."""
+        """DVC writes dvc.lock in place, where a kill could cut it off, and parses all of it for each stage."""
         from dvc.stage.serialize import to_lockfile
-        from dvc.utils.serialize import modify_yaml
+        from dvc.utils.serialize import dumps_yaml
 
-        with replacing(LOCK) as temporary:
-            with suppress(FileNotFoundError):
-                shutil.copyfile(LOCK, temporary)
-            with modify_yaml(str(temporary)) as noted:
-                noted.setdefault("schema", "2.0")
-                noted.setdefault("stages", {}).update(to_lockfile(stage))
+        before = ""
+        with suppress(FileNotFoundError):
+            before = Path(LOCK).read_text(encoding="utf-8")
+        entry = str(dumps_yaml({"schema": "2.0", "stages": to_lockfile(stage)}))
+        write_text(LOCK, replaced_entry(before, entry))
         self._repo.scm_context.track_file(LOCK)
 
     def _stage(self, name: str) -> Any:
@@ -140,6 +141,27 @@ class Repository:
 
         with _dvc_says(), lock_repo(self._repo), self._repo.scm_context(quiet=True):
             yield
+
+
+def replaced_entry(before: str, entry: str) -> str:
+    """The text of dvc.lock with a stage's entry put in or replaced; ``entry`` is a dvc.lock of that stage alone."""
+    head, new = ENTRY.split(entry)
+    if not before.startswith(head) or TOP_LEVEL.findall(before) != TOP_LEVEL.findall(head):
+        return _merged(before, entry)
+    entries = {text.partition("\n")[0]: text for text in ENTRY.split(before)[1:]}
+    entries[new.partition("\n")[0]] = new
+    return head + "".join(entries.values())
+
+
+def _merged(before: str, entry: str) -> str:
+    """The same for a dvc.lock that is not written as DVC writes it, or has more in it."""
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+    noted = parse_yaml_for_update(before, LOCK)
+    new = parse_yaml_for_update(entry, LOCK)
+    noted.setdefault("schema", new["schema"])
+    noted.setdefault("stages", {}).update(new["stages"])
+    return str(dumps_yaml(noted))
 
 
 def _stage(stage: Any, graph: Any) -> Stage:

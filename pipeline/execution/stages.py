@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 CHECK, REPORT = "check", "report"
@@ -32,7 +32,7 @@ class Stage:
         return next((kind for kind in KINDS if group == kind or group.startswith(f"{kind}-")), group)
 
 
-Stages = Mapping[str, Stage]
+Stages = dict[str, Stage]
 """Stages by their names, each after those that it needs."""
 
 
