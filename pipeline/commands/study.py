@@ -22,7 +22,7 @@ from pipeline.study import Study, load_study
 LINKS = ("dvc.yaml", ".dvcignore", ".dvc/plots", "pipeline", "stages", str(LOCK), str(MLFLOW))
 APART = {"tune": (TUNE, "docs/tuning.md"), "search": (SEARCH, "docs/search.md")}
 """Sections that plain `dvc repro` does not run, in the order in which they may: their folders and pages."""
-MADE = ("data", "checkpoints", "superseded", "trunks", "results", "report", "search", "tune")
+MADE = ("data", "checkpoints", "superseded", "trunks", "results", "report", "search", "tune", "logs")
 """What the stages make: each study has its own."""
 
 

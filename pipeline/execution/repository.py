@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from functools import cached_property
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,20 @@ class Repository:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """The stages of dvc.yaml, each after those that it needs; none of the search's or the tuning's."""
-        import networkx
-
         with self._locked():
             graph = self._repo.index.graph
-            order = reversed(list(networkx.topological_sort(graph)))
+            order = TopologicalSorter({each: graph.successors(each) for each in graph}).static_order()
             self._loaded = {each.name: each for each in order if each.relpath == PIPELINE}
             return {name: _stage(each, graph) for name, each in self._loaded.items()}
 
+    @property
+    def root(self) -> str:
+        """Its folder."""
+        return str(self._repo.root_dir)
+
     def environment(self, name: str) -> dict[str, str]:
         """What DVC adds to the environment of a stage's command."""
-        return {"DVC_ROOT": self._repo.root_dir, "DVC_STAGE": name}
+        return {"DVC_ROOT": self.root, "DVC_STAGE": name}
 
     def changed(self, name: str) -> bool:
         """Whether the stage is out of date by the files as they are now."""
