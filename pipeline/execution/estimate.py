@@ -60,7 +60,7 @@ def last_point(cell: str) -> Point | None:
 
 
 def time_left(board: Board, machine: Machine, trainings: Mapping[str, Training]) -> Left | None:
-    """``None`` while no training has got anywhere that is still to be waited for."""
+    """``None`` while nothing tells: no training has got anywhere, nor has any other stage ended."""
     to_go, done, seconds = _training(board, trainings)
     if to_go and not done:
         return None
@@ -70,7 +70,8 @@ def time_left(board: Board, machine: Machine, trainings: Mapping[str, Training])
     devices = len(machine.gpus) or 1
     at_once = devices * machine.per_gpu if machine.gpus else machine.jobs
     total = shared / max(at_once // machine.devices, 1) + evaluating / at_once + benchmarking / devices
-    return Left(total, not (evaluated and benchmarked))
+    known = evaluated and benchmarked
+    return Left(total, at_least=not known) if known or total else None
 
 
 def _training(board: Board, trainings: Mapping[str, Training]) -> tuple[float, float, float]:

@@ -22,7 +22,7 @@ RUN, FOLDER, STAGE = "PIPELINE_RUN", "DVC_ROOT", "DVC_STAGE"
 """Variables by which a run's processes are found: the run's process id; and DVC's own, the folder and the stage."""
 
 
-def start(command: list[str], log: IO[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(command: list[str], log: IO[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a stage's command in a process group of its own; what it writes goes to its log."""
     program = sys.executable if command[0] == "python" else command[0]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

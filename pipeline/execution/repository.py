@@ -53,10 +53,11 @@ class Repository:
     def stages(self) -> dict[str, Stage]:
         """The stages of dvc.yaml, each after those that it needs; none of the search's or the tuning's."""
         with self._locked():
-            graph = self._repo.index.graph
-            order = TopologicalSorter({each: graph.successors(each) for each in graph}).static_order()
-            self._loaded = {each.name: each for each in order if each.relpath == PIPELINE}
-            return {name: _stage(each, graph) for name, each in self._loaded.items()}
+            index = self._repo.index
+            self._loaded = {each.name: each for each in index.stages if each.relpath == PIPELINE}
+            found = {name: _stage(each, index.graph) for name, each in self._loaded.items()}
+        order = TopologicalSorter({name: stage.needs for name, stage in found.items()}).static_order()
+        return {name: found[name] for name in order}
 
     @property
     def root(self) -> str:

@@ -135,9 +135,7 @@ class Scheduler:
         code = running.process.returncode
         if code:
             kill_left({FOLDER: self.repository.root, RUN: None, STAGE: name})
-        if (
-            code == -signal.SIGKILL and not self.signals and running.tries == 1
-        ):  # not the study's fault, so far as known
+        if code == -signal.SIGKILL and running.tries == 1 and not self.signals:  # nothing says that it would again
             self._start(name, tries=2)
             return
         self.board.entries[name].ended = time.monotonic()
