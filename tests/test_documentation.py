@@ -52,7 +52,7 @@ MEASURED = "docs/results/"
 FOLLOWED = "docs/moving.md"
 """A page of two machines: faults/test_another_machine.py follows it."""
 RUNS_STAGES = (
-    r"cd |dvc (repro|commit|exp (run|apply|branch))|make|python -m (pipeline (search|tune|study|tracking)|stages)"
+    r"cd |dvc (repro|commit|exp (run|apply|branch))|make|python -m (pipeline (run|search|tune|study|tracking)|stages)"
 )
 VARIABLES = r"^(env -u \w+ |\w+=\S+ )"
 STUDIES = [path.stem for path in sorted((ROOT / "studies").glob("*.yaml"))]
@@ -372,7 +372,7 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in headings(there), target
 
 
-MADE = ("data/", "checkpoints/", "results/", "report/", "runs/", "search/", "tune/", "dvc_plots/", ".venv")
+MADE = ("data/", "checkpoints/", "results/", "report/", "runs/", "logs/", "search/", "tune/", "dvc_plots/", ".venv")
 ENDINGS = r"\.(py|md|yaml|lock|toml|cff|js|css|html)"
 
 

@@ -64,7 +64,7 @@ class Machine:
                 f"hardware.devices: {hardware.devices} is wrong on this machine, which has {len(gpus)} GPUs "
                 f"({', '.join(gpus)}); it is at most {len(gpus)}"
             )
-        return cls(gpus, run.per_gpu, hardware.devices or 1, run.jobs or 1)
+        return cls(gpus, run.per_gpu, hardware.devices or 1, run.jobs or _jobs())
 
     def place(self, kind: str, taken: Collection[Place]) -> Place | None:
         """Where a stage of this kind may start now, ``None`` if nowhere yet."""
@@ -87,6 +87,16 @@ class Machine:
         if kind == "benchmark":
             return None if taken else Place(job=True, alone=True)
         return Place(job=True) if sum(place.job for place in taken) < self.jobs else None
+
+
+def _jobs() -> int:
+    """As many as have a core for each of their threads: one, unless OMP_NUM_THREADS leaves room for more.
+
+    How many threads a training has decides how its sums are rounded, so that they stay what `dvc repro` has them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return max(cores // int(threads), 1) if threads.isdecimal() and int(threads) else 1
 
 
 def gpus_of(study: Study) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,15 @@ def study(tmp_path: Path, params_text: str) -> Study:
     return load_study(tmp_path / "params.yaml")
 
 
-def test_the_study_says_how_the_machine_is_shared(study: Study) -> None:
+def test_the_study_says_how_the_machine_is_shared(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert Machine.of(study, ("0", "1")) == Machine(("0", "1"), per_gpu=1, devices=1, jobs=1)
     shared = dataclasses.replace(study, run=Run(per_gpu=3, jobs=5), hardware=Hardware(devices=2))
     assert Machine.of(shared, ("0", "1")) == Machine(("0", "1"), per_gpu=3, devices=2, jobs=5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for threads, jobs in (("1", 8), ("3", 2), ("16", 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        assert Machine.of(study, ()).jobs == jobs
     assert gpus_of(dataclasses.replace(study, hardware=Hardware(accelerator="cpu"))) == ()
 
 
