@@ -18,7 +18,7 @@ with open("ran.txt", "a") as ran:
 told = Path("told", f"{kind}-{name}")
 exec(told.read_text() if told.exists() else "")
 folder = {"check": "data/causes", "tokenize": "data/tokens", "pretrain": f"checkpoints/{name}", "report": "report"}
-out = Path(folder.get(kind, f"results/{kind}"), f"{name}.json" if kind in ("evaluate", "benchmark") else "out")
+out = Path(folder.get(kind, f"results/{kind}"), f"{name}.json" if kind == "evaluate" else "out")
 out.parent.mkdir(parents=True, exist_ok=True)
 if kind == "check":
     Path("data/causes").joinpath("tokens").write_text(Path("tokens.txt").read_text())
@@ -54,14 +54,6 @@ stages:
         - checkpoints/${item}
       outs:
         - results/evaluate/${item}.json
-  benchmark-x:
-    foreach: *cells
-    do:
-      cmd: python stage.py benchmark ${item}
-      deps:
-        - checkpoints/${item}
-      outs:
-        - results/benchmark/${item}.json
   report:
     cmd: python stage.py report
     deps: [results]
@@ -91,6 +83,19 @@ def pipeline(_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(folder)
     yield folder
     shutil.rmtree(folder)
+
+
+def status() -> dict[str, list[str]]:
+    """What `dvc status` finds."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        found: dict[str, list[str]] = repo.status()
+    return found
+
+
+NOTHING = {"check": ["always changed"]}
+"""That there is nothing to do."""
 
 
 def ran(kind: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""The default study, shortened, under `python -m pipeline run`, killed at random moments: it ends as under `dvc repro`."""
+"""The default study, shortened, under `python -m pipeline run`, killed at random: it ends as under `dvc repro`."""
 
 from __future__ import annotations
 
