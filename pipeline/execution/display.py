@@ -15,7 +15,7 @@ from pipeline.execution.stages import KINDS
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
-REDRAW = 0.5
+REDRAW = 1.0
 """Seconds between two drawings of the table."""
 
 URGENT = (State.RUNNING, State.FAILED, State.STOPPED, State.SKIPPED, State.WAITING, *GOOD)
@@ -38,7 +38,7 @@ class Display:
         from rich.console import Console
         from rich.live import Live
 
-        console = Console()
+        console = Console(highlight=False)
         if not console.is_terminal:
             yield self._print_news
             return
@@ -65,7 +65,7 @@ class Display:
         count, left = self.board.count(), time_left(self.board, self.machine, self.trainings)
         parts = [f"{sum(count[state] for state in GOOD)} of {len(self.board.stages)} stages done"]
         parts += [f"{count[state]} {state.value}" for state in (State.FAILED, State.SKIPPED) if count[state]]
-        if left is not None and count[State.WAITING] + count[State.RUNNING]:
+        if left is not None and left.seconds >= 1:
             parts.append(f"{'more than' if left.at_least else 'about'} {span(left.seconds)} left")
         return ", ".join(parts)
 

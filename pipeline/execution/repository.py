@@ -43,7 +43,7 @@ class Repository:
         with _dvc_says():
             from dvc.repo import Repo
 
-            logging.getLogger("dvc").setLevel(logging.ERROR)
+            logging.getLogger("dvc").setLevel(logging.CRITICAL)  # what it raises tells; no progress bars
             self._repo = Repo(_wait_for_lock=True)
         if Path(self._repo.root_dir) != Path.cwd():
             raise UserError(f"run from the repository root, {self._repo.root_dir}")
