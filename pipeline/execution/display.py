@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pipeline.execution.board import GOOD, Board, Entry, State, log_of
@@ -14,6 +14,7 @@ from pipeline.execution.stages import KINDS
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
+    from rich.live import Live
 
 REDRAW = 1.0
 """Seconds between two drawings of the table."""
@@ -34,22 +35,23 @@ class Display:
 
     @contextmanager
     def showing(self) -> Iterator[Callable[[], None]]:
-        """Yield what is to be called whenever something may have changed."""
+        """Yield what is to be called whenever something may have changed; that nobody looks any more stops no run."""
         from rich.console import Console
         from rich.live import Live
 
         console = Console(highlight=False)
         if not console.is_terminal:
-            yield self._print_news
+            yield lambda: self._quietly(self._print_news)
             return
         with Live(console=console, auto_refresh=False) as live:
-            yield lambda: self._redraw(live, console)
+            yield lambda: self._quietly(lambda: self._redraw(live, console))
             live.update(self._table(console), refresh=True)
 
-    def _redraw(self, live: object, console: Console) -> None:
-        from rich.live import Live
+    def _quietly(self, draw: Callable[[], None]) -> None:
+        with suppress(OSError):  # the terminal is closed, the reader of a pipe has gone
+            draw()
 
-        assert isinstance(live, Live)
+    def _redraw(self, live: Live, console: Console) -> None:
         if time.monotonic() - self._drawn >= REDRAW:
             live.update(self._table(console), refresh=True)
             self._drawn = time.monotonic()

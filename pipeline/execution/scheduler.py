@@ -82,17 +82,25 @@ class Scheduler:
         """Settle what is up to date, and start what there is a place for."""
         while not self.signals:
             new = self._sorter.get_ready()
-            self._ready += [name for name in new if not self._is_current(name)]
+            for name in new:
+                self._attempt(name, self._decide)
             started = [name for name in self._by_priority() if self._try(name)]
             self._ready = [name for name in self._ready if name not in started]
             if not new and not started:
                 return
 
-    def _is_current(self, name: str) -> bool:
+    def _attempt(self, name: str, action: Callable[[str], None]) -> None:
+        """Do something about a stage; DVC's error, or the disk's, is the stage's failure and nobody else's."""
+        try:
+            action(name)
+        except (UserError, OSError) as error:
+            self._fail(name, str(error))
+
+    def _decide(self, name: str) -> None:
         if self.repository.changed(name):
-            return False
-        self._settle(name, State.CURRENT)
-        return True
+            self._ready.append(name)
+        else:
+            self._settle(name, State.CURRENT)
 
     def _by_priority(self) -> list[str]:
         ready = [name for name in self._ready if all(map(self.board.settled, self.order.after.get(name, ())))]
@@ -104,20 +112,19 @@ class Scheduler:
         place = self.machine.place(self.board.stages[name].kind, taken)
         if place is None or self.signals:
             return False
-        try:
-            begun = self.repository.begin(name)
-        except (UserError, OSError) as error:
-            self._fail(name, str(error))
-            return True
-        if begun is not Begun.TO_RUN:
-            self._settle(name, State.CURRENT if begun is Begun.CURRENT else State.RESTORED)
-            return True
-        entry = self.board.entries[name]
-        entry.state, entry.place, entry.begun = State.RUNNING, place, time.monotonic()
-        self._start(name, tries=1)
+        self.board.entries[name].place = place
+        self._attempt(name, self._begin)
         return True
 
-    def _start(self, name: str, tries: int) -> None:
+    def _begin(self, name: str) -> None:
+        begun, entry = self.repository.begin(name), self.board.entries[name]
+        if begun is Begun.TO_RUN:
+            entry.state, entry.begun = State.RUNNING, time.monotonic()
+            self._start(name)
+        else:
+            self._settle(name, State.CURRENT if begun is Begun.CURRENT else State.RESTORED)
+
+    def _start(self, name: str, tries: int = 1) -> None:
         place, path = self.board.entries[name].place, log_of(name)
         assert place is not None
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,23 +143,19 @@ class Scheduler:
         if code:
             kill_left({FOLDER: self.repository.root, RUN: None, STAGE: name})
         if code == -signal.SIGKILL and running.tries == 1 and not self.signals:  # nothing says that it would again
-            self._start(name, tries=2)
+            self._attempt(name, lambda name: self._start(name, tries=2))
             return
         self.board.entries[name].ended = time.monotonic()
         if code == 0:
-            self._note(name)
+            self._attempt(name, self._note)
         elif self.signals:
             self.board.entries[name].state = State.STOPPED
         else:
             self._fail(name, failure_line(self.board.stages[name], code, running.offset))
 
     def _note(self, name: str) -> None:
-        try:
-            self.repository.note(name)
-        except (UserError, OSError) as error:  # an output is missing, the disk is full
-            self._fail(name, str(error))
-        else:
-            self._settle(name, State.DONE)
+        self.repository.note(name)
+        self._settle(name, State.DONE)
 
     def _fail(self, name: str, why: str) -> None:
         self.board.entries[name].state, self.board.entries[name].why = State.FAILED, why
