@@ -35,6 +35,7 @@ SHORTER = {
     "long_context: [1, 2, 4]": "long_context: [1]",
     "repeats: 3": "repeats: 1",
     "size: [s, m]": "size: [s]",
+    "jobs: null": "jobs: 2   ",
 }
 TIMED = re.compile(r"seconds|per_second|memory|environment|provenance")
 
@@ -146,9 +147,27 @@ def test_ten_kills_of_a_run_and_of_its_stages(tmp_path: Path, monkeypatch: pytes
 
 def one_run_a_cell() -> None:
     study = load_study()
+    assert all(tracking.sync_cell(study.name, cell.name) for cell in cells(study))
     client = tracking.client()
     experiment = client.get_experiment_by_name(study.name)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "tags.kind = 'cell'")
     assert sorted(run.data.tags["cell"] for run in runs) == sorted(cell.name for cell in cells(study))
     assert all(run.info.status == "FINISHED" for run in runs)
+
+
+@pytest.mark.slow
+def test_a_database_whose_making_was_killed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for size in (1, 100_000, 300_000):
+        code = "from pipeline import tracking; tracking.client()"
+        making = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+        while not any(path.stat().st_size >= size for path in tmp_path.glob(".mlflow.db.????????")):
+            assert making.poll() is None
+            time.sleep(0.005)
+        making.kill()
+        making.wait()
+        assert not Path("mlflow.db").exists()
+    assert tracking.client().search_experiments()
+    assert leftovers() == []
