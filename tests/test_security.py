@@ -57,7 +57,7 @@ def test_nothing_is_unpickled_and_no_text_is_run(root: Path) -> None:
 def test_servers_bind_to_this_machine_alone(root: Path) -> None:
     hosts = [path for path in root.glob("pipeline/**/*.py") if "0.0.0.0" in path.read_text()]
     assert hosts == []
-    (command,) = re.findall(r'"mlflow", "ui".*', (root / "pipeline/tracking/store.py").read_text())
+    (command,) = re.findall(r'"mlflow", "ui".*', (root / "pipeline/tracking/ui.py").read_text())
     assert '"--host", "127.0.0.1"' in command
 
 

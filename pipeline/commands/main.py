@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pipeline import tracking
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
-from pipeline.base.paths import REPORT
+from pipeline.base.paths import PARAMS, REPORT
 from pipeline.commands import benchmark, check, clean, generate, prefetch, run, search, tune, verify
 from pipeline.commands.study import APART, describe_studies, run_study
 from pipeline.device import require_accelerator
 from pipeline.search.tracking import sync_searches
-from pipeline.study import cells, find_cell
+from pipeline.study import cells, find_cell, load_study
 from pipeline.study.arguments import add_study_arguments, study_of
 
 PROGRAM = "python -m pipeline"
@@ -156,7 +156,11 @@ def _tracking(arguments: argparse.Namespace) -> None:
 
 
 def _ui(arguments: argparse.Namespace) -> None:
-    tracking.serve_ui(arguments.port)
+    try:
+        name = load_study(PARAMS).name
+    except UserError:  # a study that is being edited still has runs to look at
+        name = None
+    tracking.serve_ui(arguments.port, name)
 
 
 GROUPS: dict[str, list[Command | tuple[str, str]]] = {

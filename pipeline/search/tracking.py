@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from pipeline.base import paths
+from pipeline.results.curve import read_rows
 from pipeline.results.search import (
     FILES,
     TUNE_FILES,
@@ -141,7 +142,7 @@ def _sync_trial(mlflow: MlflowClient, run: Run, trial: TrialResult, parent: Pare
         metrics |= {} if trial.tokens_per_second is None else {parent.speed: trial.tokens_per_second}
         record = checkpoint_record(trial.cell)
         if record is not None and record["fingerprint"] == trial.fingerprint:
-            sync_curve(mlflow, run, paths.checkpoint(trial.cell) / "curve.csv")
+            sync_curve(mlflow, run, read_rows(paths.checkpoint(trial.cell) / "curve.csv"))
         elif trial.loss is not None:
             metrics["validation_loss"] = trial.loss
         log_changed(mlflow, run, metrics)

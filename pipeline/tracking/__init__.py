@@ -5,7 +5,8 @@ followed by a process of its own, and :func:`sync_cell` of a finished stage only
 """
 
 from pipeline.tracking.follower import catch_up, follow, following
-from pipeline.tracking.store import client, serve_ui, tracking_uri
+from pipeline.tracking.store import client, tracking_uri
 from pipeline.tracking.sync import sync_cell, sync_report
+from pipeline.tracking.ui import serve_ui
 
 __all__ = ["catch_up", "client", "follow", "following", "serve_ui", "sync_cell", "sync_report", "tracking_uri"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 50_000  # of a search's answer
 BATCH = 1000  # metrics that MLflow takes in one request
+MODEL = ("family", "size", "block_length", "variant", "budget")  # whose runs differ in their seed alone
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens on runs, not on traces
 
 
@@ -89,8 +90,8 @@ def _described(mlflow: MlflowClient, run: Run, record: dict[str, Any]) -> Run:
 
     cell = record["cell"]
     params = flat({key: value for key, value in record.items() if key not in ("fingerprint", "code")})
-    identity = ("family", "size", "block_length", "variant", "seed", "budget")
-    params |= {key: cell[key] for key in identity if cell.get(key) is not None}
+    identity = {key: cell[key] for key in (*MODEL, "seed") if cell.get(key) is not None}
+    params |= identity | {"model": "-".join(str(identity[key]) for key in MODEL if key in identity)}
     known = run.data.params
     missing = [Param(k, str(v)) for k, v in params.items() if not k.startswith("cell.") and k not in known]
     # A database that was moved without its artifacts gets them again.

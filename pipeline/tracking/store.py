@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,6 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from pipeline.base import paths
-from pipeline.base.errors import UserError
 from pipeline.base.files import replacing
 from pipeline.base.redact import redacted
 
@@ -66,21 +64,6 @@ def client() -> MlflowClient:
             _make(_database())
             _follow_the_database(_database())
         return MlflowClient(tracking_uri())
-
-
-def serve_ui(port: int) -> None:
-    """Replace this process by MLflow's UI on 127.0.0.1, over the database that the stages write."""
-    uri = tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        raise UserError(f"MLFLOW_TRACKING_URI: {redacted(uri)!r} is a server already; open it in a browser")
-    try:
-        client().search_experiments(max_results=1)
-    except Exception as error:
-        raise UserError(f"MLflow at {redacted(uri)} does not open: {reason(error)}") from None
-    print(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C stops it)", flush=True)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    arguments = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, *arguments])
 
 
 def reason(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pipeline.base.errors import UserError
 from pipeline.base.files import read_json
 from pipeline.results.curve import read_rows
 from pipeline.results.metrics import result_metrics
-from pipeline.results.records import STAGES, PretrainResult, read_result
+from pipeline.results.records import STAGES, EvaluateResult, PretrainResult, Sample, read_result
 from pipeline.tracking.runs import (
     cell_run,
     create_run,
@@ -27,6 +28,7 @@ from pipeline.tracking.runs import (
     set_tags,
 )
 from pipeline.tracking.store import client, lock, reason
+from pipeline.tracking.views import write_views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,6 +42,8 @@ CURVES = (
     "gradient_norm",
     "tokens_per_second",
 )
+ALONG = ("tokens", "training_flops")
+"""What curves can be drawn along, beside steps."""
 
 
 def sync_cell(study_name: str, cell: str) -> bool:
@@ -70,7 +74,11 @@ def sync_report(study_name: str, folder: Path = paths.REPORT) -> bool:
         set_tags(mlflow, run, {"mlflow.note.content": report["headline"]})
         log_changed(mlflow, run, flat(report["speedup"], "speedup."))
         finish(mlflow, run)
-        _flag_fronts(mlflow, experiment, report["pareto"])
+        cells = runs_of(mlflow, experiment, "tags.kind = 'cell'")
+        _flag_fronts(mlflow, cells, report["pareto"])
+        _colour(mlflow, cells, report.get("colours", {}))
+        seeds = {run.data.tags["seed"] for run in cells}
+        write_views(mlflow, experiment, {key for run in cells for key in run.data.metrics}, len(seeds) > 1)
         return True
     return False
 
@@ -101,18 +109,19 @@ def checkpoint_record(cell: str) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def sync_curve(mlflow: MlflowClient, run: Run, path: Path) -> None:
-    """Log the rows of the curve file that the run does not hold yet, with the times of the file."""
+def sync_curve(mlflow: MlflowClient, run: Run, rows: list[dict[str, Any]]) -> None:
+    """Log the rows of a curve that the run does not hold yet, with their times."""
     from mlflow.entities import Metric
 
-    done = dict.fromkeys(CURVES, -1)
-    for key in CURVES:
+    keys = (*CURVES, *ALONG)
+    done = dict.fromkeys(keys, -1)
+    for key in keys:
         if key in run.data.metrics:
             done[key] = max(metric.step for metric in mlflow.get_metric_history(run.info.run_id, key))
     metrics = [
         Metric(key, float(row[key]), int(row["time"]), int(row["step"]))
-        for row in read_rows(path)
-        for key in CURVES
+        for row in rows
+        for key in keys
         if row.get(key) and int(row["step"]) > done[key]
     ]
     log(mlflow, run, metrics)
@@ -124,17 +133,35 @@ def _sync_cell(study_name: str, cell: str) -> None:
         return
     mlflow = client()
     run = cell_run(mlflow, study_name, record)
-    sync_curve(mlflow, run, paths.checkpoint(cell) / "curve.csv")
-    metrics, tags = _result_metrics(cell, record["fingerprint"])
-    log_changed(mlflow, run, metrics)
+    metrics, tags, samples = _results(cell, record["fingerprint"])
+    rows = _with_flops(read_rows(paths.checkpoint(cell) / "curve.csv"), metrics)
+    sync_curve(mlflow, run, rows)
+    of_curve = ALONG if rows else ()
+    log_changed(mlflow, run, {key: value for key, value in metrics.items() if key not in of_curve})
     set_tags(mlflow, run, tags)
+    _log_samples(mlflow, run, samples)
     if "total_parameters" in metrics and run.info.status != "FINISHED":
         finish(mlflow, run)
 
 
-def _flag_fronts(mlflow: MlflowClient, experiment: str, fronts: dict[str, list[str]]) -> None:
+def _with_flops(rows: list[dict[str, str]], metrics: dict[str, float]) -> list[dict[str, Any]]:
+    """The curve with the training FLOPs of each row, once the whole training's are known."""
+    if not metrics.get("tokens"):
+        return list(rows)
+    share = metrics["training_flops"] / metrics["tokens"]
+    return [row | {"training_flops": share * float(row.get("tokens") or 0)} for row in rows]
+
+
+def _colour(mlflow: MlflowClient, runs: list[Run], colours: dict[str, str]) -> None:
+    """Give the runs the colours that the report's figures give their cells."""
+    for run in runs:
+        if run.data.tags["cell"] in colours:
+            set_tags(mlflow, run, {"mlflow.runColor": colours[run.data.tags["cell"]]})
+
+
+def _flag_fronts(mlflow: MlflowClient, runs: list[Run], fronts: dict[str, list[str]]) -> None:
     """Flag the run of each cell's present weights; take earlier reports' flags off every other run."""
-    for run in runs_of(mlflow, experiment, "tags.kind = 'cell'"):
+    for run in runs:
         cell = run.data.tags["cell"]
         record = checkpoint_record(cell)
         current = record is not None and record["fingerprint"] == run.data.tags["fingerprint"]
@@ -146,10 +173,20 @@ def _flag_fronts(mlflow: MlflowClient, experiment: str, fronts: dict[str, list[s
         set_tags(mlflow, run, flags)
 
 
-def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict[str, str]]:
-    """Flat metrics and tags of the result files that were made from these weights; the curve holds the rest."""
+def _log_samples(mlflow: MlflowClient, run: Run, samples: list[Sample]) -> None:
+    """Keep the generated text as an artifact; a run that has the same text is left as it is."""
+    text = "\n\n".join(f"## {sample.prompt}\n\n{sample.continuation}" for sample in samples)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    if samples and run.data.tags.get("samples") != digest:
+        mlflow.log_text(run.info.run_id, text, "samples.md")
+        set_tags(mlflow, run, {"samples": digest})
+
+
+def _results(cell: str, fingerprint: str) -> tuple[dict[str, float], dict[str, str], list[Sample]]:
+    """Flat metrics, tags and samples of the results that were made from these weights; the curve holds the rest."""
     metrics: dict[str, float] = {}
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = {"checkpoint": str(paths.checkpoint(cell))}
+    samples: list[Sample] = []
     for stage, kind in STAGES.items():
         path = paths.result(stage, cell)
         if not path.exists():
@@ -162,4 +199,6 @@ def _result_metrics(cell: str, fingerprint: str) -> tuple[dict[str, float], dict
         tags |= {f"{stage}.device": result.environment.device, f"{stage}.revision": result.environment.revision}
         if isinstance(result, PretrainResult):
             tags["diverged"] = str(result.diverged).lower()
-    return metrics, tags
+        if isinstance(result, EvaluateResult):
+            samples = result.samples
+    return metrics, tags, samples

@@ -1,4 +1,4 @@
-"""What is done to a model's layers for memory and speed; none of it changes more than rounding."""
+"""What is done to a model's layers and gradients for memory and speed; none of it changes more than rounding."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import functools
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed import all_reduce
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.training.objective import Objective
+
+AT_ONCE = 2**26
+"""Entries of the gradients that processes exchange together, at least."""
 
 
 def layers(model: nn.Module) -> Iterator[nn.Module]:
@@ -47,3 +51,26 @@ def shard(objective: Objective, mesh: DeviceMesh) -> None:
     for layer in layers(objective):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(objective, mesh=mesh, mp_policy=policy)
+
+
+def sum_over_processes(gradients: list[Tensor]) -> None:
+    """Make each gradient its sum over all processes, in few exchanges that run while the next is put together."""
+    under_way = []
+    for together in _together(gradients):
+        flat = torch.cat([gradient.flatten() for gradient in together])
+        under_way.append((together, flat, all_reduce(flat, async_op=True)))
+    for together, flat, exchange in under_way:
+        exchange.wait()
+        sums = flat.split([gradient.numel() for gradient in together])
+        torch._foreach_copy_(together, [part.view_as(own) for part, own in zip(sums, together, strict=True)])
+
+
+def _together(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
+    together: list[Tensor] = []
+    for last in gradients:
+        together.append(last)
+        if sum(gradient.numel() for gradient in together) >= AT_ONCE:
+            yield together
+            together = []
+    if together:
+        yield together

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import distributed
 
 from pipeline.base import paths
 from pipeline.study import Study, find_cell, load_study
 from pipeline.study.recipe import OPTIMIZERS
 from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
+from pipeline.training.wrapping import sum_over_processes
 from tests.training.processes import Training
 
 CELL = "block-s-4-base-0"
@@ -50,6 +53,27 @@ def change(old: str, new: str) -> None:
 def losses(cell: str = CELL) -> list[float]:
     rows = read_rows(paths.checkpoint(cell) / "curve.csv")
     return [float(row[key]) for row in rows for key in ("train_loss", "validation_loss") if row[key]]
+
+
+def test_gradients_are_exchanged_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.training.wrapping.AT_ONCE", 8)
+    gradients = [torch.arange(6.0).view(2, 3), torch.arange(6.0).view(2, 3).T, torch.full((9,), 9.0), torch.tensor(4.0)]
+    expected = [gradient.clone() for gradient in gradients]
+    exchanged = []
+
+    def doubled(flat: torch.Tensor, async_op: bool) -> Any:
+        exchanged.append(len(flat))
+        return distributed.all_reduce(flat.mul_(2), async_op=async_op)
+
+    monkeypatch.setattr("pipeline.training.wrapping.all_reduce", doubled)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        sum_over_processes(gradients)
+    finally:
+        distributed.destroy_process_group()
+    assert exchanged == [12, 9, 1]
+    for gradient, before in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, 2 * before)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

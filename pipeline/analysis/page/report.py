@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.analysis.figures.draw import draw_all
 from pipeline.analysis.figures.search import draw_search
+from pipeline.analysis.figures.style import series_styles
 from pipeline.analysis.page import recipes, tables
 from pipeline.analysis.page.html import render
 from pipeline.analysis.rows.families import slug
@@ -68,10 +69,17 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
         "pareto": {
             name: [row.name for point in front.front for row in point.rows] for name, front in findings.fronts.items()
         },
+        "colours": _colours(findings),
         "missing": [dataclasses.asdict(each) for each in findings.missing],
         "diverged": [row.name for row in findings.rows if row.pretrain.diverged],
         "notes": findings.notes,
     }
+
+
+def _colours(findings: Findings) -> dict[str, str]:
+    """What the figures draw each cell in, for MLflow to draw it in too."""
+    styles = series_styles(findings.points)
+    return {row.name: styles[point.series].colour for point in findings.points for row in point.rows}
 
 
 def _speedups(quality: list[Quality]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:

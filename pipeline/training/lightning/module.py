@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from pipeline.training.meter import Meter
 from pipeline.training.objective import Objective
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedule import Schedule
-from pipeline.training.wrapping import compile_layers, compile_whole, recompute_activations, shard
+from pipeline.training.wrapping import compile_layers, compile_whole, recompute_activations, shard, sum_over_processes
 
 TrainingBatch = tuple[Tensor, Tensor | None]
 
@@ -89,8 +88,7 @@ class PretrainingModule(LightningModule):
         if self.micro_batch is None:
             self.micro_batch = len(batch[0])
             if self.device.type == "cuda" and self.device_mesh is None:
-                with self._synchronized(last=False):
-                    fits = largest_micro_batch(self.objective, self.pretrain.optimizer, *batch)
+                fits = largest_micro_batch(self.objective, self.pretrain.optimizer, *batch)
                 self.micro_batch = int(
                     self.trainer.strategy.reduce(torch.tensor(fits, device=self.device), reduce_op="min")
                 )
@@ -99,21 +97,16 @@ class PretrainingModule(LightningModule):
     def _backward(self, batch: TrainingBatch, micro_batch: int) -> None:
         """Gradients of all micro-batches."""
         tokens, valid = batch
-        # Strategies average gradients over processes, so the sum over processes needs this factor.
-        scale = self.trainer.world_size / self._targets(batch)
-        starts = range(0, len(tokens), micro_batch)
-        for start in starts:
+        # fsdp averages gradients over processes, so that their sum needs this factor.
+        scale = (1 if self.device_mesh is None else self.trainer.world_size) / self._targets(batch)
+        for start in range(0, len(tokens), micro_batch):
             rows = slice(start, start + micro_batch)
             own = None if valid is None else valid[rows]
             losses = self.objective(tokens[rows], own)
-            with self._synchronized(last=start == starts[-1]):
-                self.manual_backward(losses.sum() * scale)
+            self.manual_backward(losses.sum() * scale)
             self.meter.add(losses, None if own is None else own[:, self.objective.model.stride :])
-
-    def _synchronized(self, last: bool) -> AbstractContextManager[None]:
-        """Only a batch's last micro-batch lets processes exchange gradients."""
-        strategy: Any = self.trainer.strategy
-        return nullcontext() if last or self.trainer.world_size == 1 else strategy.block_backward_sync()
+        if self.trainer.world_size > 1 and self.device_mesh is None:
+            sum_over_processes([weight.grad for weight in self.objective.parameters() if weight.grad is not None])
 
     def _step(self) -> None:
         optimizer: Any = self.optimizers()

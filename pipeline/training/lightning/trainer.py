@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.distributed import broadcast
 
 from pipeline.base.out_of_memory import is_out_of_memory
 from pipeline.device import accelerator, precision
@@ -25,6 +27,15 @@ from pipeline.training.start import initial_model
 from pipeline.training.stopping import Stopped, StopRequest
 
 PREFIX = "objective.model."
+
+
+class WholeModels(DDPStrategy):
+    """Every process has the whole model, and begins with the weights of rank 0."""
+
+    def configure_ddp(self) -> None:
+        assert self.model is not None
+        for weight in self.model.state_dict().values():
+            broadcast(weight, src=0)
 
 
 def fit(job: Job) -> Outcome:
@@ -88,14 +99,18 @@ def _trainer(job: Job, device: str, callbacks: list[Any]) -> Trainer:
 
 
 def _strategy(wanted: str, count: int) -> Any:
-    """One process needs none; several share gradients (ddp), or parameters and optimizer state as well (fsdp)."""
+    """One process needs none; several share gradients (ddp), or parameters and optimizer state as well (fsdp).
+
+    For ddp torch's wrapper is left out: it cuts a compiled model into a graph a bucket, and its hooks wait for another
+    stream at every gradient. The module sums the gradients itself, once a step.
+    """
     if count == 1:
         return "auto"
     if wanted == "fsdp":
         from lightning.pytorch.strategies import ModelParallelStrategy
 
         return ModelParallelStrategy(count, 1, save_distributed_checkpoint=False)
-    return "ddp"
+    return WholeModels()
 
 
 def _last_good(job: Job) -> dict[str, Tensor]:
