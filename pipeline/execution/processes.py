@@ -50,7 +50,7 @@ def kill_left(of: Mapping[str, str | None]) -> None:
         for process in left:
             with suppress(psutil.Error):
                 process.kill()
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def _has(process: psutil.Process, values: Mapping[str, str | None]) -> bool:
