@@ -18,12 +18,12 @@ def main() -> None:
     study = study_of(arguments)
     findings = write_report(study, REPORT)
     print(findings.headline)
-    for each in findings.missing:
-        print(f"missing: {each}")
+    for lacking in findings.missing:
+        print(f"missing: {lacking}")
     tracking.catch_up(study.name, "report")
     if findings.missing and not arguments.finished:
-        lacking = ", ".join(each.cell for each in findings.missing)
-        raise UserError(f"{REPORT}: made without {lacking}, as said above; `dvc repro` goes on with what is missing")
+        cells = ", ".join(lacking.cell for lacking in findings.missing)
+        raise UserError(f"{REPORT}: made without {cells}, as said above; `dvc repro` goes on with what is missing")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -26,3 +27,22 @@ def root() -> Path:
 def params_text() -> str:
     """A small, well-formed study to edit; its values do not change with the repository's params.yaml."""
     return (ROOT / "tests/params.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database without runs: to make one takes seconds, to copy one does not."""
+    from pipeline import tracking
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracking.client().search_experiments()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_database(empty_database: Path, tmp_path: Path) -> None:
+    """The test's folder has MLflow's database already."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -298,9 +299,9 @@ def test_a_damaged_published_model() -> None:
         "elsewhere/block.yaml", content, lambda: bring_in("other", Pretrained("elsewhere", "published")), "elsewhere"
     )
     assert reader.outcome(content) == "read"
-    counts = reader.tally(edited(content))
-    assert counts["refused"] > 100
-    reader.tally(damaged(content, "published", flips=60))
+    counts = reader.tally(islice(edited(content), 0, None, 3))
+    assert counts["refused"] > 50
+    reader.tally(damaged(content, "published", flips=20))
 
 
 def test_a_damaged_checkpoint() -> None:

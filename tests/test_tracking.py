@@ -57,6 +57,7 @@ def test_an_experiment_of_dvcs_queue_writes_to_the_repositorys_database(
     assert tracking.tracking_uri() == f"sqlite:///{workspace}/inner/mlflow.db"
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_a_run_is_one_however_often_it_is_synced(workspace: Path) -> None:
     name = identity().name
     write_checkpoint("a", steps=2)
@@ -96,6 +97,7 @@ def write_report(folder: Path, fronts: dict[str, list[str]]) -> None:
     write_text(folder / "figures" / "curves.svg", "<svg/>")
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_a_report_flags_the_cells_on_its_fronts(workspace: Path) -> None:
     name = identity().name
     for fingerprint in ("old", "new"):
@@ -164,6 +166,7 @@ def tags_of_runs(kind: str = "cell") -> dict[tuple[str | None, str | None], dict
     return found
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_a_run_whose_fingerprint_comes_back_is_the_present_one_again(workspace: Path) -> None:
     name = identity().name
     present = {}
@@ -176,6 +179,7 @@ def test_a_run_whose_fingerprint_comes_back_is_the_present_one_again(workspace: 
         assert present[fingerprint] == {fingerprint}
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_an_experiment_of_dvc_leaves_the_studys_runs_as_they_are(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

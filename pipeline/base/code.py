@@ -24,16 +24,16 @@ def code_of(roots: Collection[str], without: Collection[str] = (), alone: Collec
     packages, that are left out with what they alone import, unless they are roots; ``alone`` modules that count without
     what they import.
     """
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     waiting = list(roots)
     while waiting:
         module = waiting.pop()
         left_out = module not in roots and any(f"{module}.".startswith(f"{name}.") for name in without)
-        if module not in found and not left_out:
-            found[module] = meaning(_path(module).read_text(encoding="utf-8"))
-            found |= {str(file.relative_to(ROOT)): sha256(file)[:12] for file in _beside(module)}
+        if module not in hashes and not left_out:
+            hashes[module] = meaning(_path(module).read_text(encoding="utf-8"))
+            hashes |= {str(file.relative_to(ROOT)): sha256(file)[:12] for file in _beside(module)}
             waiting += imports(module) if module not in alone else []
-    return dict(sorted(found.items()))
+    return dict(sorted(hashes.items()))
 
 
 @cache

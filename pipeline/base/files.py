@@ -81,8 +81,8 @@ def refused(error: BaseException) -> OSError | None:
     """The system's refusal to write, if that is what ``error`` is; tokenizers and safetensors put it into words."""
     if isinstance(error, OSError):
         return error if error.errno in REFUSALS else None
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return OSError(int(found[1]), "") if found and int(found[1]) in REFUSALS else None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), "") if number and int(number[1]) in REFUSALS else None
 
 
 def _asked_again(error: BaseException, temporary: Path) -> OSError | None:

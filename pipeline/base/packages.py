@@ -17,8 +17,8 @@ NEEDED = (
 def require_packages() -> None:
     """End the process unless every package is there. Nothing is imported for it."""
     if sys.version_info < OLDEST:
-        found, oldest = sys.version.split()[0], ".".join(map(str, OLDEST))
-        sys.exit(f"error: this Python ({sys.executable}) is {found}, and {oldest} or newer is needed; {advice()}")
+        version, oldest = sys.version.split()[0], ".".join(map(str, OLDEST))
+        sys.exit(f"error: this Python ({sys.executable}) is {version}, and {oldest} or newer is needed; {advice()}")
     missing = [name for name in NEEDED if not _is_there(name)]
     if missing:
         sys.exit(f"error: {lacks(missing)}")

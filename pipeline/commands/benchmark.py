@@ -61,7 +61,7 @@ def _study(arguments: argparse.Namespace) -> Study:
     study = load_study(arguments.params, [*arguments.set, *options])
     if not arguments.setting:
         return study
-    settings = {f"{each.prompt}+{each.new_tokens}": each for each in arguments.setting}
+    settings = {f"{setting.prompt}+{setting.new_tokens}": setting for setting in arguments.setting}
     return dataclasses.replace(study, benchmark=dataclasses.replace(study.benchmark, settings=settings))
 
 

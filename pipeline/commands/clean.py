@@ -22,21 +22,21 @@ def run(arguments: argparse.Namespace) -> None:
     Raises :class:`UserError` for a cell that has none.
     """
     everything: list[Training | Trunk] = [*kept(), *trunks()]
-    known = {each.cell for each in everything}
+    known = {entry.cell for entry in everything}
     for name in arguments.cell:
         if name not in known:
             has = ", ".join(sorted(known)) or "none"
             raise UserError(f"cell {name!r} has no training in {SUPERSEDED} or {TRUNKS}; they have {has}")
-    chosen = [each for each in everything if not arguments.cell or each.cell in arguments.cell]
-    for each in chosen:
-        line = _line(each) if isinstance(each, Training) else _trunk_line(each)
+    chosen = [entry for entry in everything if not arguments.cell or entry.cell in arguments.cell]
+    for entry in chosen:
+        line = _line(entry) if isinstance(entry, Training) else _trunk_line(entry)
         if arguments.remove:
-            remove(each) if isinstance(each, Training) else each.remove()
+            remove(entry) if isinstance(entry, Training) else entry.remove()
         print(line, flush=True)
     if not chosen:
         print(f"nothing is kept in {SUPERSEDED} or {TRUNKS}")
     elif not arguments.remove:
-        size = sum(each.bytes for each in chosen)
+        size = sum(entry.bytes for entry in chosen)
         print(f"{len(chosen)} kept, {size / 1e6:,.1f} MB; --remove deletes them, the keys they had bring them back")
 
 

@@ -62,17 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     # The map lists them, in groups, which argparse cannot.
     commands = parser.add_subparsers(prog=PROGRAM, metavar="COMMAND", required=True, help=argparse.SUPPRESS)
-    for each in (each for group in GROUPS.values() for each in group if isinstance(each, Command)):
+    for entry in (entry for group in GROUPS.values() for entry in group if isinstance(entry, Command)):
         added = commands.add_parser(
-            each.name,
-            description=f"{each.help[0].upper()}{each.help[1:]}.",
-            epilog="\n  ".join(["examples:", *each.examples]),
+            entry.name,
+            description=f"{entry.help[0].upper()}{entry.help[1:]}.",
+            epilog="\n  ".join(["examples:", *entry.examples]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        each.add_arguments(added)
-        if each.run not in (_study, _ui, run.run):
+        entry.add_arguments(added)
+        if entry.run not in (_study, _ui, run.run):
             add_study_arguments(added)
-        added.set_defaults(run=each.run)
+        added.set_defaults(run=entry.run)
     return parser
 
 
@@ -81,7 +81,7 @@ def _map() -> str:
     lines: list[str] = []
     for title, group in GROUPS.items():
         lines.append(f"{title}:")
-        named = ((each.name, each.help) if isinstance(each, Command) else each for each in group)
+        named = ((entry.name, entry.help) if isinstance(entry, Command) else entry for entry in group)
         lines += [f"  {name:<22}{what}" for name, what in named]
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ from pipeline.study.recipe import OPTIMIZERS, idle_keys
 from pipeline.study.schema import Tuning
 from pipeline.study.superseded import changes, kept_like, mark, training_in
 from pipeline.study.trunks import Trunk, trunk_steps
+from pipeline.study.tune_space import tuning_of
 
 
 @dataclass(frozen=True)
@@ -128,20 +129,20 @@ def _recipe(study: Study, cell: Cell) -> list[RecipeKey]:
     """The keys that something but ``pretrain`` decides, but for those that the cell's own choices leave unread."""
     pretrain = pretraining(study, cell)
     unread = {*idle_keys(pretrain), *(["tokens"] if cell.budget is not None else [])}
-    how = {f"recipes.{name}": _how(recipe.tuning) for name, recipe in study.recipes.items()}
-    found = []
+    how = {f"recipes.{cell.model}": _how(tuning_of(study, cell))}
+    keys = []
     for key, value in flat(pretrain).items():
         place = origin(study, cell, key).removesuffix(f".{key}")
         if place != "pretrain" and key not in unread:
-            found.append(RecipeKey(key, value, place, how.get(place, "")))
-    return found
+            keys.append(RecipeKey(key, value, place, how.get(place, "")))
+    return keys
 
 
 def _how(tuning: Tuning | None) -> str:
     """How a recipe was found, in words."""
     if tuning is None:
         return ""
-    of = "" if tuning.status == "tuned" else f" from {', '.join(tuning.of)}"
+    of = "" if tuning.status.startswith("tuned") else f" from {', '.join(tuning.of)}"
     edge = f", at the edge: {', '.join(tuning.at_edge)}" if tuning.at_edge else ""
     return f"{tuning.status}{of} on {tuning.tokens:,} tokens, {tuning.trials} trials{edge}"
 
@@ -149,9 +150,9 @@ def _how(tuning: Tuning | None) -> str:
 def _recipe_line(recipe: list[RecipeKey]) -> str:
     """The keys of each place, and the place."""
     places: dict[str, list[str]] = {}
-    for each in recipe:
-        place = f"{each.place}, {each.how}" if each.how else each.place
-        places.setdefault(place, []).append(f"{each.key} {_written(each.value)}")
+    for key in recipe:
+        place = f"{key.place}, {key.how}" if key.how else key.place
+        places.setdefault(place, []).append(f"{key.key} {_written(key.value)}")
     return "; ".join(f"{', '.join(keys)} ({place})" for place, keys in places.items())
 
 
@@ -162,8 +163,8 @@ def _written(value: Any) -> str:
 def _training(study: Study, cell: Cell, config: ModelConfig) -> tuple[str, str, int]:
     """What pretraining the cell will do with what it finds in its folder and aside, and the steps that are done."""
     present, corpus = training_in(paths.checkpoint(cell.name)), _tokens()
-    found = corpus or (present.record.get("corpus") if present else None) or ""
-    record, steps = training_record(study, cell, config, found), _steps(study, cell)
+    tokens = corpus or (present.record.get("corpus") if present else None) or ""
+    record, steps = training_record(study, cell, config, tokens), _steps(study, cell)
     aside = kept_like(cell.name, record)
     if present is not None and mark(present.record) == mark(record):
         if present.complete:

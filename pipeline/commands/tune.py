@@ -11,6 +11,7 @@ from pipeline.results.search import RECIPES
 from pipeline.search.table import tuning_table
 from pipeline.study import Study
 from pipeline.study.arguments import study_of
+from pipeline.study.load import load_for_tuning
 from pipeline.study.tune_checks import check_tunable
 
 DESCRIPTION = """\
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Work on the tuning of the study that the command line names, or show it."""
-    tune(study_of(arguments), work=not arguments.show)
+    tune(study_of(arguments, load_for_tuning), work=not arguments.show)
 
 
 def tune(study: Study, work: bool = True) -> None:

@@ -50,17 +50,17 @@ def verify(study: Study) -> Iterator[Check]:
     yield Check(f"{paths.REPORT}: its numbers are the results'", _found(_report_problems, study))
 
 
-def _found(problems: Callable[..., Iterator[str]], *arguments: object) -> list[str]:
+def _found(check: Callable[..., Iterator[str]], *arguments: object) -> list[str]:
     """The problems; a file that cannot be read is one."""
-    found: list[str] = []
+    problems: list[str] = []
     try:
-        for problem in problems(*arguments):
-            found.append(problem)
+        for problem in check(*arguments):
+            problems.append(problem)
     except UserError as error:
-        found.append(str(error))
+        problems.append(str(error))
     except OSError as error:
-        found.append(f"{error.filename}: cannot be read ({error.strerror})")
-    return found
+        problems.append(f"{error.filename}: cannot be read ({error.strerror})")
+    return problems
 
 
 def _outputs(study: Study) -> Iterator[Check]:
@@ -74,7 +74,9 @@ def _outputs(study: Study) -> Iterator[Check]:
         if item and item not in names:  # a cell of an earlier study
             continue
         outputs = entry.get("outs", [])
-        yield Check(f"outputs of {stage}", [problem for each in outputs for problem in _found(_output_problems, each)])
+        yield Check(
+            f"outputs of {stage}", [problem for output in outputs for problem in _found(_output_problems, output)]
+        )
 
 
 def _stages_of(lock: Path) -> dict[str, Any]:
@@ -96,8 +98,8 @@ def _output_problems(output: dict[str, Any]) -> Iterator[str]:
     path = Path(output["path"])
     if not path.exists():
         yield f"{path} is missing; `dvc checkout` or `dvc repro` brings it back"
-    elif (found := _folder_md5(path) if path.is_dir() else _md5(path)) != output["md5"]:
-        yield f"{path} has changed since it was made: its MD5 is {found}, not {output['md5']}"
+    elif (made := _folder_md5(path) if path.is_dir() else _md5(path)) != output["md5"]:
+        yield f"{path} has changed since it was made: its MD5 is {made}, not {output['md5']}"
 
 
 def _md5(path: Path) -> str:
@@ -162,7 +164,7 @@ def _report_problems(study: Study) -> Iterator[str]:
     from pipeline.results.metrics import all_metrics
 
     rows, missing = load_rows(study)
-    yield from (each.reason for each in missing)
+    yield from (lacking.reason for lacking in missing)
     table = paths.REPORT / "results.csv"
     yield from _different_lines(table, results_csv(rows))
     metrics = {metric.key: metric for metric in all_metrics(rows)}
@@ -183,9 +185,9 @@ def _different_lines(path: Path, expected: str) -> Iterator[str]:
         yield f"{path} is missing; run `dvc repro report`"
         return
     with path.open(encoding="utf-8", newline="") as opened:
-        found, wanted = opened.read().splitlines(), expected.splitlines()
-    if len(found) != len(wanted):
-        yield f"{path} has {len(found)} lines, but {len(wanted)} by the results"
-    for number, (line, right) in enumerate(zip(found, wanted, strict=False), start=1):
+        lines, wanted = opened.read().splitlines(), expected.splitlines()
+    if len(lines) != len(wanted):
+        yield f"{path} has {len(lines)} lines, but {len(wanted)} by the results"
+    for number, (line, right) in enumerate(zip(lines, wanted, strict=False), start=1):
         if line != right:
             yield f"{path}, line {number} ({right.partition(',')[0]}) is not what the results give"

@@ -30,7 +30,7 @@ def provenance(checkpoint: Path) -> Provenance:
         tokenizer=_hash(checkpoint / "tokenizer.json"),
         weights=_hash(checkpoint / "model.safetensors"),
         lock=_hash(paths.LOCK),
-        versions={name: found for name in PACKAGES if (found := _version(name))},
+        versions={name: version for name in PACKAGES if (version := _version(name))},
     )
 
 

@@ -96,7 +96,7 @@ def readable(name: str) -> str:
 def _measures(kind: type) -> dict[str, Measure]:
     hints = get_type_hints(kind, include_extras=True)
     declared = ((name, getattr(hint, "__metadata__", ())) for name, hint in hints.items())
-    return {name: found[0] for name, found in declared if found and isinstance(found[0], Measure)}
+    return {name: measures[0] for name, measures in declared if measures and isinstance(measures[0], Measure)}
 
 
 MEASURES = {kind: _measures(kind) for kind in (*STAGES.values(), SettingResult, BatchMeasurement, Roofline, Baseline)}
@@ -131,7 +131,9 @@ def batch_metric(setting: str, batch: int) -> Metric:
         setting,
         measure,
         f"batch_{batch}",
-        lambda measured: next((each.tokens_per_second for each in measured.measurements if each.batch == batch), None),
+        lambda measured: next(
+            (measurement.tokens_per_second for measurement in measured.measurements if measurement.batch == batch), None
+        ),
         label,
     )
 
@@ -153,7 +155,9 @@ def _baseline_metric(setting: str, name: str) -> Metric:
         setting,
         measure,
         f"{name}_tokens_per_second",
-        lambda measured: next((each.tokens_per_second for each in measured.baselines if each.name == name), None),
+        lambda measured: next(
+            (baseline.tokens_per_second for baseline in measured.baselines if baseline.name == name), None
+        ),
         f"{readable(setting)} {name} {measure.label}",
     )
 
@@ -174,7 +178,7 @@ def _task_metric(task: str, score: str) -> Metric:
     """Perplexities and losses are better lower, everything else higher."""
 
     def read(record: EvaluateResult) -> float | None:
-        return next((each.value for each in record.tasks if (each.task, each.metric) == (task, score)), None)
+        return next((scored.value for scored in record.tasks if (scored.task, scored.metric) == (task, score)), None)
 
     lower = any(word in score for word in ("perplexity", "ppl", "bits_per_byte", "loss"))
     label = f"{readable(task)} {score}"
@@ -208,12 +212,12 @@ def main_task_metrics(rows: Sequence[Records]) -> list[Metric]:
 
 def all_metrics(rows: Sequence[Records]) -> list[Metric]:
     """Every column that any row has a number in: quality, tasks, training, then generation by setting."""
-    found = [
+    metrics = [
         metric
         for stage in ("evaluate", "pretrain", "benchmark")
         for metric in _metrics(stage, [getattr(row, stage) for row in rows])
     ]
-    return [metric for metric in found if metric.column and any(metric.value(row) is not None for row in rows)]
+    return [metric for metric in metrics if metric.column and any(metric.value(row) is not None for row in rows)]
 
 
 def result_metrics(record: AnyResult, diverged: bool = False) -> dict[str, float]:

@@ -167,13 +167,13 @@ def _facts(trial: TrialResult, size: str) -> str:
 
 def _changed(section: Any, plain: Any) -> dict[str, Any]:
     """The section without the keys that are as the schema has them, but with a kind that is not that of ``plain``."""
-    found: dict[str, Any] = {} if type(section) is type(plain) else {"kind": section.kind}
+    keys: dict[str, Any] = {} if type(section) is type(plain) else {"kind": section.kind}
     for key, default in vars(type(section)()).items():
         value = getattr(section, key)
         changed = _changed(value, type(value)() if default is None else default) if _is_section(value) else value
         if changed != default and changed != {}:
-            found[key] = changed
-    return found
+            keys[key] = changed
+    return keys
 
 
 def _is_section(value: Any) -> bool:

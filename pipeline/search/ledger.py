@@ -97,7 +97,9 @@ class Ledger:
         trials = self.trials()
         held = [self._point(other) for other in trials if self._holds(other, len(trials))]
         draw = random.Random(f"{self.problem.seed} {len(trials)}")
-        drawn = {key: _values(each) for key, each in self.problem.distributions(self.finished()).items()}
+        drawn = {
+            key: _values(distribution) for key, distribution in self.problem.distributions(self.finished()).items()
+        }
         for _ in range(DRAWS):
             params = {key: draw.choice(values) for key, values in drawn.items()}
             point = self.problem.point(params)

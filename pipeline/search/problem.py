@@ -71,10 +71,10 @@ class Problem(ABC):
         try:
             trial, cell = self.trial(point)
             check_steps(trial, cell)
-            found = asdict(cost(trial, cell, self.vocabulary))
+            costs = asdict(cost(trial, cell, self.vocabulary))
         except UserError:
             return dict.fromkeys(self.limits, 0.0) | {"fits": 1.0}
-        return {key: found[key] / limit - 1 for key, limit in self.limits.items()} | {"fits": 0.0}
+        return {key: costs[key] / limit - 1 for key, limit in self.limits.items()} | {"fits": 0.0}
 
     def feasible(self, point: Point) -> bool:
         """Whether a point may be tried."""

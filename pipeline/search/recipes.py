@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.results.search import ModelTuning, Prediction, TuneResult
@@ -14,17 +14,23 @@ HEAD = """\
 """
 
 
-def recipes_yaml(result: TuneResult) -> str:
-    """The recipe of every model whose trials are finished, those of its group, and the predicted ones."""
-    parts = [part for model in result.models for part in _of_model(result, model)]
-    parts += [_predicted(result, prediction) for prediction in result.predicted]
+Hash = Callable[[str, Point], str]
+
+
+def recipes_yaml(result: TuneResult, hash_of: Hash) -> str:
+    """The recipe of every model whose trials are finished, those of its group, and the predicted ones.
+
+    ``hash_of`` tells of a model and its point what the recipe was found for.
+    """
+    parts = [part for model in result.models for part in _of_model(result, model, hash_of)]
+    parts += [_predicted(result, prediction, hash_of) for prediction in result.predicted]
     unfinished = [model for model in result.models if not model.finished]
     waiting = [f"# {model.model}: {len(model.trials)} of {model.wanted} trials finished\n" for model in unfinished]
     body = ["recipes:\n", *parts] if parts else ["recipes: {}\n"]
     return "".join([HEAD.format(tokens=result.tokens, seed=result.seed), *waiting, *body])
 
 
-def _of_model(result: TuneResult, model: ModelTuning) -> Iterator[str]:
+def _of_model(result: TuneResult, model: ModelTuning, hash_of: Hash) -> Iterator[str]:
     best = model.optimum
     if not model.finished or best is None or best.loss is None:
         return
@@ -36,12 +42,14 @@ def _of_model(result: TuneResult, model: ModelTuning) -> Iterator[str]:
     }
     costs = {name: _rounded(getattr(model, name)) for name in ("halved", "doubled")}
     told = f"loss {best.loss:.4f} in trial {best.number}{_edge(model.at_edge)}"
-    yield _entry(model.model, best.point, {"status": "tuned"} | facts | costs, told)
+    own = {"keys": hash_of(model.model, best.point)}
+    yield _entry(model.model, best.point, {"status": "tuned"} | facts | costs | own, told)
     for name in model.shared:
-        yield _entry(name, best.point, {"status": "shared"} | facts, f"found for {model.model}")
+        keys = {"keys": hash_of(name, best.point)}
+        yield _entry(name, best.point, {"status": "shared"} | facts | keys, f"found for {model.model}")
 
 
-def _predicted(result: TuneResult, prediction: Prediction) -> str:
+def _predicted(result: TuneResult, prediction: Prediction, hash_of: Hash) -> str:
     trials = next(model.wanted for model in result.models if model.model == prediction.of[0])
     facts = {
         "status": "predicted",
@@ -50,6 +58,7 @@ def _predicted(result: TuneResult, prediction: Prediction) -> str:
         "trials": trials,
         "at_edge": prediction.at_edge,
         "intervals": prediction.intervals,
+        "keys": hash_of(prediction.model, prediction.point),
     }
     sure = "95 % intervals below" if prediction.intervals else "two sizes: no interval"
     told = f"predicted by power laws of the size, {sure}{_edge(prediction.at_edge)}"

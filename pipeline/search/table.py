@@ -19,8 +19,15 @@ def tuning_table(result: TuneResult) -> str:
     head = ["model", *map(_words, keys), "loss", "half the rate", "twice", "at the edge"]
     rows = [_tuned_row(model, keys) for model in result.models]
     rows += [
-        [each.model, *(_shown(each.point.get(key)) for key in keys), "predicted", "-", "-", _listed(each.at_edge)]
-        for each in result.predicted
+        [
+            prediction.model,
+            *(_shown(prediction.point.get(key)) for key in keys),
+            "predicted",
+            "-",
+            "-",
+            _listed(prediction.at_edge),
+        ]
+        for prediction in result.predicted
     ]
     counted = [f"{model.model}: {_counted(model)}" for model in result.models]
     told = f"loss: validation, nats a token, after {result.tokens:,} tokens"

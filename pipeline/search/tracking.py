@@ -85,7 +85,8 @@ def _parents(result: SearchResult | TuneResult) -> list[Parent]:
         return [Parent("search", "search", {}, params, FILES, result, f"{result.setting}_tokens_per_second")]
     params = {"tokens": str(result.tokens)}
     return [
-        Parent("tune", f"tune {each.model}", {"model": each.model}, params, TUNE_FILES, each) for each in result.models
+        Parent("tune", f"tune {model.model}", {"model": model.model}, params, TUNE_FILES, model)
+        for model in result.models
     ]
 
 
@@ -94,7 +95,7 @@ def _sync(mlflow: MlflowClient, experiment: str, parent: Parent) -> None:
     nested = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     runs = runs_of(mlflow, experiment, nested)
     for trial in trials.trials:
-        same = [each for each in runs if each.data.tags["trial"] == str(trial.number)]
+        same = [run for run in runs if run.data.tags["trial"] == str(trial.number)]
         child = only_run(mlflow, same) or _child(mlflow, experiment, run, trial)
         _sync_trial(mlflow, child, trial, parent)
     gone = is_local() and not mlflow.list_artifacts(run.info.run_id)  # a database moved without its artifacts

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -33,7 +34,7 @@ from pipeline.study.causes import keys_of
 from pipeline.study.pretraining import over, written
 from pipeline.study.recipe import check_recipe
 from pipeline.study.recipe_space import NUMBERS, Point, override, read, value_of
-from pipeline.study.tune_space import groups, sources, trial_study, tunable, tuned_cell, varied
+from pipeline.study.tune_space import groups, recipe_hash, sources, trial_study, tunable, tuned_cell, varied
 
 
 class Tuning(Problem):
@@ -123,6 +124,9 @@ def identity(study: Study, model: Cell, varied: dict[str, list[Any]], manifest: 
     """
     first: Point = {key: values[0] for key, values in varied.items()}
     trial, cell = trial_study(study, model, first)
+    # How often a trial validates follows from the rest, and changes no loss.
+    measured = dataclasses.replace(trial.pretrain, validate_every=study.pretrain.validate_every)
+    trial = dataclasses.replace(trial, pretrain=measured)
     decisive = {
         "model": model.model,
         "space": varied,
@@ -156,8 +160,13 @@ def _save(ledgers: list[Ledger]) -> TuneResult:
         if any(model.trials for model in models):
             write_search(result, TUNED)
             write_text(TUNED_TABLE, csv_of([(model.model, model) for model in models]))
-            write_text(RECIPES, recipes_yaml(result))
+            write_text(RECIPES, recipes_yaml(result, partial(_hash, study)))
     return result
+
+
+def _hash(study: Study, model: str, point: Point) -> str:
+    """What the recipe ``point`` of the model was found for."""
+    return recipe_hash(*trial_study(study, tunable(study)[model], point))
 
 
 def _tuned(ledger: Ledger) -> ModelTuning:
@@ -181,15 +190,15 @@ def _predicted(study: Study, models: list[ModelTuning], vocabulary: int) -> list
     """Those whose tuned models are all finished."""
     assert study.tune is not None
     optima = {
-        each.model: Optimum(each.model, best.non_embedding_parameters, best.point, each.at_edge)
-        for each in models
-        if each.finished and (best := each.optimum) is not None
+        model.model: Optimum(model.model, best.non_embedding_parameters, best.point, model.at_edge)
+        for model in models
+        if model.finished and (best := model.optimum) is not None
     }
-    tuned, found = [tuned_cell(study, each.model) for each in models], []
+    tuned, predictions = [tuned_cell(study, model.model) for model in models], []
     for name in study.tune.predict:
         cell = tunable(study)[name]
-        of = [each.model for each in sources(cell, tuned)]
+        of = [source.model for source in sources(cell, tuned)]
         if all(model in optima for model in of):
             size = cost(study, cell, vocabulary).non_embedding_parameters
-            found.append(predict(name, size, [optima[model] for model in of]))
-    return found
+            predictions.append(predict(name, size, [optima[model] for model in of]))
+    return predictions

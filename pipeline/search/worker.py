@@ -20,7 +20,7 @@ from pipeline.search.storage import heartbeat
 from pipeline.search.trial import Measured, Prune, run_trial
 from pipeline.study.recipe_space import Point
 
-PATIENCE = 10  # points in a row that are infeasible or known already, before one is drawn at random
+PATIENCE = 3  # points in a row that are infeasible or known already, before one is drawn at random
 STARTUP = 4  # complete trials before any is pruned
 ERRORS = 3  # trials in a row that may end in an error
 

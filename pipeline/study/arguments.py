@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from pipeline.base.paths import PARAMS
 from pipeline.study.cells import Cell, find_cell
@@ -25,9 +26,9 @@ def add_study_arguments(parser: argparse.ArgumentParser, *, params: bool = True)
     )
 
 
-def study_of(arguments: argparse.Namespace) -> Study:
+def study_of(arguments: argparse.Namespace, load: Callable[..., Study] = load_study) -> Study:
     """The study that the command line means. Raises :class:`UserError`."""
-    return load_study(arguments.params, arguments.set)
+    return load(arguments.params, arguments.set)
 
 
 def cell_of_stage(stage: str, description: str) -> tuple[Study, Cell]:

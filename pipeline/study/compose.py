@@ -24,17 +24,19 @@ LONGEST_CHAIN = 8
 SCALARS = (str, int, float, bool, type(None))
 
 
-def composed(path: Path, overrides: Sequence[str] = (), literal: Sequence[str] = ()) -> dict[str, Any]:
+def composed(
+    path: Path, overrides: Sequence[str] = (), literal: Sequence[str] = (), without: Path | None = None
+) -> dict[str, Any]:
     """The study's plain values: a file's keys over those it includes, ``KEY=VALUE`` overrides over both.
 
     Mappings are merged, lists replaced; references are resolved last. ``literal`` keys, which DVC reads too, hold none.
-    Raises :class:`UserError`.
+    ``without`` is a file that is not included, whoever says so. Raises :class:`UserError`.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        config: Any = OmegaConf.merge(*_layers(path, [], []))
+        config: Any = OmegaConf.merge(*_layers(path, without, [], []))
         for override in overrides:
             _set(config, override)
         with naming(path, overrides):
@@ -61,7 +63,7 @@ def _option(override: str) -> str:
     return f"--set {override if override.isprintable() and len(override) <= 100 else shown(override)}"
 
 
-def _layers(path: Path, within: list[Path], read: list[Path]) -> list[dict[str, Any]]:
+def _layers(path: Path, without: Path | None, within: list[Path], read: list[Path]) -> list[dict[str, Any]]:
     """The values of a file and of those it includes, which come first; paths are relative to the file, not to links."""
     own = path.resolve()
     if own in within:
@@ -72,10 +74,11 @@ def _layers(path: Path, within: list[Path], read: list[Path]) -> list[dict[str, 
     values = read_values(path)
     with naming(path):
         _require_plain(values, "")
-        included = [own.parent / name for name in _included(values.pop(INCLUDE, []))]
+        named = [own.parent / name for name in _included(values.pop(INCLUDE, []))]
+        included = [file for file in named if without is None or file.resolve() != without.resolve()]
         for file in included:
             require(file.is_file(), INCLUDE, str(file), "there is no such file; its path is relative to this one")
-    return [*(layer for file in included for layer in _layers(file, [*within, own], read)), values]
+    return [*(layer for file in included for layer in _layers(file, without, [*within, own], read)), values]
 
 
 def _included(given: Any) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import UserError
 from pipeline.base.paths import PARAMS
+from pipeline.results.search import RECIPES
 from pipeline.study.checks import check
 from pipeline.study.compose import composed, naming
 from pipeline.study.conform import conform
@@ -31,7 +34,38 @@ DVC_KEYS = (
 
 def load_study(path: Path | str = PARAMS, overrides: Sequence[str] = ()) -> Study:
     """Read, type and check a study, with ``KEY=VALUE`` overrides. Raises :class:`UserError`."""
-    values = composed(Path(path), overrides, literal=DVC_KEYS)
+    try:
+        return _load(path, overrides)
+    except UserError as error:
+        if _load_without_recipes(path, overrides, error) is None:
+            raise
+        raise UserError(f"{error}; `python -m pipeline tune` writes {RECIPES} anew") from None
+
+
+def load_for_tuning(path: Path | str = PARAMS, overrides: Sequence[str] = ()) -> Study:
+    """As :func:`load_study`, but without recipes that are lost or damaged, which the tuning then writes anew."""
+    try:
+        return _load(path, overrides)
+    except UserError as error:
+        study = _load_without_recipes(path, overrides, error)
+        if study is None:
+            raise
+        print(f"{RECIPES} is left out and written anew ({error})", file=sys.stderr)
+        return study
+
+
+def _load_without_recipes(path: Path | str, overrides: Sequence[str], error: UserError) -> Study | None:
+    """The study without what a tuning found, if that is what the error is about and there is one to find it anew."""
+    if not RECIPES.exists() and str(RECIPES) not in str(error):
+        return None
+    with suppress(UserError):
+        study = _load(path, overrides, without=RECIPES)
+        return study if study.tune is not None else None
+    return None
+
+
+def _load(path: Path | str, overrides: Sequence[str], without: Path | None = None) -> Study:
+    values = composed(Path(path), overrides, DVC_KEYS, without)
     with naming(path, overrides):
         study = conform(values, Study)
         assert isinstance(study, Study)

@@ -31,12 +31,12 @@ def written(study: Study, cell: Cell) -> Pretrain:
 
 def layers(study: Study, cell: Cell) -> list[Layer]:
     """What changes ``pretrain`` for the cell, under the key where it stands; each goes before those in front of it."""
-    found: list[Layer] = [(f"sizes.{cell.size}.pretrain", study.sizes[cell.size].pretrain)]
+    changes: list[Layer] = [(f"sizes.{cell.size}.pretrain", study.sizes[cell.size].pretrain)]
     if cell.variant is not None:
-        found.append((f"variants.{cell.variant}.pretrain", study.variants[cell.variant].pretrain))
+        changes.append((f"variants.{cell.variant}.pretrain", study.variants[cell.variant].pretrain))
     if cell.model in study.recipes:
-        found.append((f"recipes.{cell.model}", study.recipes[cell.model]))
-    return found
+        changes.append((f"recipes.{cell.model}", study.recipes[cell.model]))
+    return changes
 
 
 def origin(study: Study, cell: Cell, key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from pipeline.study.cells import Cell, cells
@@ -44,6 +45,11 @@ def _check_budget(study: Study, budget: int, whole: Cell) -> None:
     require(pretrain.schedule == "wsd", key, budget, f"{right} ({origin(study, whole, 'schedule')})")
     trains = f"cell {whole.name} trains on {pretrain.tokens:,} tokens ({origin(study, whole, 'tokens')})"
     require(budget < pretrain.tokens, key, budget, f"{trains}; a budget is less")
+    steps = training_steps(replace(pretrain, tokens=budget))
+    for tokens in (pretrain.tokens, *study.pretrain.budgets):
+        same = tokens != budget and training_steps(replace(pretrain, tokens=tokens)) == steps
+        right = f"cell {whole.name} takes {steps} steps for {tokens:,} tokens too; leave one of them out"
+        require(not same, key, budget, right)
 
 
 def _every_layer(study: Study) -> Iterator[Layer]:

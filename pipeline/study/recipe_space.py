@@ -64,7 +64,9 @@ def read(pretrain: Pretrain, point: Point) -> Point:
 def readable(pretrain: Pretrain, varied: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """The keys that at least one point over ``pretrain`` reads."""
     words = [varied.get(key, [getattr(pretrain, key)]) for key in WORDS]
-    points: list[Point] = [dict.fromkeys(varied, 1) | dict(zip(WORDS, each, strict=True)) for each in product(*words)]
+    points: list[Point] = [
+        dict.fromkeys(varied, 1) | dict(zip(WORDS, chosen, strict=True)) for chosen in product(*words)
+    ]
     return {key: values for key, values in varied.items() if any(key in read(pretrain, point) for point in points)}
 
 

@@ -81,7 +81,8 @@ class Tuning:
     ``status`` is ``tuned`` (by trials of this very model), ``shared`` (by trials of the model ``of``) or ``predicted``
     (a power law through the optima of the models ``of``). ``tokens`` a trial and ``trials`` a model. ``at_edge`` names
     the keys whose best value was the smallest or largest tried. ``halved`` and ``doubled``: nats that half and twice
-    the learning rate cost, where trials tell. ``intervals``: 95 % of a predicted key.
+    the learning rate cost, where trials tell. ``intervals``: 95 % of a predicted key. ``keys`` is a hash of the model
+    and the keys that the recipe was found for.
     """
 
     status: str
@@ -92,6 +93,7 @@ class Tuning:
     halved: float | None = None
     doubled: float | None = None
     intervals: dict[str, list[float]] = field(default_factory=dict)
+    keys: str | None = added(None)
 
 
 @dataclass(frozen=True)

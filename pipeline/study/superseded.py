@@ -119,9 +119,9 @@ def remove(training: Training) -> None:
 
 def changes(before: Json, now: Json) -> str:
     """What differs between the records of two trainings of a cell, in words: keys with their values, then modules."""
-    found = [*_different_keys(before, now), *_different_code(before.get("code"), now.get("code"))]
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + more
+    different = [*_different_keys(before, now), *_different_code(before.get("code"), now.get("code"))]
+    more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
+    return ", ".join(different[:SHOWN]) + more
 
 
 def _different_keys(before: Json, now: Json) -> Iterator[str]:

@@ -41,9 +41,9 @@ def check_tunable(study: Study) -> None:
     check_read("tune", [written(study, cell) for cell in tuned], tune.space)
     for cell in tuned:
         _check_steps(study, cell)
-        found = len(points(study, cell, tune.trials))
-        right = f"tune.space has {found} different points for {cell.model}; add choices, or try fewer"
-        require(found >= tune.trials, "tune.trials", tune.trials, right)
+        different = len(points(study, cell, tune.trials))
+        right = f"tune.space has {different} different points for {cell.model}; add choices, or try fewer"
+        require(different >= tune.trials, "tune.trials", tune.trials, right)
     _check_predicted(study, tune, tuned)
 
 

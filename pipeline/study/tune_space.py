@@ -1,19 +1,28 @@
-"""What a tuning tunes: models of the grid, and the cell that a point of their recipes makes."""
+"""What a tuning tunes: models of the grid, the cell that a point of their recipes makes, what a recipe is found for."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import math
 from itertools import islice, product
 from typing import Any
 
 from pipeline.base.errors import UserError
-from pipeline.study.cells import Cell, cells
-from pipeline.study.pretraining import over, written
+from pipeline.base.made_of import made_of
+from pipeline.models.config import to_dict
+from pipeline.study.cells import Cell, cells, model_config
+from pipeline.study.pretraining import over, pretraining, written
 from pipeline.study.recipe_checks import check_steps
 from pipeline.study.recipe_space import SHORT, Point, choices, override, read, readable, trial_name
-from pipeline.study.schema import Recipe, Study, Tune
+from pipeline.study.schema import Pretrain, Recipe, Study, Tune, Tuning
 
 LOOKED_AT = 10_000  # combinations of choices, until as many points as trials are found
+OF_A_RUN = ("tokens", "budgets", "validate_every", "validation_tokens")
+"""Keys of ``pretrain`` that say how long a run is and how it is measured, and so are no part of what is tuned."""
+OTHERWISE = " with other keys"
+VALIDATIONS = 8  # of a trial, so that it can be stopped early
 
 
 def groups(tune: Tune) -> list[list[str]]:
@@ -23,11 +32,11 @@ def groups(tune: Tune) -> list[list[str]]:
 
 def tunable(study: Study) -> dict[str, Cell]:
     """The models of the grid that start from random weights, each as its first cell."""
-    found: dict[str, Cell] = {}
+    models: dict[str, Cell] = {}
     for cell in cells(study):
         if cell.family != "pretrained" and cell.source is None:
-            found.setdefault(cell.model, dataclasses.replace(cell, budget=None))
-    return found
+            models.setdefault(cell.model, dataclasses.replace(cell, budget=None))
+    return models
 
 
 def tuned_cell(study: Study, model: str) -> Cell:
@@ -55,27 +64,41 @@ def trial_study(study: Study, model: Cell, point: Point) -> tuple[Study, Cell]:
     name = trial_name(model.size, point, SHORT)
     cell = dataclasses.replace(model, size=name)
     recipe = over(study.recipes.get(model.model, Recipe()), override(point))
+    batch_size = over(written(study, model), recipe).batch_size
     changed = dataclasses.replace(
         study,
         sizes=study.sizes | {name: study.sizes[model.size]},
         recipes={cell.model: dataclasses.replace(recipe, tokens=tune.tokens, tuning=None)},
-        pretrain=dataclasses.replace(study.pretrain, budgets=[]),
+        pretrain=dataclasses.replace(
+            study.pretrain, budgets=[], validate_every=_validate_every(study.pretrain, tune, batch_size)
+        ),
         hardware=dataclasses.replace(study.hardware, devices=1, num_nodes=1),
     )
     return changed, cell
 
 
+def _validate_every(pretrain: Pretrain, tune: Tune, batch_size: int) -> int:
+    """The steps between a trial's validations: the study's, or so few that it has :data:`VALIDATIONS` at least.
+
+    All batch sizes of the choices then validate after the same tokens, since trials are compared at these.
+    """
+    sequences = tune.tokens // (VALIDATIONS * pretrain.context_length)
+    common = math.lcm(batch_size, *tune.space.batch_size)
+    together = sequences - sequences % common or sequences
+    return min(pretrain.validate_every, max(together // batch_size, 1))
+
+
 def points(study: Study, model: Cell, most: int) -> list[Point]:
     """The first points of the model that differ and whose warm-up fits into a trial, ``most`` of them at most."""
     keys, recipe = varied(study, model), written(study, model)
-    found: list[Point] = []
+    different: list[Point] = []
     for values in islice(product(*keys.values()), LOOKED_AT):
         point = read(recipe, dict(zip(keys, values, strict=True)))
-        if point not in found and fits(study, model, point):
-            found.append(point)
-        if len(found) == most:
+        if point not in different and fits(study, model, point):
+            different.append(point)
+        if len(different) == most:
             break
-    return found
+    return different
 
 
 def fits(study: Study, model: Cell, point: Point) -> bool:
@@ -85,3 +108,18 @@ def fits(study: Study, model: Cell, point: Point) -> bool:
     except UserError:
         return False
     return True
+
+
+def recipe_hash(study: Study, cell: Cell) -> str:
+    """What a recipe is found for, and is: the model, and its keys of ``pretrain`` but for :data:`OF_A_RUN`."""
+    keys = {key: value for key, value in made_of(pretraining(study, cell)).items() if key not in OF_A_RUN}
+    made = {"model": to_dict(model_config(study, cell, vocabulary=64)), "pretrain": keys}
+    return f"sha256:{hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:12]}"
+
+
+def tuning_of(study: Study, cell: Cell) -> Tuning | None:
+    """How the cell's recipe was found; where the model or a key is another one now, the status says so."""
+    recipe = study.recipes.get(cell.model, Recipe())
+    if recipe.tuning is None or recipe.tuning.keys in (None, recipe_hash(study, cell)):
+        return recipe.tuning
+    return dataclasses.replace(recipe.tuning, status=f"{recipe.tuning.status}{OTHERWISE}")

@@ -88,7 +88,7 @@ class Measurement:
     milliseconds: dict[str, float]
 
     def __str__(self) -> str:
-        phases = [f"  {name:<20}{each:10.2f} ms" for name, each in self.milliseconds.items()]
+        phases = [f"  {name:<20}{milliseconds:10.2f} ms" for name, milliseconds in self.milliseconds.items()]
         facts = (
             f"{self.tokens_per_second:,.0f} tokens/s; {self.utilization:.0%} of a large matrix product's rate "
             f"({self.causal_utilization:.0%} if attention counts causal pairs only); "
@@ -163,7 +163,7 @@ class _Steps:
         for _ in range(count):
             self.run()
         return self._measurement(
-            first, whole, memory, {name: 1e3 * each / count for name, each in self.seconds.items()}
+            first, whole, memory, {name: 1e3 * seconds / count for name, seconds in self.seconds.items()}
         )
 
     def _measurement(

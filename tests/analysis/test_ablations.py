@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from synthetic import study_file, write_results
 
-from pipeline.analysis.figures.ablations import AXES, sweeps_along
-from pipeline.analysis.figures.draw import draw_all
+from pipeline.analysis.figures.ablations import AXES, ablation_figures, sweeps_along
+from pipeline.analysis.figures.canvas import save
 from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Point, points
-from pipeline.analysis.statistics.findings import find
 from pipeline.models.embedder_config import RobertaKeys
 from pipeline.models.token_decoder_config import PrefixKeys, StackKeys, SummationKeys
 from pipeline.study import Study
@@ -77,14 +76,15 @@ def test_a_sweep_holds_what_differs_in_its_axis_alone(study: Study) -> None:
 
 
 def test_every_axis_that_varies_has_a_figure_that_names_its_best(study: Study, tmp_path: Path) -> None:
-    findings = find(load_rows(study)[0])
-    drawn = {drawing.name: drawing for drawing in draw_all(study, findings, tmp_path / "figures")}
-    assert {f"ablation_{axis.key}" for axis in AXES} <= drawn.keys()
-    losses = {point.name: loss_of(point) for point in findings.points}
+    compared = points(load_rows(study)[0])
+    figures = {drawing.name: (figure, drawing) for figure, drawing in ablation_figures(study, compared)}
+    assert {f"ablation_{axis.key}" for axis in AXES} <= figures.keys()
+    drawn = save(*figures["ablation_allocation"], tmp_path)
+    losses = {point.name: loss_of(point) for point in compared}
     best = min(("base", "deep", "flat"), key=lambda variant: losses[f"block-s-4-{variant}"])
     place = ":".join(map(str, VARIANTS[best].allocation))
-    assert f"size s, L=4: {place}" in drawn["ablation_allocation"].description
-    text = (tmp_path / "figures" / "ablation_allocation.svg").read_text()
+    assert f"size s, L=4: {place}" in drawn.description
+    text = (tmp_path / "ablation_allocation.svg").read_text()
     assert text.index(">5:1<") < text.index(">1:1<") < text.index(">1:5<")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,18 +28,20 @@ VANILLA = ["vanilla", "vanilla, grouped-query", "vanilla, transformers generate"
 BLOCKS = ["block", "block L=2", "block L=4", "block L=8"]
 
 
-@pytest.fixture
-def grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     """Three sizes of vanilla, of vanilla with two key and value heads, and of three block lengths; four settings."""
-    monkeypatch.chdir(tmp_path)
-    made = study_file(tmp_path, {"s": (4, 128), "m": (6, 256), "l": (8, 512)}, [2, 4, 8], grouped=True)
-    settings = {name: Setting(*lengths) for name, lengths in SETTINGS.items()}
-    made = dataclasses.replace(made, benchmark=dataclasses.replace(made.benchmark, settings=settings))
-    write_results(made)
-    return made
+    folder = tmp_path_factory.mktemp("grouped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        made = study_file(folder, {"s": (4, 128), "m": (6, 256), "l": (8, 512)}, [2, 4, 8], grouped=True)
+        settings = {name: Setting(*lengths) for name, lengths in SETTINGS.items()}
+        made = dataclasses.replace(made, benchmark=dataclasses.replace(made.benchmark, settings=settings))
+        write_results(made)
+        yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def findings(grouped: Study) -> Findings:
     return find(load_rows(grouped)[0])
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from pipeline.analysis.statistics import fits
 from pipeline.analysis.statistics.fits import CannotFit, held_out, parabola, power_law
 
 OFFSET, SCALE, EXPONENT = 1.7, 400.0, 0.34
@@ -115,7 +116,10 @@ def test_a_parabola_is_refused_without_a_minimum_or_with_three_points() -> None:
 @pytest.mark.parametrize("offset", [0.5, 2.0])
 @pytest.mark.parametrize("exponent", [0.05, 0.3, 1.2])
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e15])
-def test_any_law_is_recovered_in_any_unit(offset: float, exponent: float, unit: float) -> None:
+def test_any_law_is_recovered_in_any_unit(
+    monkeypatch: pytest.MonkeyPatch, offset: float, exponent: float, unit: float
+) -> None:
+    monkeypatch.setattr(fits, "REPLICATES", 10)  # only its intervals need more
     x = np.geomspace(1.0, 1e4, 7)
     fitted = power_law(x * unit, offset + 3.0 * x**-exponent)
     assert fitted.offset.value == pytest.approx(offset, rel=2e-3)
@@ -135,15 +139,15 @@ def test_wild_data_give_finite_numbers(seed: int) -> None:
 
 
 def test_a_law_predicts_the_point_that_it_was_not_fitted_to() -> None:
-    """Of 40 noisy studies of 6 sizes, about 95 % of the intervals hold what was measured: at least 35."""
+    """Of 20 noisy studies of 6 sizes, about 95 % of the intervals hold what was measured: at least 17."""
     inside = 0
-    for trial in range(40):
+    for trial in range(20):
         noise = np.exp(0.005 * np.random.default_rng(trial).standard_normal(6))
         test = held_out(sizes(6), law(sizes(6)) * noise)
         assert abs(test.miss) < 0.1
         assert test.relative is not None
         inside += test.relative <= 1
-    assert inside >= 35
+    assert inside >= 17
 
 
 def test_a_law_that_breaks_misses_what_lies_beyond_by_far() -> None:

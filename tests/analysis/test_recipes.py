@@ -19,6 +19,7 @@ from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.analysis.statistics.recipes import differing, in_words, recipes, summary
 from pipeline.study import Study, cells
 from pipeline.study.schema import Pretrain, Recipe, Tuning
+from pipeline.study.tune_space import recipe_hash
 
 FOUND = Tuning("tuned", ["vanilla-s"], tokens=1_000_000, trials=8, halved=0.012, doubled=0.030)
 EDGE = Tuning("tuned", ["block-s-4-base"], 1_000_000, 8, at_edge=["learning_rate"], halved=0.022)
@@ -120,6 +121,17 @@ def test_the_headline_says_tuned_only_where_every_model_compared_is(study: Study
     )
     few = with_tuning(study, {"vanilla-s": FOUND, "vanilla-m": LAW}).headline
     assert few.endswith("with recipes tuned for 1 of 8 models (1 predicted, 6 untuned).")
+
+
+def test_a_recipe_whose_other_keys_were_edited_since_is_not_called_tuned(study: Study) -> None:
+    cell = next(cell for cell in cells(study) if cell.model == "vanilla-s")
+    own = dataclasses.replace(FOUND, keys=recipe_hash(study, cell))
+    every = dict.fromkeys(models(study), FOUND) | {"vanilla-s": own}
+    assert with_tuning(study, every).headline.endswith("fp32, with tuned recipes.")
+    edited = dataclasses.replace(study, pretrain=dataclasses.replace(study.pretrain, weight_decay=0.0))
+    findings = with_tuning(edited, every)
+    assert findings.headline.endswith("tuned for 7 of 8 models (vanilla-s is tuned with other keys).")
+    assert page.section(findings)["summary"][0] == "Recipes of 8 models: 7 tuned, 1 tuned with other keys."
 
 
 def test_a_family_that_is_not_compared_does_not_make_the_headline_untuned(

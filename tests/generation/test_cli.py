@@ -130,7 +130,7 @@ def test_a_prompt_that_is_no_text_is_refused(checkpoint: Path) -> None:
         cli.run(arguments("--prompt", "a\udcff"))
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_text_that_the_terminal_cannot_show_is_replaced(checkpoint: Path, root: Path, encoding: str) -> None:
     command = [sys.executable, "-m", "pipeline", "generate", CELL, "--prompt", "Größe 漢", "--max-new-tokens", "2"]
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONIOENCODING": encoding}

@@ -34,6 +34,7 @@ tune:
   trials: 3
   rounds: 1
   tokens: 2560
+  storage: tune/journal
 """
 TUNED = PARAMS.replace(
     "layers: 2, width: 32}\n",

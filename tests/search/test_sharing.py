@@ -108,8 +108,8 @@ def test_twelve_trials_through_two_kills(searching: Searching) -> None:
 @pytest.mark.slow
 def test_a_tuning_through_two_kills_finishes_as_many_trials_of_each_model(tuning: Searching, storage: str) -> None:
     space = ("0.025]}", "0.025], batch_size: [2, 4, 8]}")
-    study = tuning(("trials: 3", f"trials: 8\n  storage: {storage}"), ("rounds: 1", "rounds: 2"), space,
-                   ("tokens: 2560", "tokens: 10240"))  # fmt: skip
+    study = tuning(("trials: 3", "trials: 8"), ("rounds: 1", "rounds: 2"), space, ("tokens: 2560", "tokens: 10240"),
+                   ("storage: tune/journal", f"storage: {storage}"))  # fmt: skip
     for seconds in (4, 6):
         process = workers.start(make=tune_worker)
         time.sleep(seconds)
@@ -124,6 +124,7 @@ def test_a_tuning_through_two_kills_finishes_as_many_trials_of_each_model(tuning
         assert model.failed == 0
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_mlflow_has_a_run_for_each_tuned_model(tuning: Searching) -> None:
     study = tuning(("trials: 3", "trials: 1"))
     worker = tune_worker(study)
@@ -150,6 +151,7 @@ def test_mlflow_has_a_run_for_each_tuned_model(tuning: Searching) -> None:
         assert kept == {"results.json", "trials.csv", "recipes.yaml"}
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_mlflow_nests_the_trials_under_one_run_however_often_it_is_synced(searching: Searching) -> None:
     study = searching(("trials: 3", "trials: 2"))
     worker = search_worker(study)
@@ -175,4 +177,3 @@ def test_mlflow_nests_the_trials_under_one_run_however_often_it_is_synced(search
         assert run.data.tags["best"] == str(trial.number in result.best).lower()
     kept = {entry.path for entry in mlflow.list_artifacts(parent.info.run_id)}
     assert kept == {"results.json", "trials.csv", "variants.yaml"}
-    assert Path("mlflow.db").exists()

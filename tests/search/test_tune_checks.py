@@ -46,7 +46,7 @@ MISTAKES = [
     ("}\n  trials", ", warmup_steps: [2, 10]}\n  trials",
      r"tune\.space\.warmup_steps: 10 is wrong; it must be less than the 10 steps"),
     ("rounds: 1", "seed: -1", r"tune\.seed: -1 is wrong; a seed is 0 or more"),
-    ("rounds: 1", "storage: 'x://u:p@h/db'", r"tune\.storage: .* leave user and password to the driver"),
+    ("storage: tune/journal", "storage: 'x://u:p@h/db'", r"tune\.storage: .* leave user and password to the driver"),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from pipeline.analysis.figures.tuning import draw_tuning
 from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.commands.main import main
 from pipeline.commands.plan import plan, print_plan
 from pipeline.results.environment import describe
@@ -27,6 +29,9 @@ from pipeline.search.tuning import tune_worker
 from pipeline.study import Study, cells, load_study, pretraining
 from pipeline.study.recipe_space import Point
 from pipeline.study.schema import Pretrain
+from pipeline.study.tune_space import trial_study, tuned_cell
+from pipeline.training import pretrain
+from pipeline.training.curve import Row
 from tests.search.conftest import Searching
 
 Loss = Callable[[Pretrain, int], float]
@@ -168,6 +173,87 @@ def test_recipes_are_included_planned_and_change_no_tuning(tuning: Searching) ->
     assert [model.trials for model in again.models] == [model.trials for model in first.models]
 
 
+def planned_recipes(study: Study) -> str:
+    text = io.StringIO()
+    print_plan(plan(study), text)
+    return text.getvalue()
+
+
+OTHER_KEYS = [
+    ("  batch_size: 8", "  weight_decay: 0.0\n  batch_size: 8"),
+    ("  batch_size: 8", "  schedule: wsd\n  batch_size: 8"),
+    ("  s: {layers: 2, width: 32}", "  s: {layers: 3, width: 32}"),
+    ("  s: {layers: 2, width: 32}", "  s: {layers: 2, width: 32, pretrain: {gradient_clip: 2.0}}"),
+]
+LENGTH = [("tokens: 5120", "tokens: 7680"), ("validate_every: 10", "validate_every: 5")]
+
+
+def test_a_recipe_is_no_longer_just_tuned_once_the_model_or_another_key_has_changed(tuning: Searching) -> None:
+    groups = ("[vanilla-s, block-s-4-base]", "[[vanilla-s, vanilla-m], block-s-4-base]")
+    tuned(tuning(groups), valley(0.01))
+    assert "with other keys" not in planned_recipes(loaded_with_recipes())
+    text, recipes = (path.read_text(encoding="utf-8") for path in (paths.PARAMS, RECIPES))
+    assert "with other keys" not in planned_recipes(edited(text, *LENGTH))
+    for edit in OTHER_KEYS:
+        changed = planned_recipes(edited(text, edit))
+        assert "(recipes.vanilla-s, tuned with other keys on 2,560 tokens, 3 trials" in changed
+        shared = "" if "  s: " in edit[0] else "with other keys "
+        assert f"(recipes.vanilla-m, shared {shared}from vanilla-s on 2,560 tokens" in changed
+    study = edited(text)
+    RECIPES.write_text(recipes.replace("learning_rate: 0.01", "learning_rate: 0.02"), encoding="utf-8")
+    assert "(recipes.vanilla-s, tuned with other keys on" in planned_recipes(load_study())
+    without = [line for line in recipes.splitlines() if "keys:" not in line]
+    RECIPES.write_text("\n".join(without), encoding="utf-8")
+    assert planned_recipes(load_study()) == planned_recipes(study)
+
+
+def edited(text: str, *edits: tuple[str, str]) -> Study:
+    for before, after in edits:
+        assert before in text
+        text = text.replace(before, after)
+    paths.PARAMS.write_text(text, encoding="utf-8")
+    return load_study()
+
+
+@pytest.mark.parametrize("damage", ["cut in a line", "cut between lines", "other yaml", "no mapping", "lost"])
+def test_a_damaged_file_of_recipes_is_one_line_and_the_command_writes_it_anew(
+    tuning: Searching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    tuned(tuning(), valley(0.01))
+    loaded_with_recipes()
+    whole = RECIPES.read_text(encoding="utf-8")
+    halves = {
+        "cut in a line": whole[: whole.index("[vanilla-s]") + 3],
+        "cut between lines": whole[: whole.index("      of:")],
+        "other yaml": "stages: {report: {cmd: echo}}\n",
+        "no mapping": "- a list\n",
+    }
+    RECIPES.unlink() if damage == "lost" else RECIPES.write_text(halves[damage], encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        load_study()
+    assert str(refused.value).endswith("; `python -m pipeline tune` writes tune/recipes.yaml anew")
+    assert "\n" not in str(refused.value)
+    monkeypatch.setattr("sys.argv", ["pipeline", "tune"])
+    main()
+    assert "tune/recipes.yaml is left out and written anew (" in capsys.readouterr().err
+    assert RECIPES.read_text(encoding="utf-8") == whole
+    load_study()
+
+
+def test_another_mistake_of_the_study_is_not_blamed_on_the_recipes(
+    tuning: Searching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned(tuning(), valley(0.01))
+    loaded_with_recipes()
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(text.replace("batch_size: 8", "batch_size: 0"), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["pipeline", "tune"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == "error: params.yaml: pretrain.batch_size: 0 is wrong; it must be greater than 0\n"
+
+
 def test_a_power_law_predicts_the_recipes_of_other_sizes(tuning: Searching) -> None:
     def law(pretrain: Pretrain, width: int) -> float:
         return math.log2(pretrain.learning_rate * width / 0.32) ** 2
@@ -209,6 +295,31 @@ def test_trials_train_and_leave_a_table_a_record_and_curves(tuning: Searching) -
     assert len({trial.loss for trial in trials}) == 6, "each rate and model has a loss of its own"
     (drawing,) = draw_tuning(result, paths.TUNE)
     assert "learning rate" in (paths.TUNE / f"{drawing.name}.svg").read_text(encoding="utf-8").lower()
+
+
+def test_trials_of_all_batch_sizes_validate_eight_times_after_the_same_tokens(tuning: Searching) -> None:
+    """The study's 1,000 steps between validations are more than a trial takes; that of the loss stays as it was."""
+    longer, seldom = ("tokens: 2560", "tokens: 5120"), ("validate_every: 10", "validate_every: 1000")
+    study = tuning(("{learning_rate: [0.004, 0.01, 0.025]}", "{batch_size: [2, 4, 8]}"), longer, seldom)
+    model, found = tuned_cell(study, "vanilla-s"), {}
+    for size in (2, 4, 8):
+        trial, cell = trial_study(study, model, {"batch_size": size})
+        rows: list[Row] = []
+        result = pretrain(trial, cell, rows.append)
+        assert result is not None
+        found[size] = [row.tokens for row in rows if row.validation_loss is not None]
+        once = dataclasses.replace(trial, pretrain=dataclasses.replace(trial.pretrain, validate_every=1000))
+        shutil.rmtree(paths.checkpoint(cell.name))
+        again = pretrain(once, cell)
+        assert again is not None
+        assert again.validation_loss == result.validation_loss
+    assert found[2] == found[4] == found[8] == [512 * count for count in range(1, 11)]
+
+
+def test_a_study_that_validates_more_often_does_so_in_its_trials(tuning: Searching) -> None:
+    study = tuning(("validate_every: 10", "validate_every: 3"), ("tokens: 2560", "tokens: 256000"))
+    trial, _ = trial_study(study, tuned_cell(study, "vanilla-s"), {"learning_rate": 0.01})
+    assert trial.pretrain.validate_every == 3
 
 
 def test_unfinished_models_have_no_recipe_yet(tuning: Searching) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def search(study: Study) -> SearchResult:
     one = search_worker(study)
     one.run()
     return one.save()
+
+
+def search_in_journal(study: Study) -> SearchResult:
+    """The search, with a storage that costs less to read than a database."""
+    assert study.search is not None
+    return search(dataclasses.replace(study, search=dataclasses.replace(study.search, storage="search/journal")))
 
 
 def test_trials_are_trained_measured_exported_and_drawn(searching: Searching) -> None:
@@ -56,7 +63,8 @@ def dominates(one: TrialResult, other: TrialResult) -> bool:
 
 
 def test_a_pasted_variant_is_the_trials_model(searching: Searching) -> None:
-    result = search(searching(ROOFLINE, ("base: {}", "base: {embedder: {kind: projection}, padding: false}")))
+    base = ("base: {}", "base: {embedder: {kind: projection}, padding: false}")
+    result = search_in_journal(searching(ROOFLINE, base))
     exported = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))["variants"]
     assert list(exported) == [trial.variant for trial in ranked(result)]
     edited = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
@@ -70,7 +78,7 @@ def test_a_pasted_variant_is_the_trials_model(searching: Searching) -> None:
 
 def test_a_pasted_variant_has_the_trials_recipe(searching: Searching) -> None:
     recipe = "space: {learning_rate: [0.02, 0.03], initialization_std: [0.01, 0.03], "
-    result = search(searching(ROOFLINE, ("space: {", recipe), ("  enqueue: [{block_length: 4}]\n", "")))
+    result = search_in_journal(searching(ROOFLINE, ("space: {", recipe), ("  enqueue: [{block_length: 4}]\n", "")))
     exported = yaml.safe_load(VARIANTS.read_text(encoding="utf-8"))["variants"]
     for trial in ranked(result):
         pretrain = exported[trial.variant]["pretrain"]
@@ -87,7 +95,7 @@ def test_infeasible_and_repeated_points_do_not_count(searching: Searching, capsy
     space = ("token_layers: [1, 2],\n          token_width: [32, 64], prefix_length: [1, 2]", "token_width: [32, 64]")
     limit = ("  tokens: 2560", "  tokens: 2560\n  constraints: {total_parameters: 60000}")
     study = searching(ROOFLINE, space, limit, ("trials: 3", "trials: 20"))
-    result = search(study)
+    result = search_in_journal(study)
     counted = Counter(tuple(trial.point.items()) for trial in result.trials)
     assert set(counted.values()) == {1}
     assert 0 < len(counted) < 8
@@ -100,7 +108,7 @@ def test_infeasible_and_repeated_points_do_not_count(searching: Searching, capsy
 def test_a_space_without_a_feasible_point_is_an_error(searching: Searching) -> None:
     study = searching(("  tokens: 2560", "  tokens: 2560\n  constraints: {total_parameters: 10}"))
     with pytest.raises(ValueError, match=r"search.constraints: no point of search.space fulfils them"):
-        search(study)
+        search_in_journal(study)
 
 
 def test_loss_alone_stops_a_bad_trial_early(searching: Searching, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +116,7 @@ def test_loss_alone_stops_a_bad_trial_early(searching: Searching, monkeypatch: p
     known = "enqueue: [{block_length: 2, token_width: 64}, {block_length: 4, token_width: 4}]"
     study = searching(LOSS, ("enqueue: [{block_length: 4}]", known), ("tokens: 2560", "tokens: 5120"),
                       ("trials: 3", "trials: 2"), ("token_width: [32, 64]", "token_width: [4, 32, 64]"))  # fmt: skip
-    result = search(study)
+    result = search_in_journal(study)
     good, bad = result.trials
     assert result.best == [good.number]
     assert (good.state, bad.state) == ("complete", "pruned")
@@ -139,17 +147,17 @@ def asked(study: Study) -> list[int]:
 
 
 def test_a_diverged_trial_counts_and_is_never_best(searching: Searching) -> None:
-    result = search(searching(("learning_rate: 0.01", "learning_rate: 1.0e+6"), ("trials: 3", "trials: 1")))
+    result = search_in_journal(searching(("learning_rate: 0.01", "learning_rate: 1.0e+6"), ("trials: 3", "trials: 1")))
     assert [trial.state for trial in result.trials] == ["diverged"]
     assert result.best == []
 
 
 def test_a_longer_search_goes_on_and_a_changed_one_begins_anew(searching: Searching) -> None:
-    first = search(searching(ROOFLINE))
-    longer = search(searching(ROOFLINE, ("trials: 3", "trials: 5")))
+    first = search_in_journal(searching(ROOFLINE))
+    longer = search_in_journal(searching(ROOFLINE, ("trials: 3", "trials: 5")))
     assert longer.trials[:3] == first.trials
     assert len(longer.trials) == 5
-    changed = search(searching(ROOFLINE, ("tokens: 2560", "tokens: 5120")))
+    changed = search_in_journal(searching(ROOFLINE, ("tokens: 2560", "tokens: 5120")))
     assert changed.identity != first.identity
     assert len(changed.trials) == 3
 

@@ -274,6 +274,8 @@ def test_clean_lists_and_removes_trunks(study: Study, capsys: pytest.CaptureFixt
         ({"s: {layers": "s: {pretrain: {schedule: cosine}, layers"}, "has cosine (sizes.s.pretrain.schedule)"),
         ({"[3840,": "[5120,"}, f"5120 is wrong; cell {VANILLA} trains on 5,120 tokens (pretrain.tokens); a bud"),
         ({"base: {}": "base: {pretrain: {tokens: 2000}}"}, f"{BLOCK} trains on 2,000 tokens (variants.base.pretrain"),
+        ({"[3840,": "[5000,"}, f"budgets: 5000 is wrong; cell {VANILLA} takes 20 steps for 5,120 tokens too; leave"),
+        ({"[3840,": "[1530,"}, f"budgets: 1530 is wrong; cell {VANILLA} takes 6 steps for 1,536 tokens too; leave"),
         ({"[3840,": "[0,"}, "pretrain.budgets: 0 is wrong; it must be greater than 0"),
         ({"[3840,": "[1536,"}, "pretrain.budgets: 1536 is wrong; it stands there twice"),
         ({"[3840,": "[1e3,"}, "pretrain.budgets[0]: 1000.0 is wrong; it must be a whole number"),

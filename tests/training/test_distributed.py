@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,7 @@ from pipeline.study.recipe import OPTIMIZERS
 from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
 from pipeline.training.wrapping import sum_over_processes
-from tests.training.processes import Training
+from tests.training.processes import ROOT, Training
 
 CELL = "block-s-4-base-0"
 
@@ -28,7 +33,8 @@ def free_port() -> int:
         return int(opened.getsockname()[1])
 
 
-def start_two(pause: float = 0, cell: str = CELL) -> list[Training]:
+def environments() -> list[dict[str, str]]:
+    """Those of two processes, as torchrun starts them."""
     shared = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
@@ -37,8 +43,11 @@ def start_two(pause: float = 0, cell: str = CELL) -> list[Training]:
         "LOCAL_WORLD_SIZE": "2",
         "GROUP_RANK": "0",
     }
-    ranks = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    return [Training(cell, pause, environment) for environment in ranks]
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+
+
+def start_two(pause: float = 0, cell: str = CELL) -> list[Training]:
+    return [Training(cell, pause, environment) for environment in environments()]
 
 
 def use(strategy: str) -> None:
@@ -130,3 +139,41 @@ def test_two_processes_begin_in_a_trunk(tiny: Study, strategy: str, begins: int)
     times = [row["time"] for row in read_rows(paths.checkpoint(cell) / "curve.csv") if int(row["step"]) <= 12]
     earlier = [row["time"] for row in read_rows(Path("aside/curve.csv")) if int(row["step"]) <= 12]
     assert (times == earlier) is (begins == 12)
+
+
+@pytest.mark.slow
+def test_ranks_that_find_different_states_of_the_trunk_all_end_in_one_line(tiny: Study) -> None:
+    """The second sees a folder to which another run has added a state meanwhile."""
+    change("learning_rate: 0.01", "learning_rate: 0.01\n  schedule: wsd\n  budgets: [1536, 3840]")
+    use("ddp")
+    alone = ["hardware.devices=1"]
+    pretrain(load_study(overrides=alone), find_cell(load_study(), f"{CELL}-1536"))
+    here, there = Path.cwd(), Path("there")
+    shutil.copytree(".", there, symlinks=True, ignore=shutil.ignore_patterns("there"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(there)
+        pretrain(load_study(overrides=alone), find_cell(load_study(), f"{CELL}-3840"))
+    states = [sorted(path.name for path in folder.glob(f"trunks/{CELL}/*/*.ckpt")) for folder in (here, there)]
+    assert states == [["5.ckpt"], ["12.ckpt", "5.ckpt"]]
+    main = (
+        "from pipeline.base.command import command; from pipeline.training import pretrain;"
+        "from pipeline.study import find_cell, load_study; study = load_study();"
+        f"command(pretrain)(study, find_cell(study, {CELL!r}))"
+    )
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", main],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for folder, environment in zip((here, there), environments(), strict=True)
+    ]
+    for rank in ranks:
+        errors = rank.communicate(timeout=300)[1].splitlines()
+        assert rank.returncode == 1, errors
+        assert re.fullmatch(
+            rf"error: {CELL}: another run has just added to trunks/{CELL}/[\w-]+; run it again", errors[-1]
+        )
+        assert not any("Traceback" in line for line in errors)

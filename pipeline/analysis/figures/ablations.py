@@ -116,8 +116,8 @@ def ablation_figures(study: Study, points: list[Point]) -> Figures:
 
 
 def _draw(axis: Axis, sweeps: list[Sweep]) -> tuple[Figure, Drawing]:
-    found = list(dict.fromkeys(place for sweep in sweeps for place in sweep.places))
-    places = sorted(found, key=axis.order or found.index)
+    named = list(dict.fromkeys(place for sweep in sweeps for place in sweep.places))
+    places = sorted(named, key=axis.order or named.index)
     metrics = _compared([row for sweep in sweeps for point in sweep.places.values() for row in point.rows], axis)
     figure, drawn = panels(len(metrics), share_y=False)
     for axes, metric in zip(drawn, metrics, strict=True):
@@ -142,12 +142,12 @@ def sweeps_along(study: Study, points: list[Point], axis: Axis) -> list[Sweep]:
         place = axis.read(cell, study.variants[cell.variant]) if cell.variant else None
         if place is not None:
             groups.setdefault(_rest(study, point, axis), {}).setdefault(place, point)
-    found = [places for places in groups.values() if len(places) > 1]
+    varied = [places for places in groups.values() if len(places) > 1]
     if axis.key == "block_length":
-        found = [_vanilla_of(points, next(iter(places.values()))) | places for places in found]
-    lasts = [list(places.values())[-1] for places in found]
+        varied = [_vanilla_of(points, next(iter(places.values()))) | places for places in varied]
+    lasts = [list(places.values())[-1] for places in varied]
     labels = _labels(lasts, axis)
-    return [Sweep(last.size, label, places) for last, label, places in zip(lasts, labels, found, strict=True)]
+    return [Sweep(last.size, label, places) for last, label, places in zip(lasts, labels, varied, strict=True)]
 
 
 def _rest(study: Study, point: Point, axis: Axis) -> tuple[object, ...]:

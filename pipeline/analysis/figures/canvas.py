@@ -83,12 +83,12 @@ def size_panels(points: Sequence[Point]) -> tuple[Figure, list[tuple[Axes, str, 
     if max(map(len, groups.values())) > CROWD and len(by_length) <= MOST_PANELS:
         vanilla = [point for point in points if point.cell.block_length is None]
         groups = {
-            title: [each for each in vanilla if each.size == members[0].size] + members
+            title: [point for point in vanilla if point.size == members[0].size] + members
             for title, members in by_length.items()
         }
     figure, axes = panels(len(groups))
-    for each, title in zip(axes, groups, strict=True):
-        each.set_title(title)
+    for panel, title in zip(axes, groups, strict=True):
+        panel.set_title(title)
     sizes = [members[0].size for members in groups.values()]
     return figure, list(zip(axes, sizes, groups.values(), strict=True))
 
@@ -123,8 +123,8 @@ def count_axis(axes: Axes) -> None:
 def legend(figure: Figure, *axes: Axes) -> None:
     """One legend right of the panels, each label once."""
     entries: dict[str, Artist] = {}
-    for each in axes:
-        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     figure.legend(list(entries.values()), list(entries), loc="outside right upper")
 

@@ -83,14 +83,14 @@ def figures(study: Study, findings: Findings) -> Figures:
 
 def _ratios(points: list[Point], quality: list[Quality]) -> Figures:
     """The speed-up over each vanilla family at every loss that both reach, a panel a setting."""
-    drawn = [each for each in quality if each.matched.estimates]
+    drawn = [comparison for comparison in quality if comparison.matched.estimates]
     styles, families = _contender_styles(points), by_family(points)
-    for reference in dict.fromkeys(each.matched.second for each in drawn):
-        compared = [each for each in drawn if each.matched.second == reference]
-        settings = list(dict.fromkeys(each.setting for each in compared))
+    for reference in dict.fromkeys(comparison.matched.second for comparison in drawn):
+        compared = [comparison for comparison in drawn if comparison.matched.second == reference]
+        settings = list(dict.fromkeys(comparison.setting for comparison in compared))
         figure, axes = panels(len(settings))
         for panel, setting in zip(axes, settings, strict=True):
-            for matched in (each.matched for each in compared if each.setting == setting):
+            for matched in (comparison.matched for comparison in compared if comparison.setting == setting):
                 _draw_ratio(panel, matched, styles[matched.first], 2.4 if matched.first in families else 1.2)
             panel.axhline(1, color=VANILLA, linewidth=1, linestyle=":", label=f"as fast as {reference}")
             panel.set_title(f"{readable(setting)} generation")
@@ -105,17 +105,17 @@ def _ratios(points: list[Point], quality: list[Quality]) -> Figures:
 def _contender_styles(points: list[Point]) -> dict[str, SeriesStyle]:
     """One block length as its series, a family over all of them in the family's colour."""
     styles = series_styles(points)
-    found = contenders(points)
-    families = [name for name, members in found.items() if members[0].family == name]
+    groups = contenders(points)
+    families = [name for name, members in groups.items() if members[0].family == name]
     whole = {name: SeriesStyle(family_colour(name), MARKERS[turn]) for turn, name in enumerate(families)}
-    return {name: styles[members[0].series] for name, members in found.items()} | whole
+    return {name: styles[members[0].series] for name, members in groups.items()} | whole
 
 
 def _draw_ratio(axes: Axes, matched: Matched, style: SeriesStyle, width: float) -> None:
-    line(axes, [(each.at, each.value) for each in matched.estimates], style, matched.first, linewidth=width)
-    known = [each for each in matched.estimates if each.low is not None and each.high is not None]
-    low, high = [each.low or 0.0 for each in known], [each.high or 0.0 for each in known]
-    axes.fill_between([each.at for each in known], low, high, color=style.colour, alpha=0.15, linewidth=0)
+    line(axes, [(estimate.at, estimate.value) for estimate in matched.estimates], style, matched.first, linewidth=width)
+    known = [estimate for estimate in matched.estimates if estimate.low is not None and estimate.high is not None]
+    low, high = [estimate.low or 0.0 for estimate in known], [estimate.high or 0.0 for estimate in known]
+    axes.fill_between([estimate.at for estimate in known], low, high, color=style.colour, alpha=0.15, linewidth=0)
 
 
 def _laws(points: list[Point], scaling: Scaling) -> Figures:
@@ -144,9 +144,9 @@ def _draw_law(axes: Axes, law: SeriesLaw, colour: str) -> None:
     for low, high, dashes in ((law.law.low, law.law.high, "-"), (law.law.high, BEYOND * law.law.high, ":")):
         x = np.geomspace(low, high, 40)
         predicted = [law.law.predict(float(value)) for value in x]
-        axes.plot(x, [each.value for each in predicted], dashes, color=colour, linewidth=1.2)
+        axes.plot(x, [loss.value for loss in predicted], dashes, color=colour, linewidth=1.2)
         axes.fill_between(
-            x, [each.low for each in predicted], [each.high for each in predicted], color=colour, alpha=0.1, linewidth=0
+            x, [loss.low for loss in predicted], [loss.high for loss in predicted], color=colour, alpha=0.1, linewidth=0
         )
 
 
@@ -157,14 +157,14 @@ def _optima(points: list[Point], scaling: Scaling) -> Figures:
     styles = series_styles(points)
     budgets = list(dict.fromkeys(short(optimum.budget) for optimum in scaling.optima))
     figure, axes = panels(len(budgets))
-    for each, budget in zip(axes, budgets, strict=True):
+    for panel, budget in zip(axes, budgets, strict=True):
         for optimum in (optimum for optimum in scaling.optima if short(optimum.budget) == budget):
             pairs = sorted(located(point, PARAMETERS, LOSS) for point in optimum.points)
-            line(each, pairs, styles[optimum.series], optimum.series, linestyle="none")
-            _draw_parabola(each, optimum, styles[optimum.series].colour)
-        each.set_title(f"{budget} FLOPs")
-        each.set_xlabel(PARAMETERS.label)
-        log_axis(each, "x")
+            line(panel, pairs, styles[optimum.series], optimum.series, linestyle="none")
+            _draw_parabola(panel, optimum, styles[optimum.series].colour)
+        panel.set_title(f"{budget} FLOPs")
+        panel.set_xlabel(PARAMETERS.label)
+        log_axis(panel, "x")
     axes[0].set_ylabel(LOSS.label)
     legend(figure, *axes)
     told = "; ".join(

@@ -97,8 +97,8 @@ def _scores(points: list[Point], setting: str) -> Figures:
         title = f"Zero-shot scores against throughput, {readable(setting)}"
         told = "; ".join(f"{score.label}: {_best(points, x, score)}" for score in scores)
         figure, axes = panels(len(scores), share_y=False)
-        for each, score in zip(axes, scores, strict=True):
-            draw_front(each, points, x, score, names=False)
+        for panel, score in zip(axes, scores, strict=True):
+            draw_front(panel, points, x, score, names=False)
         legend(figure, *axes)
         yield figure, Drawing(f"scores_{setting}", title, f"{title}. On the front, {told}.")
 
@@ -112,9 +112,9 @@ def _fixed_batches(points: list[Point], setting: str) -> Figures:
     chosen = [batch_metric(setting, common[at]) for at in sorted({0, len(common) // 2, len(common) - 1})]
     title = f"Loss against throughput at fixed batches, {readable(setting)}"
     figure, axes = panels(len(chosen))
-    for each, rate in zip(axes, chosen, strict=True):
-        draw_front(each, points, rate, LOSS, names=False)
-        each.label_outer(remove_inner_ticks=False)
+    for panel, rate in zip(axes, chosen, strict=True):
+        draw_front(panel, points, rate, LOSS, names=False)
+        panel.label_outer(remove_inner_ticks=False)
     legend(figure, *axes)
     told = "; ".join(f"{rate.label}: {_best(points, rate, LOSS)}" for rate in chosen)
     yield figure, Drawing(f"fixed_batch_{setting}", title, f"{title}. On the front, {told}.")
@@ -123,7 +123,9 @@ def _fixed_batches(points: list[Point], setting: str) -> Figures:
 def _batches(point: Point, setting: str) -> set[int]:
     """Those that every seed was measured at."""
     measured = (row.benchmark.settings.get(setting) for row in point.rows)
-    return set.intersection(*({each.batch for each in found.measurements} if found else set() for found in measured))
+    return set.intersection(
+        *({measurement.batch for measurement in setting.measurements} if setting else set() for setting in measured)
+    )
 
 
 def located(point: Point, x: Metric, y: Metric) -> tuple[float, float]:

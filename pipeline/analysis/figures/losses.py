@@ -28,7 +28,7 @@ def _curves(points: list[Point]) -> Figures:
     styles = series_styles(points)
     figure, sizes = size_panels(drawn)
     for axes, _, members in sizes:
-        for point, row in [(each, row) for each in members for row in each.rows if row.curve]:
+        for point, row in [(member, row) for member in members for row in member.rows if row.curve]:
             losses = _learning_curve(row.curve)
             line(axes, losses, styles[point.series], point.series, markersize=3.5, markevery=max(len(losses) // 10, 1))
         axes.set_xlabel("Training tokens")
@@ -81,7 +81,7 @@ def _by_position(point: Point) -> list[tuple[float, float]]:
 def _contexts(points: list[Point]) -> Figures:
     """Loss by tokens of context (paper, figure 4b), a figure a context length and a panel a size."""
     styles = series_styles(points)
-    lengths = sorted({each.length for point in points for each in point.rows[0].evaluate.loss_by_context})
+    lengths = sorted({context.length for point in points for context in point.rows[0].evaluate.loss_by_context})
     for length in lengths:
         drawn = [point for point in points if _by_context(point, length)]
         figure, sizes = size_panels(drawn)
@@ -115,15 +115,15 @@ def _needles(points: list[Point]) -> Figures:
     depths = sorted({score.depth for point in tested for score in point.rows[0].evaluate.needle})
     figure, axes = panels(len(prompts), width=5.6, height=0.32 * len(tested) + 1.2)
     means = []
-    for each, prompt in zip(axes, prompts, strict=True):
+    for panel, prompt in zip(axes, prompts, strict=True):
         shares = [[_found(point, prompt, depth) for depth in depths] for point in tested]
         shares = [[*row, sum(row) / len(row)] for row in shares]
         means += [f"{point.name} {row[-1]:.0%}" for point, row in zip(tested, shares, strict=True)]
-        _heat_map(each, shares)
-        each.set_xticks(range(len(depths) + 1), [*(f"{depth} %" for depth in depths), "mean"])
-        each.set_yticks(range(len(tested)), [point.name for point in tested])
-        each.set_title(f"{prompt} prompt")
-        each.set_xlabel("Depth of the needle")
+        _heat_map(panel, shares)
+        panel.set_xticks(range(len(depths) + 1), [*(f"{depth} %" for depth in depths), "mean"])
+        panel.set_yticks(range(len(tested)), [point.name for point in tested])
+        panel.set_title(f"{prompt} prompt")
+        panel.set_xlabel("Depth of the needle")
     told = f"The share of needles found at each depth, a row a configuration. Means: {', '.join(means)}."
     yield figure, Drawing("needle", "Needle in a haystack", told)
 

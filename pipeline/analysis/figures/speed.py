@@ -15,7 +15,7 @@ def speed_figures(points: list[Point]) -> Figures:
     """All figures of this module that the points hold data for."""
     yield from _batches(points)
     for varied, fixed in LENGTHS:
-        lengths = {getattr(each, fixed) for point in points for each in point.rows[0].benchmark.settings.values()}
+        lengths = {getattr(setting, fixed) for point in points for setting in point.rows[0].benchmark.settings.values()}
         for length in sorted(lengths):
             yield from _lengths(points, varied, fixed, length)
 
@@ -68,5 +68,5 @@ def _lengths(points: list[Point], varied: str, fixed: str, length: int) -> Figur
 
 
 def _by_length(row: Row, varied: str, fixed: str, length: int) -> list[tuple[float, float]]:
-    settings = (each for each in row.benchmark.settings.values() if getattr(each, fixed) == length)
-    return sorted((getattr(each, varied), each.tokens_per_second) for each in settings)
+    settings = (setting for setting in row.benchmark.settings.values() if getattr(setting, fixed) == length)
+    return sorted((getattr(setting, varied), setting.tokens_per_second) for setting in settings)

@@ -54,13 +54,13 @@ def _varies(models: list[ModelTuning], key: str) -> bool:
 
 def _panel(axes: Axes, key: str, models: list[ModelTuning]) -> None:
     for number, model in enumerate(models):
-        style, found = _style(models, number), curve(model.complete, key)
-        line(axes, found.items(), style, model.model)
+        style, least = _style(models, number), curve(model.complete, key)
+        line(axes, least.items(), style, model.model)
         if model.optimum is not None and key in model.optimum.point:
             best: Any = model.optimum.point[key]
-            line(axes, [(best, found[best])], style, "_best", markersize=10)
+            line(axes, [(best, least[best])], style, "_best", markersize=10)
         stopped = curve([trial for trial in model.trials if trial.state == "pruned"], key)
-        alone = [(value, loss) for value, loss in stopped.items() if value not in found]
+        alone = [(value, loss) for value, loss in stopped.items() if value not in least]
         line(axes, alone, style, "_stopped", linestyle="", markerfacecolor="none")
     axes.set_xlabel(words(key).capitalize())
     values: list[Any] = sorted({trial.point[key] for model in models for trial in model.trials if key in trial.point})
@@ -76,9 +76,10 @@ def _style(models: list[ModelTuning], number: int) -> SeriesStyle:
 
 
 def _best(models: list[ModelTuning]) -> str:
-    found = []
+    sentences = []
     for model in models:
         best = model.optimum
         if best is not None:
-            found.append(f"{model.model}: " + ", ".join(f"{words(key)} {value}" for key, value in best.point.items()))
-    return f"Best, drawn larger: {'; '.join(found)}."
+            point = ", ".join(f"{words(key)} {value}" for key, value in best.point.items())
+            sentences.append(f"{model.model}: {point}")
+    return f"Best, drawn larger: {'; '.join(sentences)}."

@@ -47,7 +47,7 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         missing=TextTable(
             "Missing cells",
             ("Cell", "Stage", "Why"),
-            [(each.cell, each.stage, each.reason) for each in findings.missing],
+            [(lacking.cell, lacking.stage, lacking.reason) for lacking in findings.missing],
         ),
         cells=len(findings.rows),
         documents=first.documents,
@@ -73,17 +73,20 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
 def _equal_quality(setting: str, quality: list[Quality]) -> dict[str, Any]:
     """Each family against each vanilla one: at the lowest loss that both reach a table each, and at every loss."""
     title = f"{readable(setting).capitalize()} generation"
-    mine = [each for each in quality if each.setting == setting]
-    references = dict.fromkeys(each.matched.second for each in mine)
+    mine = [comparison for comparison in quality if comparison.setting == setting]
+    references = dict.fromkeys(comparison.matched.second for comparison in mine)
     numbers = ("Times as fast", "95 % interval", "Loss")
     every = [
-        (each.matched.first, each.matched.second, estimate.anchor, *_times(estimate))
-        for each in mine
-        for estimate in each.matched.estimates
+        (comparison.matched.first, comparison.matched.second, estimate.anchor, *_times(estimate))
+        for comparison in mine
+        for estimate in comparison.matched.estimates
     ]
     return {
         "title": title,
-        "lowest": [_lowest([each for each in mine if each.matched.second == name], numbers) for name in references],
+        "lowest": [
+            _lowest([comparison for comparison in mine if comparison.matched.second == name], numbers)
+            for name in references
+        ],
         "every": TextTable(f"{title}, at every loss", ("Family", "Against", "At the loss of", *numbers), every),
     }
 
@@ -91,13 +94,13 @@ def _equal_quality(setting: str, quality: list[Quality]) -> dict[str, Any]:
 def _lowest(compared: list[Quality], numbers: Sequence[str]) -> TextTable:
     rows = [
         (
-            each.matched.first,
-            *(_times(each.matched.best) if each.matched.best else ("-", "-", "-")),
-            _greatest(each.matched),
-            f"{each.limits.best.value:.3g}" if each.limits.best else "-",
-            each.matched.remark,
+            comparison.matched.first,
+            *(_times(comparison.matched.best) if comparison.matched.best else ("-", "-", "-")),
+            _greatest(comparison.matched),
+            f"{comparison.limits.best.value:.3g}" if comparison.limits.best else "-",
+            comparison.matched.remark,
         )
-        for each in compared
+        for comparison in compared
     ]
     head = ("Family", *numbers, "Most, and its loss", "At the roofline", "Remark")
     width = len(head) if any(row[-1] for row in rows) else -1

@@ -51,17 +51,17 @@ def _shared(models: Sequence[ModelRecipe]) -> list[str]:
 def _table(models: Sequence[ModelRecipe]) -> TextTable:
     """The keys in which models differ, and how the recipes were found where any was; no column where neither is so."""
     names = recipes.differing(models)
-    found = any(model.tuning for model in models)
+    tuned = any(model.tuning for model in models)
     intervals = any(model.tuning and model.tuning.intervals for model in models)
     head = ["Model", *(_words(name).capitalize() for name in names)]
-    head += ["Recipe", "By trials of", "Trials", "Tokens a trial", "Bracketed"] if found else []
-    head += ["Half the rate costs", "Twice the rate costs"] if found else []
+    head += ["Recipe", "By trials of", "Trials", "Tokens a trial", "Bracketed"] if tuned else []
+    head += ["Half the rate costs", "Twice the rate costs"] if tuned else []
     head += ["95 % interval"] if intervals else []
     rows = [
         [
             model.model,
             *(_shown(name, model.keys()[name]) for name in names),
-            *(_found(model) if found else []),
+            *(_found(model) if tuned else []),
             *([_intervals(model.tuning)] if intervals else []),
         ]
         for model in models
@@ -74,7 +74,7 @@ def _found(model: ModelRecipe) -> list[str]:
     if tuning is None:
         return [model.status, *["-"] * 6]
     costs = ("-" if cost is None else f"{cost:+.3f}" for cost in (tuning.halved, tuning.doubled))
-    tried = "-" if tuning.status == "predicted" else "yes"
+    tried = "-" if tuning.status.startswith("predicted") else "yes"
     bracketed = f"not in {', '.join(tuning.at_edge)}" if tuning.at_edge else tried
     return [model.status, ", ".join(tuning.of), str(tuning.trials), short(tuning.tokens), bracketed, *costs]
 
@@ -95,7 +95,7 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(short(each) if name == "tokens" else _shown(name, each) for each in value)
+        return ", ".join(short(item) if name == "tokens" else _shown(name, item) for item in value)
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -148,11 +148,11 @@ def _columns(tuning: Tuning | None) -> list[Any]:
 
 def compute_numbers(compute: Sequence[Matched]) -> dict[str, dict[str, dict[str, float]]]:
     """Ratios of training FLOPs at the lowest loss that both reach: of whom, against which vanilla family."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    ratios: dict[str, dict[str, dict[str, float]]] = {}
     for matched in compute:
         if matched.best is not None:
-            found.setdefault(slug(matched.first), {})[slug(matched.second)] = matched.best.numbers()
-    return found
+            ratios.setdefault(slug(matched.first), {})[slug(matched.second)] = matched.best.numbers()
+    return ratios
 
 
 def held_out_numbers(laws: Sequence[SeriesLaw]) -> list[dict[str, Any]]:

@@ -58,19 +58,19 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
         "cells": len(findings.rows),
         "speedup": _speedups(findings.quality),
         "hypervolume": findings.hypervolumes,
-        "recipes": {each.model: each.status for each in findings.recipes},
+        "recipes": {model.model: model.status for model in findings.recipes},
         "training_flops": recipes.compute_numbers(findings.compute),
         "out_of_sample": recipes.held_out_numbers(findings.scaling.laws),
         "ordering": {
-            key: {"compared": len(found), "held": sum(comparison.holds for comparison in found)}
-            for key, found in findings.orderings.items()
+            key: {"compared": len(order), "held": sum(comparison.holds for comparison in order)}
+            for key, order in findings.orderings.items()
         },
-        "exceptions": [str(item) for found in findings.orderings.values() for item in found if not item.holds],
+        "exceptions": [str(item) for order in findings.orderings.values() for item in order if not item.holds],
         "pareto": {
             name: [row.name for point in front.front for row in point.rows] for name, front in findings.fronts.items()
         },
         "colours": _colours(findings),
-        "missing": [dataclasses.asdict(each) for each in findings.missing],
+        "missing": [dataclasses.asdict(lacking) for lacking in findings.missing],
         "diverged": [row.name for row in findings.rows if row.pretrain.diverged],
         "notes": findings.notes,
     }
@@ -85,11 +85,11 @@ def _colours(findings: Findings) -> dict[str, str]:
 def _speedups(quality: list[Quality]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """At the lowest loss that both reach, by setting, family of block transformers and family of vanilla ones."""
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for each in quality:
-        best = each.matched.best
+    for comparison in quality:
+        best = comparison.matched.best
         if best is not None:
-            ratios = found.setdefault(each.setting, {}).setdefault(slug(each.matched.first), {})
-            ratios[slug(each.matched.second)] = best.numbers()
+            ratios = found.setdefault(comparison.setting, {}).setdefault(slug(comparison.matched.first), {})
+            ratios[slug(comparison.matched.second)] = best.numbers()
     return found
 
 

@@ -114,18 +114,18 @@ def speedup_csv(quality: Sequence[Quality]) -> str:
     header = ["setting", "family", "against", "at_the_loss_of", "loss", "ratio", "low", "high", "roofline_ratio"]
     records = [
         [
-            each.setting,
-            each.matched.first,
-            each.matched.second,
+            comparison.setting,
+            comparison.matched.first,
+            comparison.matched.second,
             estimate.anchor,
             estimate.at,
             estimate.value,
             estimate.low,
             estimate.high,
-            next((limit.value for limit in each.limits.estimates if limit.anchor == estimate.anchor), None),
+            next((limit.value for limit in comparison.limits.estimates if limit.anchor == estimate.anchor), None),
         ]
-        for each in quality
-        for estimate in each.matched.estimates
+        for comparison in quality
+        for estimate in comparison.matched.estimates
     ]
     return csv_text(header, records)
 
@@ -138,7 +138,7 @@ def results_markdown(findings: Findings) -> str:
     lines = [f"Generation measured on {hardware(rows)}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
     lines += [_pipes([marked(row), *(format_value(metric, row) for metric in metrics)]) for row in rows]
     lines += ["", "Missing cells:", ""] if findings.missing else []
-    lines += [f"- {_plain(each)}" for each in findings.missing]
+    lines += [f"- {_plain(lacking)}" for lacking in findings.missing]
     return "\n".join(lines) + "\n"
 
 
@@ -181,7 +181,7 @@ def terminal_table(findings: Findings) -> str:
             *text[1:],
             "",
             f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s",
-            *(f"missing: {each}" for each in findings.missing),
+            *(f"missing: {lacking}" for lacking in findings.missing),
         ]
     )
 

@@ -15,22 +15,22 @@ Members = dict[str, list[Point]]
 
 def by_family(points: Iterable[Point]) -> Members:
     """The points of each family, in the families' order."""
-    found: Members = {}
+    families: Members = {}
     for point in sorted(points, key=lambda point: ORDER.index(point.family)):
-        found.setdefault(point.family, []).append(point)
-    return found
+        families.setdefault(point.family, []).append(point)
+    return families
 
 
 def contenders(points: Iterable[Point]) -> Members:
     """What is compared with vanilla: families of block transformers, over their block lengths and length by length."""
-    found: Members = {}
+    families: Members = {}
     for name, members in by_family(points).items():
         if members[0].kind in ("block", "uptrained"):
-            found[name] = members
+            families[name] = members
             lengths = sorted({point.cell.block_length or 0 for point in members})
             for length in lengths if len(lengths) > 1 else []:
-                found[f"{name} L={length}"] = [point for point in members if point.cell.block_length == length]
-    return found
+                families[f"{name} L={length}"] = [point for point in members if point.cell.block_length == length]
+    return families
 
 
 def references(points: Iterable[Point]) -> Members:

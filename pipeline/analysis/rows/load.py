@@ -16,6 +16,7 @@ from pipeline.results.records import AnyResult, BenchmarkResult, EvaluateResult,
 from pipeline.study import Cell, Study, cells
 from pipeline.study.pretraining import pretraining
 from pipeline.study.schema import Pretrain, Tuning
+from pipeline.study.tune_space import tuning_of
 
 Record = TypeVar("Record", bound=AnyResult)
 SAME = ("documents_hash", "tokenizer_hash", "documents", "stride", "target_tokens")
@@ -87,8 +88,7 @@ def _recipe(study: Study, cell: Cell) -> tuple[Pretrain | None, Tuning | None]:
     """What the cell is trained with, and how that was found; neither for a model trained elsewhere."""
     if cell.family == "pretrained":
         return None, None
-    recipe = study.recipes.get(cell.model)
-    return pretraining(study, cell), recipe.tuning if recipe else None
+    return pretraining(study, cell), tuning_of(study, cell)
 
 
 def _unmeasured(evaluate: EvaluateResult) -> BenchmarkResult:
@@ -125,7 +125,9 @@ def _comparable(rows: list[Row]) -> tuple[list[Row], list[Missing]]:
     foreign = []
     for row, values in zip(rows, scored, strict=True):
         if values != usual:
-            key, found, expected = next(each for each in zip(SAME, values, usual, strict=True) if each[1] != each[2])
+            key, found, expected = next(
+                triple for triple in zip(SAME, values, usual, strict=True) if triple[1] != triple[2]
+            )
             reason = (
                 f"{result('evaluate', row.name)}: {key} is {found!r}, but {expected!r} for {kept[0].name}; losses "
                 f"compare on the same tokens only, so {_again('evaluate')}"

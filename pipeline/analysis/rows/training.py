@@ -28,10 +28,10 @@ def from_scratch(rows: Iterable[Row]) -> list[Row]:
 
 def by_model(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """The rows of each model, which differ in their seed and in their tokens, by its name in ``recipes``."""
-    found: dict[str, list[Row]] = {}
+    models: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.cell.model, []).append(row)
-    return found
+        models.setdefault(row.cell.model, []).append(row)
+    return models
 
 
 def loss_points(rows: Sequence[Row]) -> dict[str, list[LossPoint]]:
@@ -40,14 +40,14 @@ def loss_points(rows: Sequence[Row]) -> dict[str, list[LossPoint]]:
     Only a finished training has one: what a curve says on its way, before the rate has come down, is no loss at that
     many tokens.
     """
-    found: dict[str, list[LossPoint]] = {}
+    points: dict[str, list[LossPoint]] = {}
     for row in from_scratch(rows):
         loss = LOSS.value(row)
         if loss is not None:
             trained = row.pretrain
             point = LossPoint(trained.tokens, trained.training_flops, loss, row.cell.seed)
-            found.setdefault(row.cell.model, []).append(point)
-    return {model: sorted(losses, key=lambda point: (point.tokens, point.seed)) for model, losses in found.items()}
+            points.setdefault(row.cell.model, []).append(point)
+    return {model: sorted(losses, key=lambda point: (point.tokens, point.seed)) for model, losses in points.items()}
 
 
 def over_seeds(losses: Sequence[LossPoint]) -> list[tuple[LossPoint, int]]:

@@ -62,7 +62,8 @@ class Sample:
     @property
     def resamples(self) -> bool:
         """Whether there is anything to draw from."""
-        return any(each.nats is not None for each in (self.x, self.y)) or all(len(each) > 1 for each in self.x.seeds)
+        documents = any(column.nats is not None for column in (self.x, self.y))
+        return documents or all(len(seeds) > 1 for seeds in self.x.seeds)
 
     def mean(self) -> tuple[Floats, Floats]:
         """x and y of each point [points], the mean over its seeds."""

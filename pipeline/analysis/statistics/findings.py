@@ -101,9 +101,9 @@ def environments(rows: list[Row]) -> list[tuple[str, Environment, int]]:
 
 
 def _orderings(kept: list[Point], rates: list[Metric]) -> dict[str, list[Comparison]]:
-    found = {metric.key: ordering.compare(kept, metric) for metric in (LOSS, *rates)}
+    orderings = {metric.key: ordering.compare(kept, metric) for metric in (LOSS, *rates)}
     allocations = ordering.compare_best_allocations(kept)
-    return found | ({ordering.SHARE.key: allocations} if allocations else {})
+    return orderings | ({ordering.SHARE.key: allocations} if allocations else {})
 
 
 def _fronts(kept: list[Point], settings: list[str]) -> dict[str, Front]:
@@ -135,14 +135,14 @@ def _hypervolumes(compared: list[Point], setting: str) -> dict[str, float]:
 
 
 def _at_equal_quality(compared: list[Point], settings: list[str]) -> list[Quality]:
-    found = []
+    quality = []
     for other, mine in itertools.product(references(compared).items(), contenders(compared).items()):
         for name in settings:
             rate, limit = setting_metric(name, "tokens_per_second"), limit_metric(name)
             matched = speedup.at_equal_quality(mine, other, LOSS, rate)
             limits = speedup.at_equal_quality(mine, other, LOSS, limit, intervals=False)
-            found.append(Quality(name, matched, limits))
-    return found
+            quality.append(Quality(name, matched, limits))
+    return quality
 
 
 def _at_equal_cost(kept: list[Point], settings: list[str]) -> list[Matched]:

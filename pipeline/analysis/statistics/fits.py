@@ -148,15 +148,15 @@ def held_out(x: ArrayLike, y: ArrayLike) -> HeldOut:
         return HeldOut(far, before, observed, predicted)
     noise = _noise(log_y - _log_law(best, log_x), degrees, seed=1)[:, 0]  # of one more observation
     refits = _log_law(_refits(best, log_x, log_y)[1:].T, 0.0)
-    found = _coefficient(np.concatenate([[predicted], np.exp(refits + noise)]))
-    return HeldOut(far, before, observed, predicted, found.low, found.high)
+    interval = _coefficient(np.concatenate([[predicted], np.exp(refits + noise)]))
+    return HeldOut(far, before, observed, predicted, interval.low, interval.high)
 
 
 def _best(log_x: Floats, log_y: Floats) -> Floats:
     """(log offset, log of the falling term at x = 1, exponent) of the law that fits best. Raises :class:`CannotFit`."""
     if log_y[np.argmax(log_x)] >= log_y[np.argmin(log_x)]:
         raise CannotFit("the loss does not fall from the least x to the greatest")
-    return min((_minimize(start, log_x, log_y) for start in _starts(log_x, log_y)), key=lambda found: found[1])[0]
+    return min((_minimize(start, log_x, log_y) for start in _starts(log_x, log_y)), key=lambda fit: fit[1])[0]
 
 
 def _refits(best: Floats, log_x: Floats, log_y: Floats) -> Floats:

@@ -21,9 +21,9 @@ def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> l
         return [f"The study has only {' and '.join(families)} models that trained."]
     pairs: dict[tuple[str, str], list[Quality]] = {}
     for name in families:
-        for each in quality:
-            if each.matched.first == name:
-                pairs.setdefault((name, each.matched.second), []).append(each)
+        for comparison in quality:
+            if comparison.matched.first == name:
+                pairs.setdefault((name, comparison.matched.second), []).append(comparison)
     main, *others = pairs.values()
     compared = [point for name in (main[0].matched.first, main[0].matched.second) for point in families.get(name, [])]
     trained = recipes([row for point in compared for row in point.rows])
@@ -56,22 +56,22 @@ def _further(compared: list[Quality], main: str) -> str:
 
 def _gains(compared: list[Quality]) -> tuple[str, list[str]]:
     """The loss, where all settings have the same, and the ratio in each setting that has one."""
-    found = [(each.setting, each.matched.best) for each in compared if each.matched.best]
-    one_loss = len({best.at for _, best in found}) == 1
-    loss = f" ({found[0][1].at:.3f} nats a token)" if one_loss else ""
-    return loss, [_gain(setting, best, at_its_own_loss=not one_loss) for setting, best in found]
+    bests = [(comparison.setting, comparison.matched.best) for comparison in compared if comparison.matched.best]
+    one_loss = len({best.at for _, best in bests}) == 1
+    loss = f" ({bests[0][1].at:.3f} nats a token)" if one_loss else ""
+    return loss, [_gain(setting, best, at_its_own_loss=not one_loss) for setting, best in bests]
 
 
 def _missing(compared: list[Quality]) -> str:
     return "".join(
-        f" None can be stated for {readable(each.setting)}: {each.matched.remark}."
-        for each in compared
-        if not each.matched.best
+        f" None can be stated for {readable(comparison.setting)}: {comparison.matched.remark}."
+        for comparison in compared
+        if not comparison.matched.best
     )
 
 
 def _reasons(compared: list[Quality]) -> str:
-    return "; ".join(dict.fromkeys(each.matched.remark for each in compared))
+    return "; ".join(dict.fromkeys(comparison.matched.remark for comparison in compared))
 
 
 def _gain(setting: str, best: Estimate, at_its_own_loss: bool) -> str:

@@ -13,9 +13,10 @@ from pipeline.analysis.rows.training import by_model
 from pipeline.study.recipe import matrix_learning_rate
 from pipeline.study.recipe_checks import STATUSES as FOUND
 from pipeline.study.schema import Override, Pretrain, Tuning
+from pipeline.study.tune_space import OTHERWISE
 
 TUNED, UNTUNED = "tuned", "untuned"
-STATUSES = (*FOUND, UNTUNED)
+STATUSES = (*FOUND, *(f"{status}{OTHERWISE}" for status in FOUND), UNTUNED)
 MOST_NAMED = 3  # models that a sentence names; of more it gives the number
 ALWAYS = (
     "optimizer",
@@ -60,13 +61,13 @@ def keys_of(recipe: Pretrain) -> dict[str, Any]:
 
 def recipes(rows: Iterable[Row]) -> list[ModelRecipe]:
     """One a model that the study trains, in the order of its cells."""
-    found = []
+    models = []
     for model, members in by_model(rows).items():
         first = members[0]
         if first.recipe is not None:
             steps, tokens = ({getattr(row.pretrain, name) for row in members} for name in ("steps", "tokens"))
-            found.append(ModelRecipe(model, first.recipe, first.tuning, tuple(sorted(steps)), tuple(sorted(tokens))))
-    return found
+            models.append(ModelRecipe(model, first.recipe, first.tuning, tuple(sorted(steps)), tuple(sorted(tokens))))
+    return models
 
 
 def differing(models: Sequence[ModelRecipe]) -> list[str]:
@@ -91,13 +92,13 @@ def _counts(models: Sequence[ModelRecipe]) -> str:
 
 
 def _edges(models: Sequence[ModelRecipe]) -> list[str]:
-    found = [
+    edges = [
         f"{model.model} ({', '.join(model.tuning.at_edge)})"
         for model in models
         if model.tuning and model.tuning.at_edge
     ]
     told = "The best value was the least or the greatest that was tried, so the optimum is not bracketed"
-    return [f"{told}: {', '.join(found)}."] if found else []
+    return [f"{told}: {', '.join(edges)}."] if edges else []
 
 
 def _factor_of_two(models: Sequence[ModelRecipe]) -> list[str]:

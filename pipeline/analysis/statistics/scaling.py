@@ -111,10 +111,10 @@ def _candidates(points: list[Point]) -> Iterator[tuple[str, Metric, str, list[Po
 
 def _sizes(points: list[Point]) -> list[list[Point]]:
     """The points of each series and size."""
-    found: dict[tuple[str, str], list[Point]] = {}
+    groups: dict[tuple[str, str], list[Point]] = {}
     for point in points:
-        found.setdefault((point.series, point.size), []).append(point)
-    return list(found.values())
+        groups.setdefault((point.series, point.size), []).append(point)
+    return list(groups.values())
 
 
 def _budgets(points: list[Point]) -> Iterator[tuple[str, float, list[Point]]]:

@@ -181,7 +181,7 @@ class _Pair:
         corners = [curve.x[curve.kept] for curve in curves]
         low, high = max(x.min() for x in corners), min(x.max() for x in corners)
         inside = (np.flatnonzero(curve.kept[0] & (curve.x[0] >= low) & (curve.x[0] <= high)) for curve in curves)
-        return [(side, int(index)) for side, found in enumerate(inside) for index in found]
+        return [(side, int(index)) for side, columns in enumerate(inside) for index in columns]
 
     def compare(self, values: list[Values], anchors: list[tuple[int, int]]) -> Floats:
         """The first curve less the second at each anchor's own x [replicates, anchors]; ``nan`` beyond one's reach."""
@@ -214,7 +214,7 @@ class _Pair:
 def _front(cost: Floats, rate: Floats, series: Sequence[str]) -> _Curves:
     """The points that no other one beats, or one series' own where that is better: it may bulge between its sizes."""
     names = list(dict.fromkeys(series))
-    columns = [[at for at, each in enumerate(series) if each == name] for name in names if len(names) > 1]
+    columns = [[at for at, other in enumerate(series) if other == name] for name in names if len(names) > 1]
     parts = (_Curves(cost[:, mine], rate[:, mine], _unbeaten(cost[:, mine], rate[:, mine])) for mine in columns)
     return _Curves(cost, rate, _unbeaten(cost, rate), tuple(parts))
 

@@ -91,7 +91,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
     """
     trained = [row for row in from_scratch(rows) if row.cell.budget is None and not row.pretrain.diverged]
     few = {row.name: row.pretrain.steps for row in trained if row.pretrain.steps < FEW_STEPS}
-    slopes = [(row.name, *found) for row in trained if (found := end_slope(row)) is not None]
+    slopes = [(row.name, *slope) for row in trained if (slope := end_slope(row)) is not None]
     steep = {name: slope for name, slope, error in slopes if slope > max(STEEP, SURE * error)}
     lines = []
     if few:

@@ -63,7 +63,8 @@ class Resume(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stop.listen()
-        if trainer.strategy.broadcast(trainer.global_step) != trainer.global_step:
+        same = trainer.strategy.broadcast(trainer.global_step) == trainer.global_step
+        if not trainer.strategy.reduce_boolean_decision(same, all=True):  # so that all of them end, not some
             raise UserError(
                 f"{self.job.cell.name}: another run has just added to {self.job.trunk.folder}; run it again"
             )
