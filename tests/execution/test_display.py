@@ -21,6 +21,7 @@ TRAININGS = {"a": Training(100.0, 100.0, 10), "b": Training(100.0, 100.0, 10), "
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     return Board({name: Stage(name, "", ()) for name in ["check", *NAMES]})
 
 
