@@ -13,9 +13,10 @@ test soak: export OMP_NUM_THREADS := 1
 help:           ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
-repro: $(VENV)/.run   ## build the environment, run the study, end with its results; KEEP_GOING=1: past cells that fail
+repro: $(VENV)/.run   ## build the environment, run the study, end with its results; KEEP_GOING=1: past cells that fail; several GPUs: cells side by side
 	@python -m pipeline check
-	@dvc repro $(if $(KEEP_GOING),--keep-going || { python -m stages.report; exit 1; })
+	@if [ "$$(nvidia-smi --list-gpus 2>/dev/null | wc -l)" -gt 1 ]; then python -m pipeline run; \
+	  else dvc repro $(if $(KEEP_GOING),--keep-going || { python -m stages.report; exit 1; }); fi
 	@python -m pipeline show
 
 search: $(VENV)/.run  ## look for good block transformers, as the section search of params.yaml says

@@ -52,7 +52,7 @@ MEASURED = "docs/results/"
 FOLLOWED = "docs/moving.md"
 """A page of two machines: faults/test_another_machine.py follows it."""
 RUNS_STAGES = (
-    r"cd |dvc (repro|commit|exp (run|apply|branch))|make|python -m (pipeline (search|tune|study|tracking)|stages)"
+    r"cd |dvc (repro|commit|exp (run|apply|branch))|make|python -m (pipeline (run|search|tune|study|tracking)|stages)"
 )
 VARIABLES = r"^(env -u \w+ |\w+=\S+ )"
 STUDIES = [path.stem for path in sorted((ROOT / "studies").glob("*.yaml"))]
@@ -373,18 +373,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 PLACEHOLDERS = r"NAME|JOURNAL|^\."
-MADE = (
-    "data/",
-    "checkpoints/",
-    "results/",
-    "report/",
-    "runs/",
-    "search/",
-    "tune/",
-    "dvc_plots/",
-    "dvc.lock",
-    "samples.md",
-)
+MADE = ("data/", "checkpoints/", "results/", "report/", "runs/", "logs/", "search/", "tune/")
+MADE += ("dvc.lock", "dvc_plots/", "samples.md", ".venv")
 ENDINGS = r"\.(py|md|yaml|lock|toml|cff|js|css|html)"
 
 

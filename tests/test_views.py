@@ -148,7 +148,8 @@ def server(of_one_seed: Study) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium import webdriver
+
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("Chromium or its driver is not installed (Debian: apt install chromium chromium-driver)")

@@ -17,6 +17,7 @@ TUNE = Path("tune")
 MLFLOW = Path("mlflow.db")
 STUDIES = Path("studies")
 RUNS = Path("runs")
+LOGS = Path("logs")
 
 
 def checkpoint(cell: str) -> Path:

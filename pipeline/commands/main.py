@@ -12,7 +12,7 @@ from pipeline import tracking
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
 from pipeline.base.paths import PARAMS, REPORT
-from pipeline.commands import benchmark, check, clean, generate, prefetch, search, tune, verify
+from pipeline.commands import benchmark, check, clean, generate, prefetch, run, search, tune, verify
 from pipeline.commands.study import APART, describe_studies, run_study
 from pipeline.device import require_accelerator
 from pipeline.search.tracking import sync_searches
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         entry.add_arguments(added)
-        if entry.run not in (_study, _ui):
+        if entry.run not in (_study, _ui, run.run):
             add_study_arguments(added)
         added.set_defaults(run=entry.run)
     return parser
@@ -200,6 +200,13 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
     "run": [
         ("make repro", "the whole study, from nothing to the report; again to go on"),
         ("dvc repro", "what is out of date; dvc repro pretrain-block@CELL trains one cell"),
+        Command(
+            "run",
+            "what is out of date, with all that is independent at the same time",
+            (f"{PROGRAM} run", f"{PROGRAM} run --dry", f"{PROGRAM} run block-m-4-base-0"),
+            run.run,
+            run.add_arguments,
+        ),
         Command(
             "study",
             "run one of studies/ in a folder of its own, or list them",

@@ -17,12 +17,13 @@ from pathlib import Path
 from pipeline.base.errors import UserError
 from pipeline.base.files import write_text
 from pipeline.base.paths import LOCK, MLFLOW, PARAMS, RUNS, SEARCH, STUDIES, TUNE
+from pipeline.execution.resources import gpus_of
 from pipeline.study import Study, load_study
 
 LINKS = ("dvc.yaml", ".dvcignore", ".dvc/plots", "pipeline", "stages", str(LOCK), str(MLFLOW))
 APART = {"tune": (TUNE, "docs/tuning.md"), "search": (SEARCH, "docs/search.md")}
 """Sections that plain `dvc repro` does not run, in the order in which they may: their folders and pages."""
-MADE = ("data", "checkpoints", "superseded", "trunks", "results", "report", "search", "tune")
+MADE = ("data", "checkpoints", "superseded", "trunks", "results", "report", "search", "tune", "logs")
 """What the stages make: each study has its own."""
 
 
@@ -31,7 +32,8 @@ def run_study(name: str, asked: Sequence[str] = ()) -> None:
 
     Raises :class:`UserError`, and SystemExit of a stage.
     """
-    having = sections_apart(load_study(_find(name)))
+    study = load_study(_find(name))
+    having = sections_apart(study)
     for section in asked:
         if section not in having:
             raise UserError(f"{_find(name)}: it has no section {section}; {APART[section][1]} shows one")
@@ -39,7 +41,7 @@ def run_study(name: str, asked: Sequence[str] = ()) -> None:
     print(f"study {name} in {folder}", flush=True)
     for section in (section for section in having if section in asked):
         _command(folder, "dvc", "repro", str(_stage(section)))
-    _command(folder, "dvc", "repro")
+    _command(folder, *(("pipeline", "run") if len(gpus_of(study)) > 1 else ("dvc", "repro")))
     _command(folder, "pipeline", "show")
     for section in (section for section in having if section not in asked):
         print(f"its section {section} was not run; python -m pipeline study {name} --{section} does")

@@ -188,6 +188,7 @@ def _check_pretrain(study: Study) -> None:
     hardware = study.hardware
     choice("hardware.strategy", hardware.strategy, ("auto", "ddp", "fsdp"))
     choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
+    all_positive("run", study.run, ("per_gpu", "jobs"))
     all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "checkpoint_every", "log_every"))
     require(hardware.workers is None or hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
 

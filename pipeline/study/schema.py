@@ -345,6 +345,14 @@ class Hardware:
 
 
 @dataclass(frozen=True)
+class Run:
+    """How many stages work at the same time, and on what; decides no result."""
+
+    per_gpu: int = added(1)
+    jobs: int | None = added(None)
+
+
+@dataclass(frozen=True)
 class Study:
     """A whole params.yaml."""
 
@@ -362,6 +370,7 @@ class Study:
     search: Search | None = None
     tune: Tune | None = None
     hardware: Hardware = field(default_factory=Hardware)
+    run: Run = field(default_factory=Run)
 
 
 Json = dict[str, Any]

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from pipeline.base import paths
+from pipeline.base.files import replacing
 from pipeline.base.redact import redacted
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def client() -> MlflowClient:
 
     with lock():
         if is_local():
+            _make(_database())
             _follow_the_database(_database())
         return MlflowClient(tracking_uri())
 
@@ -93,13 +95,24 @@ def _beside_database(name: str) -> Path:
     return _database().parent / name
 
 
+def _make(database: Path) -> None:
+    """Make a database where there is none, whole or not at all: MLflow mends none that a kill has cut off halfway."""
+    from mlflow import MlflowClient
+
+    if not (database.exists() and database.stat().st_size):
+        with replacing(database) as temporary:
+            MlflowClient(f"{SQLITE}{temporary}")
+        for left in database.parent.glob(f".{database.name}.*-journal"):  # of those that kills have cut off
+            left.unlink()
+
+
 def _follow_the_database(database: Path) -> None:
     """Point every experiment and run to the artifacts beside the database, in one transaction.
 
     MLflow makes artifact locations absolute: a copied or moved study would else write into the folder that it came
     from. Locations that are not ``.../mlruns/EXPERIMENT`` are the user's own, and stay.
     """
-    if not database.exists():
+    if not (database.exists() and database.stat().st_size):
         return
     with closing(sqlite3.connect(database)) as opened, opened:
         if not opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():

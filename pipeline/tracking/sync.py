@@ -136,7 +136,7 @@ def _sync_cell(study_name: str, cell: str) -> None:
     metrics, tags, samples = _results(cell, record["fingerprint"])
     rows = _with_flops(read_rows(paths.checkpoint(cell) / "curve.csv"), metrics)
     sync_curve(mlflow, run, rows)
-    of_curve = ALONG if rows else ()
+    of_curve = ALONG if rows and "tokens" in rows[-1] else ()
     log_changed(mlflow, run, {key: value for key, value in metrics.items() if key not in of_curve})
     set_tags(mlflow, run, tags)
     _log_samples(mlflow, run, samples)
@@ -146,10 +146,12 @@ def _sync_cell(study_name: str, cell: str) -> None:
 
 def _with_flops(rows: list[dict[str, str]], metrics: dict[str, float]) -> list[dict[str, Any]]:
     """The curve with the training FLOPs of each row, once the whole training's are known."""
-    if not metrics.get("tokens"):
+    flops, tokens = metrics.get("training_flops"), metrics.get("tokens")
+    if not flops or not tokens:
         return list(rows)
-    share = metrics["training_flops"] / metrics["tokens"]
-    return [row | {"training_flops": share * float(row.get("tokens") or 0)} for row in rows]
+    return [
+        row | {"training_flops": flops * (float(row["tokens"]) / tokens)} if row.get("tokens") else row for row in rows
+    ]
 
 
 def _colour(mlflow: MlflowClient, runs: list[Run], colours: dict[str, str]) -> None:

@@ -52,7 +52,7 @@ def refused(*arguments: str, **environment: str) -> str:
 def repro(repository: Path, **environment: str) -> str:
     """``dvc repro`` to a good end; what it wrote to stdout."""
     process = start("dvc", "repro", PYTHONPATH=str(repository), **environment)
-    output, errors = process.communicate(timeout=500)
+    output, errors = process.communicate(timeout=1800)
     assert process.returncode == 0, errors
     return output
 

@@ -1,0 +1,118 @@
+"""`python -m pipeline run`: what `dvc repro` would bring up to date, with everything independent at the same time."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterable
+
+from pipeline.base.errors import UserError
+from pipeline.base.paths import REPORT
+from pipeline.commands.plan import plan
+from pipeline.execution.board import GOOD, Board, State, log_of
+from pipeline.execution.display import Display
+from pipeline.execution.estimate import Training
+from pipeline.execution.processes import warded
+from pipeline.execution.repository import Repository
+from pipeline.execution.resources import Machine, gpus_of
+from pipeline.execution.scheduler import Order, Scheduler
+from pipeline.execution.stages import CHECK, Stages, with_needs
+from pipeline.execution.stages import REPORT as REPORT_STAGE
+from pipeline.study import Study, cells
+from pipeline.study.load import check_dvc_keys, load_study
+from pipeline.study.rules import choice
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("cell", nargs="*", help="these cells and what they need; where left out, all and the report")
+    parser.add_argument("--dry", action="store_true", help="list what would run; only the stage check runs")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Bring the study, or some cells, up to date on this machine.
+
+    Raises :class:`UserError` at the end if stages have failed, KeyboardInterrupt if a signal stopped the run.
+    """
+    study = load_study()
+    check_dvc_keys()
+    repository = Repository()
+    stages = chosen(repository.stages, study, arguments.cell)
+    machine = Machine.of(study, gpus_of(study))
+    with repository.alone(), warded(repository.root):
+        if arguments.dry:
+            _print_changed(repository, machine, stages)
+        else:
+            _run(repository, machine, study, stages)
+
+
+def chosen(stages: Stages, study: Study, names: Iterable[str]) -> Stages:
+    """All stages, or those of these cells and what they need. Raises :class:`UserError` for an unknown cell."""
+    wanted, known = set(names), [cell.name for cell in cells(study)]
+    for name in wanted:
+        choice("cell", name, known)
+    return with_needs(stages, [stage.name for stage in stages.values() if stage.cell in wanted]) if wanted else stages
+
+
+def _run(repository: Repository, machine: Machine, study: Study, stages: Stages) -> None:
+    trainings = {each.cell: Training(each.training_flops, each.flops_to_go, each.steps) for each in plan(study)}
+    board = Board(stages)
+    with Display(board, machine, trainings).showing() as show:
+        scheduler = Scheduler(repository, machine, board, order_of(stages, study, trainings), show)
+        scheduler.run()
+    _finish(board, stopped=bool(scheduler.signals))
+
+
+def order_of(stages: Stages, study: Study, trainings: dict[str, Training]) -> Order:
+    """Trainings from the longest on, evaluations, benchmarks; a budget after the whole cell, whose trunk it shares."""
+    later = {"evaluate": -1.0, "benchmark": -2.0}
+    by_cell = {stage.cell: name for name, stage in stages.items() if stage.kind == "pretrain"}
+    work = {name: later.get(stage.kind, 0.0) for name, stage in stages.items()}
+    work |= {name: trainings[cell].to_go for cell, name in by_cell.items() if cell in trainings}
+    budgets = [cell for cell in cells(study) if cell.budget is not None and cell.name in by_cell]
+    after = {by_cell[cell.name]: [by_cell[cell.whole.name]] for cell in budgets if cell.whole.name in by_cell}
+    return Order(work, after)
+
+
+def _print_changed(repository: Repository, machine: Machine, stages: Stages) -> None:
+    """What is out of date, and what follows from it if its outputs change; `check` tells DVC what has been edited."""
+    checked = Board(with_needs(stages, [CHECK]))
+    Scheduler(repository, machine, checked, Order(), lambda: None).run()
+    _end_if_any_failed(checked)
+    listed: set[str] = set()
+    for name, stage in stages.items():
+        changed = name != CHECK and repository.changed(name)
+        if changed or not listed.isdisjoint(stage.needs):
+            listed.add(name)
+            print(f"{name}  {'out of date' if changed else 'if what it needs comes out other than before'}")
+    if not listed:
+        print("everything is up to date")
+
+
+def _finish(board: Board, stopped: bool) -> None:
+    if stopped:
+        raise KeyboardInterrupt("stopped; the same command goes on")
+    if board.those(State.FAILED):
+        _report_without(board)
+    _end_if_any_failed(board)
+    count = board.count()
+    print(f"{sum(count[state] for state in GOOD)} stages are up to date, {count[State.DONE]} of them run now")
+    if REPORT_STAGE in board.stages:
+        print(f"{REPORT / 'index.html'}; python -m pipeline show prints its table")
+
+
+def _report_without(board: Board) -> None:
+    """The report on the cells that there are, which DVC takes no note of."""
+    if REPORT_STAGE in board.stages and board.entries[CHECK].state in GOOD:
+        subprocess.run([sys.executable, "-m", "stages.report", "--finished"])
+
+
+def _end_if_any_failed(board: Board) -> None:
+    failed, skipped = board.those(State.FAILED), board.those(State.SKIPPED)
+    for name in failed:
+        print(f"failed: {name}: {board.entries[name].why} ({log_of(name)})", file=sys.stderr)
+    if skipped:
+        print(f"skipped, since they need what failed: {', '.join(skipped)}", file=sys.stderr)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(board.stages)} stages failed; the same command goes on with them")

@@ -1,0 +1,54 @@
+"""The stages of the study as DVC knows them, and what follows from their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+CHECK, REPORT = "check", "report"
+KINDS = ("pretrain", "evaluate", "benchmark")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml: its name there, its command, and the names of the stages whose outputs it reads.
+
+    ``pretrain-block@block-s-4-base-0`` is the stage of a group, for a cell; ``tokenize`` has no cell.
+    """
+
+    name: str
+    command: str
+    needs: tuple[str, ...]
+
+    @property
+    def cell(self) -> str:
+        """The cell that it is for, empty where it is for the whole study."""
+        return self.name.partition("@")[2]
+
+    @property
+    def kind(self) -> str:
+        """``pretrain``, ``evaluate`` or ``benchmark`` whatever the group; ``pretrained``; else the stage's own name."""
+        group = self.name.partition("@")[0]
+        return next((kind for kind in KINDS if group == kind or group.startswith(f"{kind}-")), group)
+
+
+Stages = dict[str, Stage]
+"""Stages by their names, each after those that it needs."""
+
+
+def with_needs(stages: Stages, names: Iterable[str]) -> dict[str, Stage]:
+    """These stages and all that they need, in the order of ``stages``."""
+    wanted = set(names)
+    for name in reversed(stages):
+        if name in wanted:
+            wanted.update(stages[name].needs)
+    return {name: stage for name, stage in stages.items() if name in wanted}
+
+
+def dependents(stages: Stages, name: str) -> list[str]:
+    """The stages that need this one, directly or not."""
+    found = [name]
+    for each in stages.values():
+        if not set(each.needs).isdisjoint(found):
+            found.append(each.name)
+    return found[1:]
