@@ -22,7 +22,7 @@ TRAININGS = {"a": Training(100.0, 100.0, 10), "b": Training(100.0, 100.0, 10), "
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    return Board({name: Stage(name, "", ()) for name in ["check", *NAMES]})
+    return Board({name: Stage(name, "", ()) for name in ["check", *NAMES]}, begun=1000.0)
 
 
 def put(board: Board, name: str, state: State, seconds: float = 0.0) -> None:
