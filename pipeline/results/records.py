@@ -118,7 +118,10 @@ class PretrainResult:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One metric of one zero-shot task. ``split`` is where its documents are from."""
+    """One metric of one zero-shot task: lm-eval's own, or one of :data:`GOLD`. ``split``: where its documents are from.
+
+    ``chance`` is the accuracy of guessing.
+    """
 
     task: str
     metric: str
@@ -129,6 +132,15 @@ class TaskScore:
     chance: float | None = None
     few_shot: int = 0
     split: str = ""
+
+
+GOLD_BITS, GOLD_MARGIN = "gold_bits_per_byte", "gold_margin"
+GOLD = {
+    GOLD_BITS: Measure("bits a byte of the right answer", lower=True, quality=True),
+    GOLD_MARGIN: Measure("margin of the right answer", "bits a byte", lower=False, quality=True),
+}
+"""The metrics of a :class:`TaskScore` that this project adds to lm-eval's, for tasks with right answers: means over
+documents, the margin being how many fewer bits a byte the right answer takes than the best wrong one."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels
 from pipeline.analysis.figures.style import COLOURS, MARKERS, SeriesStyle
 from pipeline.analysis.rows.points import Point, Row
+from pipeline.analysis.statistics.tasks import main_task_metrics
 from pipeline.models.token_decoder_config import PrefixKeys
-from pipeline.results.metrics import LOSS, Metric, main_task_metrics, setting_metric, settings_of
+from pipeline.results.metrics import LOSS, Metric, setting_metric, settings_of
 from pipeline.study import Cell, Study
 from pipeline.study.schema import Variant
 

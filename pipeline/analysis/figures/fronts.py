@@ -11,11 +11,11 @@ from pipeline.analysis.figures.style import GREY, family_colour, series_styles
 from pipeline.analysis.rows.groups import by_family, generate_points
 from pipeline.analysis.rows.points import Point
 from pipeline.analysis.statistics.pareto import Front, front
+from pipeline.analysis.statistics.tasks import main_task_metrics
 from pipeline.results.metrics import (
     LOSS,
     Metric,
     batch_metric,
-    main_task_metrics,
     readable,
     setting_metric,
     settings_of,

@@ -17,8 +17,9 @@ from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Row
 from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.analysis.statistics.speedup import Quality
+from pipeline.analysis.statistics.tasks import steady_task_metrics
 from pipeline.base.files import write_json, write_text
-from pipeline.results.metrics import BITS_PER_BYTE, LOSS, main_task_metrics, setting_metric
+from pipeline.results.metrics import BITS_PER_BYTE, LOSS, setting_metric
 from pipeline.study import Study
 
 
@@ -97,6 +98,6 @@ def _cell_metrics(findings: Findings, row: Row) -> dict[str, float]:
     """Few enough for a row of ``dvc metrics show``: quality, and tokens/s in each setting."""
     rates = [setting_metric(setting, "tokens_per_second") for setting in findings.settings]
     values = {
-        metric.key: metric.value(row) for metric in (LOSS, BITS_PER_BYTE, *main_task_metrics(findings.rows), *rates)
+        metric.key: metric.value(row) for metric in (LOSS, BITS_PER_BYTE, *steady_task_metrics(findings.rows), *rates)
     }
     return {key: value for key, value in values.items() if value is not None}

@@ -14,6 +14,7 @@ from pipeline.analysis.rows.points import Row, whole
 from pipeline.analysis.statistics.findings import Findings, hardware
 from pipeline.analysis.statistics.pareto import Front
 from pipeline.analysis.statistics.speedup import Quality
+from pipeline.analysis.statistics.tasks import GUESS, GUESSES, is_guess, main_task_metrics
 from pipeline.results.metrics import (
     BITS_PER_BYTE,
     GENERATION,
@@ -24,7 +25,6 @@ from pipeline.results.metrics import (
     Metric,
     all_metrics,
     finite,
-    main_task_metrics,
     readable,
     setting_metric,
     settings_of,
@@ -137,6 +137,7 @@ def results_markdown(findings: Findings) -> str:
     header = ["cell", *(metric.label for metric in metrics)]
     lines = [f"Generation measured on {hardware(rows)}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
     lines += [_pipes([marked(row), *(format_value(metric, row) for metric in metrics)]) for row in rows]
+    lines += ["", f"{GUESS} {GUESSES}."] if any(GUESS in line for line in lines) else []
     lines += ["", "Missing cells:", ""] if findings.missing else []
     lines += [f"- {_plain(lacking)}" for lacking in findings.missing]
     return "\n".join(lines) + "\n"
@@ -181,14 +182,15 @@ def terminal_table(findings: Findings) -> str:
             *text[1:],
             "",
             f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s",
+            *([f"{GUESS} {GUESSES}"] if any(GUESS in line for line in text) else []),
             *(f"missing: {lacking}" for lacking in findings.missing),
         ]
     )
 
 
 def format_value(metric: Metric, row: Row) -> str:
-    """Three digits, four for losses, whose differences are small."""
-    return format_number(metric, metric.value(row))
+    """Three digits, four for losses, whose differences are small; an accuracy that may be guessing has its mark."""
+    return format_number(metric, metric.value(row)) + (GUESS if is_guess(row, metric) else "")
 
 
 def format_number(metric: Metric, value: float | None) -> str:

@@ -17,6 +17,7 @@ from pipeline.analysis.statistics.pareto import Front
 from pipeline.analysis.statistics.recipes import ModelRecipe, recipes
 from pipeline.analysis.statistics.scaling import Scaling, scale
 from pipeline.analysis.statistics.speedup import Matched, Quality
+from pipeline.analysis.statistics.tasks import at_chance
 from pipeline.results.metrics import LOSS, TRAINING_FLOPS, Metric, limit_metric, readable, setting_metric, settings_of
 from pipeline.results.records import STAGES, Environment
 
@@ -184,6 +185,7 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     if noisy:
         notes.append(f"Timings that spread by more than {NOISY:.0%} between repeats: {', '.join(noisy)}.")
     notes += training.warnings(rows)
+    notes += [sentence for sentence in [at_chance(rows)] if sentence]
     for note in dict.fromkeys(note for row in rows for note in row.benchmark.notes):
         notes.append(f"Benchmark of {', '.join(row.name for row in rows if note in row.benchmark.notes)}: {note}.")
     if any(environment.dirty for _, environment, _ in environments(rows)):
