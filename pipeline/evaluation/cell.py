@@ -22,6 +22,7 @@ from pipeline.base.out_of_memory import out_of_memory_says
 from pipeline.checkpoints import Opened, open_cell, require_study_tokenizer
 from pipeline.data import Manifest, TokenCorpus, read_documents
 from pipeline.device import accelerator, device_name
+from pipeline.evaluation.foresight import refuse_foresight
 from pipeline.evaluation.harness import run_tasks
 from pipeline.evaluation.perplexity import (
     bootstrap_stderr,
@@ -94,6 +95,7 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
     require_study_tokenizer(opened)
     held_out = HeldOut.open(settings.max_documents)
     scorer = Scorer(opened.model, padded=opened.padded)
+    refuse_foresight(scorer, held_out.tokens())
     context = opened.model.config.context_length
     tasks = _tasks(study, scorer, opened, held_out)
     stride = settings.stride or max(context // 2, 1)
