@@ -33,7 +33,15 @@ from pipeline.evaluation.perplexity import (
 )
 from pipeline.evaluation.scoring import Scorer
 from pipeline.results.environment import describe, provenance
-from pipeline.results.records import EvaluateResult, NeedleScore, PositionLosses, Sample, TaskScore, identity_of
+from pipeline.results.records import (
+    CopyScore,
+    EvaluateResult,
+    NeedleScore,
+    PositionLosses,
+    Sample,
+    TaskScore,
+    identity_of,
+)
 
 if TYPE_CHECKING:
     from pipeline.study import Cell, Study
@@ -124,6 +132,7 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         loss_by_context=_by_context(study, scorer, held_out, context),
         tasks=tasks,
         needle=_needle(study, opened, held_out, context),
+        copies=_copies(study, scorer, held_out, context),
         samples=_samples(study, opened, held_out, context),
         documents_hash=held_out.corpus.hash,
         tokenizer_hash=Manifest.read(paths.TOKENS).tokenizer_hash,
@@ -186,6 +195,15 @@ def _needle(study: Study, opened: Opened, held_out: HeldOut, context: int) -> li
     from pipeline.evaluation.needle import needle_scores
 
     return needle_scores(opened, held_out.tokens(), context, study.evaluate.needle)
+
+
+def _copies(study: Study, scorer: Scorer, held_out: HeldOut, context: int) -> list[CopyScore]:
+    if not study.evaluate.copy:
+        return []
+    from pipeline.evaluation.copying import copy_scores
+
+    drawn = np.delete(np.arange(held_out.corpus.vocabulary), held_out.corpus.end_of_text)
+    return copy_scores(scorer, held_out.tokens(), drawn, context, study.evaluate.copy)
 
 
 def _samples(study: Study, opened: Opened, held_out: HeldOut, context: int) -> list[Sample]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, get_type_hints
 
+from pipeline.results.probes import summaries
 from pipeline.results.records import (
     GOLD,
     STAGES,
@@ -190,6 +191,16 @@ def task_metric(task: str, score: str) -> Metric:
     return Metric(f"{task}_{score}", label, "evaluate", read, lower, "perplexity" in score, quality=True)
 
 
+def _probe_metric(key: str, measure: Measure) -> Metric:
+    """One of the numbers that sum up probes."""
+
+    def read(record: EvaluateResult) -> float | None:
+        found = summaries(record).get(key)
+        return None if found is None else found[1]
+
+    return Metric.declared(measure, key, "evaluate", read)
+
+
 def _group_metric(group: str) -> Metric:
     def read(record: PretrainResult) -> float | None:
         return record.parameters.get(group)
@@ -234,7 +245,8 @@ def _metrics(stage: str, records: Sequence[Any]) -> list[Metric]:
         ]
     if stage == "evaluate":
         scores = dict.fromkeys((score.task, score.metric) for record in records for score in record.tasks)
-        return own + [task_metric(*score) for score in scores]
+        probes = {key: measure for record in records for key, (measure, _) in summaries(record).items()}
+        return own + [task_metric(*score) for score in scores] + [_probe_metric(*each) for each in probes.items()]
     settings = _settings(records)
     figures = [setting_metric(setting, field) for setting in settings for field in MEASURES[SettingResult]]
     return own + figures + [limit_metric(setting) for setting in settings] + _baseline_metrics(records)

@@ -169,6 +169,23 @@ class NeedleScore:
 
 
 @dataclass(frozen=True)
+class CopyScore:
+    """A span of ``span`` tokens that stands again ``distance`` tokens later: the loss of both copies, nats a token.
+
+    ``kind`` is ``random`` or ``text``, of the span and of what stands before and between. The first tokens of either
+    copy, which tell that it is one, are left out. ``stderr`` is of the second copy's loss, over the ``examples``.
+    """
+
+    kind: str
+    span: int
+    distance: int
+    first: float
+    second: float
+    stderr: float | None
+    examples: int
+
+
+@dataclass(frozen=True)
 class Sample:
     """A held-out prompt and what the model wrote after it."""
 
@@ -212,6 +229,7 @@ class EvaluateResult:
     nats_by_document: list[float] = field(default_factory=list)
     targets_by_document: list[int] = field(default_factory=list)
     provenance: Provenance | None = None
+    copies: list[CopyScore] = added([])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.analysis.figures.ablations import ablation_figures
 from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels, save
+from pipeline.analysis.figures.copying import copy_figures
 from pipeline.analysis.figures.fronts import front_figures, located
 from pipeline.analysis.figures.losses import loss_figures
 from pipeline.analysis.figures.speed import speed_figures
@@ -78,6 +79,7 @@ def figures(study: Study, findings: Findings) -> Figures:
         yield from _optima(points, findings.scaling)
         yield from training_figures(findings.trained)
         yield from loss_figures(points)
+        yield from copy_figures(points)
         yield from speed_figures(points)
 
 

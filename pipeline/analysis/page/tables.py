@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from pipeline.results.metrics import (
     setting_metric,
     settings_of,
 )
+from pipeline.results.probes import Detail, details
 
 IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed", "attention")
 
@@ -95,6 +97,18 @@ def curves_csv(rows: Sequence[Row]) -> str:
         if math.isfinite(loss)
     ]
     return csv_text([*IDENTITY, *columns, "diverged"], records)
+
+
+def probes_csv(rows: Sequence[Row]) -> str:
+    """Every place that a probe tried, for plots; a diverged cell has none."""
+    columns = [field.name for field in dataclasses.fields(Detail)]
+    records = [
+        [*identity(row), *dataclasses.astuple(detail)]
+        for row in rows
+        for detail in details(row.evaluate)
+        if not row.pretrain.diverged
+    ]
+    return csv_text([*IDENTITY, *columns], records)
 
 
 def pareto_csv(rows: list[Row], fronts: dict[str, Front]) -> str:
