@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, get_type_hints
@@ -80,9 +81,17 @@ class Metric:
 
     def of(self, point: Seeds) -> float | None:
         """The mean over seeds; ``None`` where one lacks it."""
+        present = self._of_each(point)
+        return sum(present) / len(present) if present else None
+
+    def spread(self, point: Seeds) -> float | None:
+        """The standard deviation over seeds; ``None`` for one seed, or where one lacks the number."""
+        present = self._of_each(point)
+        return statistics.stdev(present) if len(present) > 1 else None
+
+    def _of_each(self, point: Seeds) -> list[float]:
         values = [self.value(row) for row in point.rows]
-        present = [value for value in values if value is not None]
-        return sum(present) / len(present) if len(present) == len(values) else None
+        return [value for value in values if value is not None] if None not in values else []
 
 
 def finite(value: float | None) -> float | None:

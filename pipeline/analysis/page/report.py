@@ -68,6 +68,20 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
             for key, order in findings.orderings.items()
         },
         "exceptions": [str(item) for order in findings.orderings.values() for item in order if not item.holds],
+        "over_seeds": [
+            {
+                "metric": contrast.metric.key,
+                "size": contrast.size,
+                "first": contrast.first,
+                "second": contrast.second,
+                "seeds": contrast.seeds,
+                "difference": contrast.difference,
+                "margin": contrast.margin,
+                "stands": contrast.stands,
+                "needed": contrast.needed,
+            }
+            for contrast in findings.contrasts
+        ],
         "pareto": {
             name: [row.name for point in front.front for row in point.rows] for name, front in findings.fronts.items()
         },

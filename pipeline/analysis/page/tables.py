@@ -59,6 +59,28 @@ def marked(row: Row) -> str:
     return f"{row.name} (diverged)" if row.pretrain.diverged else row.name
 
 
+@dataclass(frozen=True)
+class Line:
+    """A row of the short tables: a cell, or a model with all of its seeds."""
+
+    name: str
+    rows: Sequence[Row]
+
+    def shown(self, metric: Metric) -> str:
+        """A cell's number; for several seeds their mean and standard deviation. Guesses have their mark."""
+        mean, spread = (format_number(metric, value) for value in (metric.of(self), metric.spread(self)))
+        mark = GUESS if all(is_guess(row, metric) for row in self.rows) else ""
+        return f"{mean} ± {spread}{mark}" if len(self.rows) > 1 and spread != "-" else f"{mean}{mark}"
+
+
+def lines(findings: Findings) -> list[Line]:
+    """A line a cell; where models have several seeds a line a model, and one for each cell that diverged."""
+    if all(len(point.rows) == 1 for point in findings.trained):
+        return [Line(marked(row), [row]) for row in findings.rows]
+    joined = [Line(f"{point.name} ({len(point.rows)} seeds)", point.rows) for point in findings.trained]
+    return joined + [Line(marked(row), [row]) for row in findings.rows if row.pretrain.diverged]
+
+
 def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
     """The columns of the short table: size, loss, task scores; tokens/s and bytes a sample in each setting."""
     settings = settings_of(rows)
@@ -149,12 +171,12 @@ def results_markdown(findings: Findings) -> str:
     rows = findings.rows
     metrics = summary_metrics(rows)
     header = ["cell", *(metric.label for metric in metrics)]
-    lines = [f"Generation measured on {hardware(rows)}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
-    lines += [_pipes([marked(row), *(format_value(metric, row) for metric in metrics)]) for row in rows]
-    lines += ["", f"{GUESS} {GUESSES}."] if any(GUESS in line for line in lines) else []
-    lines += ["", "Missing cells:", ""] if findings.missing else []
-    lines += [f"- {_plain(lacking)}" for lacking in findings.missing]
-    return "\n".join(lines) + "\n"
+    text = [f"Generation measured on {hardware(rows)}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
+    text += [_pipes([line.name, *map(line.shown, metrics)]) for line in lines(findings)]
+    text += ["", f"{GUESS} {GUESSES}."] if any(GUESS in line for line in text) else []
+    text += ["", "Missing cells:", ""] if findings.missing else []
+    text += [f"- {_plain(lacking)}" for lacking in findings.missing]
+    return "\n".join(text) + "\n"
 
 
 def _plain(missing: Missing) -> str:
@@ -180,15 +202,15 @@ def terminal_table(findings: Findings) -> str:
         *(task.label for task in tasks),
         *map(readable, settings),
     ]
-    lines = [header]
-    for row in rows:
+    table = [header]
+    for line in lines(findings):
         speeds = [
-            format_value(rate, row) + ("*" if row.name in best[name] else " ")
+            line.shown(rate) + ("*" if line.rows[0].name in best[name] else " ")
             for name, rate in zip(settings, rates, strict=True)
         ]
-        lines.append([marked(row), *(format_value(metric, row) for metric in metrics), *speeds])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+        table.append([line.name, *map(line.shown, metrics), *speeds])
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    text = ["  ".join(_aligned(row, widths)).rstrip() for row in table]
     return "\n".join(
         [
             text[0],
@@ -200,11 +222,6 @@ def terminal_table(findings: Findings) -> str:
             *(f"missing: {lacking}" for lacking in findings.missing),
         ]
     )
-
-
-def format_value(metric: Metric, row: Row) -> str:
-    """Three digits, four for losses, whose differences are small; an accuracy that may be guessing has its mark."""
-    return format_number(metric, metric.value(row)) + (GUESS if is_guess(row, metric) else "")
 
 
 def format_number(metric: Metric, value: float | None) -> str:
