@@ -69,10 +69,10 @@ def _contexts(curves: Iterable[PositionLosses]) -> Iterator[tuple[str, tuple[Mea
         ends = [*curve.starts[1:], curve.length]
         sizes = [end - start for start, end in zip(curve.starts, ends, strict=True)]
         mean = sum(loss * size for loss, size in zip(curve.losses, sizes, strict=True)) / sum(sizes)
-        name = f"Loss in contexts of {curve.length}"
-        yield f"context_{curve.length}_loss", (Measure(name, NATS, lower=True, quality=True), mean)
-        at_end = Measure(f"{name}, at their end", NATS, lower=True, quality=True)
-        yield f"context_{curve.length}_end_loss", (at_end, curve.losses[-1])
+        end = Measure(f"Loss at the end of {curve.length} tokens", NATS, lower=True, quality=True)
+        yield f"loss_at_{curve.length}", (end, curve.losses[-1])
+        whole = Measure(f"Loss over {curve.length} tokens", NATS, lower=True, quality=True)
+        yield f"loss_at_{curve.length}_mean", (whole, mean)
 
 
 def _copies(record: EvaluateResult) -> Iterator[tuple[str, tuple[Measure, float]]]:

@@ -63,8 +63,8 @@ def test_the_loss_of_a_context_is_the_mean_over_its_positions(probed: list[Row])
     places = [max(i for i, start in enumerate(curve.starts) if start <= at) for at in range(1, curve.length)]
     logged = result_metrics(probed[0].evaluate)
     mean = sum(curve.losses[place] for place in places) / len(places)
-    assert logged[f"context_{curve.length}_loss"] == pytest.approx(mean)
-    assert logged[f"context_{curve.length}_end_loss"] == curve.losses[-1]
+    assert logged[f"loss_at_{curve.length}_mean"] == pytest.approx(mean)
+    assert logged[f"loss_at_{curve.length}"] == curve.losses[-1]
 
 
 def test_every_place_of_a_probe_is_a_line_of_its_table(probed: list[Row]) -> None:
