@@ -38,6 +38,7 @@ from pipeline.results.records import (
     EvaluateResult,
     NeedleScore,
     PositionLosses,
+    RecallScore,
     Sample,
     TaskScore,
     identity_of,
@@ -133,6 +134,7 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         tasks=tasks,
         needle=_needle(study, opened, held_out, context),
         copies=_copies(study, scorer, held_out, context),
+        recall=_recall(study, scorer, opened, context),
         samples=_samples(study, opened, held_out, context),
         documents_hash=held_out.corpus.hash,
         tokenizer_hash=Manifest.read(paths.TOKENS).tokenizer_hash,
@@ -204,6 +206,14 @@ def _copies(study: Study, scorer: Scorer, held_out: HeldOut, context: int) -> li
 
     drawn = np.delete(np.arange(held_out.corpus.vocabulary), held_out.corpus.end_of_text)
     return copy_scores(scorer, held_out.tokens(), drawn, context, study.evaluate.copy)
+
+
+def _recall(study: Study, scorer: Scorer, opened: Opened, context: int) -> list[RecallScore]:
+    if not study.evaluate.recall:
+        return []
+    from pipeline.evaluation.recall import recall_scores
+
+    return recall_scores(scorer, opened.tokenizer, context, study.evaluate.recall)
 
 
 def _samples(study: Study, opened: Opened, held_out: HeldOut, context: int) -> list[Sample]:

@@ -26,7 +26,7 @@ class Detail:
 
 
 def details(record: EvaluateResult) -> list[Detail]:
-    """Every number of every probe. Places are percent of depth, tokens of context or of distance, block positions."""
+    """Every number of every probe. Places: percent of depth, tokens of context or distance, block positions, pairs."""
     return [
         *(Detail("needle", each.prompt, each.length, each.depth, each.accuracy) for each in record.needle),
         *(
@@ -43,12 +43,13 @@ def details(record: EvaluateResult) -> list[Detail]:
             for each in record.copies
             for which, value, error in (("first", each.first, None), ("second", each.second, each.stderr))
         ),
+        *(Detail("recall", "pairs", None, each.pairs, each.accuracy, each.stderr) for each in record.recall),
     ]
 
 
 def summaries(record: EvaluateResult) -> dict[str, tuple[Measure, float]]:
     """The metrics that sum the probes up, by key, each with its declaration."""
-    return dict(itertools.chain(_needles(record), _contexts(record.loss_by_context), _copies(record)))
+    return dict(itertools.chain(_needles(record), _contexts(record.loss_by_context), _copies(record), _recall(record)))
 
 
 def copied(scores: Iterable[CopyScore]) -> float:
@@ -85,6 +86,14 @@ def _copies(record: EvaluateResult) -> Iterator[tuple[str, tuple[Measure, float]
         for offset, scores in by_offset(mine, record.cell.block_length or 1).items():
             at = Measure(f"{left.label}, offset {offset}", lower=True, column=False, quality=True)
             yield f"copy_{kind}_left_offset_{offset}", (at, copied(scores))
+
+
+def _recall(record: EvaluateResult) -> Iterator[tuple[str, tuple[Measure, float]]]:
+    for each in record.recall:
+        yield (
+            f"recall_{each.pairs}",
+            (Measure(f"Recall of {each.pairs} pairs", lower=False, quality=True), each.accuracy),
+        )
 
 
 def by_offset(scores: Iterable[CopyScore], block_length: int) -> dict[int, list[CopyScore]]:

@@ -186,6 +186,19 @@ class CopyScore:
 
 
 @dataclass(frozen=True)
+class RecallScore:
+    """Associative recall among ``pairs`` of keys and values: the share of ``queries`` right, 1 / ``pairs`` by guessing.
+
+    ``stderr`` is over the lists of pairs.
+    """
+
+    pairs: int
+    accuracy: float
+    stderr: float | None
+    queries: int
+
+
+@dataclass(frozen=True)
 class Sample:
     """A held-out prompt and what the model wrote after it."""
 
@@ -230,6 +243,7 @@ class EvaluateResult:
     targets_by_document: list[int] = field(default_factory=list)
     provenance: Provenance | None = None
     copies: list[CopyScore] = added([])
+    recall: list[RecallScore] = added([])
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,7 @@ class Evaluate:
     long_context_tokens: int | None = None
     needle: int = 0
     copy: int = added(0)
+    recall: int = added(0)
     samples: int = 0
     precision: str = "auto"
 

@@ -11,11 +11,12 @@ import pytest
 from synthetic import study_file, write_results
 
 from pipeline.analysis.figures.copying import copy_figures
+from pipeline.analysis.figures.losses import loss_figures
 from pipeline.analysis.page import tables
 from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Row, points
 from pipeline.results.metrics import result_metrics
-from pipeline.results.records import CopyScore, EvaluateResult, read_result, write_result
+from pipeline.results.records import CopyScore, EvaluateResult, RecallScore, read_result, write_result
 
 
 def copies(left: list[float]) -> list[CopyScore]:
@@ -95,6 +96,18 @@ def test_the_figure_by_offset_shows_each_family_in_its_own_blocks(probed: list[R
     assert lines["vanilla, random"] == [[0, 0], [1, 0], [2, 0], [3, 0]]
     lines = {each.get_label(): each.get_xydata().tolist() for each in drawn["copy_span"].axes[0].lines}
     assert [place for place, _ in lines["block L=4, random"]] == [16, 32]
+
+
+def test_recall_is_a_column_a_line_and_a_figure(probed: list[Row]) -> None:
+    scores = [RecallScore(2, 0.75, 0.1, 12), RecallScore(4, 0.5, 0.1, 12)]
+    made = [dataclasses.replace(row, evaluate=dataclasses.replace(row.evaluate, recall=scores)) for row in probed]
+    assert next(csv.DictReader(io.StringIO(tables.results_csv(made))))["recall_4"] == "0.5"
+    assert result_metrics(made[0].evaluate)["recall_2"] == 0.75
+    assert tables.probes_csv(made).count(",recall,pairs,,4,0.5,0.1") == 2
+    (figure,) = (figure for figure, drawing in loss_figures(points(made)) if drawing.name == "recall")
+    drawn = {each.get_label(): each.get_xydata().tolist() for each in figure.axes[0].lines}
+    assert drawn["vanilla"] == drawn["block L=4"] == [[2, 0.75], [4, 0.5]]
+    assert drawn["guessing"] == [[2, 0.5], [4, 0.25]]
 
 
 def test_a_record_without_copies_is_what_it_was(probed: list[Row], tmp_path: Path) -> None:

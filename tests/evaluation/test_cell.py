@@ -111,9 +111,17 @@ def test_an_embedder_that_sees_the_next_block_is_refused(study: Study, monkeypat
         evaluate(study, find_cell(study, "block-s-4-base-0"))
 
 
-def test_a_context_too_short_for_a_needle_is_an_error(study: Study) -> None:
-    study = changed(study, {"evaluate.tasks": [], "evaluate.needle": 2, "evaluate.samples": 0})
-    with pytest.raises(UserError, match=r"evaluate.needle: a context of 32 tokens needs -\d+ of text"):
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ("needle", r"evaluate.needle: a context of 32 tokens needs -\d+ of text"),
+        ("copy", r"evaluate.copy: a context of 32 tokens is too short; the shortest copies take 78$"),
+        ("recall", r"evaluate.recall: a context of 32 tokens is too short for 2 pairs$"),
+    ],
+)
+def test_a_context_too_short_for_a_probe_is_an_error(study: Study, probe: str, message: str) -> None:
+    study = changed(study, {"evaluate.tasks": [], f"evaluate.{probe}": 2, "evaluate.samples": 0})
+    with pytest.raises(UserError, match=f"^cell block-s-4-base-0: {message}"):
         evaluate(study, find_cell(study, "block-s-4-base-0"))
 
 
