@@ -37,7 +37,7 @@ def answers(task: Any) -> list[Answer]:
 
 
 def mean_and_error(values: Iterable[float]) -> tuple[float, float | None]:
-    """The mean over documents and its standard error, ``None`` for one document."""
+    """The mean and its standard error, ``None`` for one value."""
     of = np.fromiter(values, dtype=np.float64)
     return float(of.mean()), float(of.std(ddof=1) / math.sqrt(len(of))) if len(of) > 1 else None
 
@@ -88,4 +88,5 @@ def _right(task: Any, document: Any, choices: int) -> set[int]:
     if isinstance(target, str):
         texts = task.doc_to_choice(document)
         target = texts.index(target) if target in texts else -1
-    return {index for index in (target if isinstance(target, list) else [target]) if 0 <= index < choices}
+    targets = target if isinstance(target, list) else [target]
+    return {index for index in targets if isinstance(index, int) and 0 <= index < choices}

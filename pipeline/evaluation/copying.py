@@ -12,7 +12,6 @@ offset between the copies, modulo the block length, is tried equally often. All 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.base.errors import UserError
+from pipeline.evaluation.answers import mean_and_error
 from pipeline.evaluation.scoring import Request, Scorer
 from pipeline.results.records import CopyScore
 
@@ -90,7 +90,6 @@ def _texts(
 def _score(point: tuple[str, int, int], log_probabilities: list[npt.NDArray[np.float32]]) -> CopyScore:
     """From those of each text after the first copy's cue: the first copy's stand first, the second's last."""
     kept = point[1] - CUE
-    first = np.array([-each[:kept].mean(dtype=np.float64) for each in log_probabilities])
-    second = np.array([-each[-kept:].mean(dtype=np.float64) for each in log_probabilities])
-    error = float(second.std(ddof=1) / math.sqrt(len(second))) if len(second) > 1 else None
-    return CopyScore(*point, float(first.mean()), float(second.mean()), error, len(second))
+    first, _ = mean_and_error(-each[:kept].mean(dtype=np.float64) for each in log_probabilities)
+    second, error = mean_and_error(-each[-kept:].mean(dtype=np.float64) for each in log_probabilities)
+    return CopyScore(*point, first, second, error, len(log_probabilities))

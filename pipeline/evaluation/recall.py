@@ -7,13 +7,13 @@ pair, so that guessing finds one in as many as there are pairs.
 
 from __future__ import annotations
 
-import math
 import random
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.base.errors import UserError
+from pipeline.evaluation.answers import mean_and_error
 from pipeline.evaluation.needle import CITIES
 from pipeline.evaluation.scoring import Request, Scorer
 from pipeline.results.records import RecallScore
@@ -44,9 +44,8 @@ def recall_scores(
     found = []
     for pairs, questions in fitting.items():
         right = np.array([_is_right([next(scored).log_probabilities.sum() for _ in each]) for each in questions], float)
-        by_example = right.reshape(examples, -1).mean(axis=1)
-        error = float(by_example.std(ddof=1) / math.sqrt(examples)) if examples > 1 else None
-        found.append(RecallScore(pairs, float(right.mean()), error, len(right)))
+        accuracy, error = mean_and_error(right.reshape(examples, -1).mean(axis=1))
+        found.append(RecallScore(pairs, accuracy, error, len(right)))
     return found
 
 

@@ -68,9 +68,10 @@ class Line:
 
     def shown(self, metric: Metric) -> str:
         """A cell's number; for several seeds their mean and standard deviation. Guesses have their mark."""
-        mean, spread = (format_number(metric, value) for value in (metric.of(self), metric.spread(self)))
+        spread = metric.spread(self)  # 0 for what no seed changes, such as parameters
+        around = f" ± {format_number(metric, spread)}" if spread else ""
         mark = GUESS if all(is_guess(row, metric) for row in self.rows) else ""
-        return f"{mean} ± {spread}{mark}" if len(self.rows) > 1 and spread != "-" else f"{mean}{mark}"
+        return f"{format_number(metric, metric.of(self))}{around}{mark}"
 
 
 def lines(findings: Findings) -> list[Line]:
