@@ -121,7 +121,7 @@ def test_charts_average_the_seeds_of_a_model(workspace: Path) -> None:
     views = view_tags(synced(workspace, seeds=[0, 1]))
     by_model = {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "model"}]}
     grouped = {key.rpartition(".")[2]: state(value)["groupBy"] for key, value in views.items()}
-    assert grouped == {"pareto": by_model, "curves": by_model, "table": None}
+    assert grouped == {"pareto": by_model, "curves": by_model, "probes": by_model, "table": None}
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from pipeline.base.out_of_memory import out_of_memory_says
 from pipeline.checkpoints import Opened, open_cell, require_study_tokenizer
 from pipeline.data import Manifest, TokenCorpus, read_documents
 from pipeline.device import accelerator, device_name
+from pipeline.evaluation.foresight import refuse_foresight
 from pipeline.evaluation.harness import run_tasks
 from pipeline.evaluation.perplexity import (
     bootstrap_stderr,
@@ -32,7 +33,16 @@ from pipeline.evaluation.perplexity import (
 )
 from pipeline.evaluation.scoring import Scorer
 from pipeline.results.environment import describe, provenance
-from pipeline.results.records import EvaluateResult, NeedleScore, PositionLosses, Sample, TaskScore, identity_of
+from pipeline.results.records import (
+    CopyScore,
+    EvaluateResult,
+    NeedleScore,
+    PositionLosses,
+    RecallScore,
+    Sample,
+    TaskScore,
+    identity_of,
+)
 
 if TYPE_CHECKING:
     from pipeline.study import Cell, Study
@@ -94,6 +104,7 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
     require_study_tokenizer(opened)
     held_out = HeldOut.open(settings.max_documents)
     scorer = Scorer(opened.model, padded=opened.padded)
+    refuse_foresight(scorer, held_out.tokens())
     context = opened.model.config.context_length
     tasks = _tasks(study, scorer, opened, held_out)
     stride = settings.stride or max(context // 2, 1)
@@ -122,6 +133,8 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         loss_by_context=_by_context(study, scorer, held_out, context),
         tasks=tasks,
         needle=_needle(study, opened, held_out, context),
+        copies=_copies(study, scorer, held_out, context),
+        recall=_recall(study, scorer, opened, context),
         samples=_samples(study, opened, held_out, context),
         documents_hash=held_out.corpus.hash,
         tokenizer_hash=Manifest.read(paths.TOKENS).tokenizer_hash,
@@ -184,6 +197,23 @@ def _needle(study: Study, opened: Opened, held_out: HeldOut, context: int) -> li
     from pipeline.evaluation.needle import needle_scores
 
     return needle_scores(opened, held_out.tokens(), context, study.evaluate.needle)
+
+
+def _copies(study: Study, scorer: Scorer, held_out: HeldOut, context: int) -> list[CopyScore]:
+    if not study.evaluate.copy:
+        return []
+    from pipeline.evaluation.copying import copy_scores
+
+    drawn = np.delete(np.arange(held_out.corpus.vocabulary), held_out.corpus.end_of_text)
+    return copy_scores(scorer, held_out.tokens(), drawn, context, study.evaluate.copy)
+
+
+def _recall(study: Study, scorer: Scorer, opened: Opened, context: int) -> list[RecallScore]:
+    if not study.evaluate.recall:
+        return []
+    from pipeline.evaluation.recall import recall_scores
+
+    return recall_scores(scorer, opened.tokenizer, context, study.evaluate.recall)
 
 
 def _samples(study: Study, opened: Opened, held_out: HeldOut, context: int) -> list[Sample]:

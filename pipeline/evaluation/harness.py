@@ -21,9 +21,10 @@ import torch
 
 from pipeline.base.errors import UserError
 from pipeline.evaluation import local_tasks
+from pipeline.evaluation.answers import Answer, answers, mean_and_error
 from pipeline.evaluation.task_data import PREFETCH, members, read_from
 from pipeline.evaluation.task_names import check_tasks, likely_folders
-from pipeline.results.records import TaskScore
+from pipeline.results.records import GOLD_BITS, GOLD_MARGIN, TaskScore
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -60,11 +61,13 @@ def run_tasks(
                 task.set_config("num_fewshot", few_shot)
             task.set_fewshot_seed(FEW_SHOT_SEED)
         results = evaluate(adapter, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=False)
+        answered = {task: answers(task) for task in loaded["tasks"].values()}
     cut = adapter.cut()
     if cut is not None:
         print(f"warning: {cut}", file=sys.stderr)
     members = {name: [task] for name, task in loaded["tasks"].items()}
-    return _scores(results, members | {name: group.get_all_tasks() for name, group in loaded["groups"].items()})
+    members |= {name: group.get_all_tasks() for name, group in loaded["groups"].items()}
+    return [score for name in results["results"] for score in _scores(results, name, members[name], answered)]
 
 
 def load_tasks(
@@ -116,28 +119,41 @@ def _complete(manager: TaskManager, name: str) -> bool:
     return entry.kind.name != "GROUP" or all(_complete(manager, member) for member in members(entry))
 
 
-def _scores(results: Any, members: dict[str, list[Any]]) -> list[TaskScore]:
-    """Every metric of every task and group; ``members`` are the tasks behind each."""
+def _scores(results: Any, name: str, tasks: list[Any], answered: dict[Any, list[Answer]]) -> list[TaskScore]:
+    """Every metric of a task or group; ``tasks`` are those behind it, ``answered`` has their documents' answers."""
+    metrics = results["results"][name]
+    make = functools.partial(
+        TaskScore,
+        task=name,
+        version=str(results["versions"].get(name, "")),
+        few_shot=int(results["n-shot"].get(name, 0)),
+        split="/".join(sorted({_split(task) for task in tasks})),
+    )
     scores = []
-    for name, metrics in results["results"].items():
-        for key, value in metrics.items():
-            metric, _, filtered = key.partition(",")
-            if not filtered or metric.endswith("_stderr"):
-                continue
-            scores.append(
-                TaskScore(
-                    task=name,
-                    metric=metric if filtered == "none" else f"{metric}_{filtered}",
-                    value=_finite(name, metric, value),
-                    stderr=_number(metrics.get(f"{metric}_stderr,{filtered}")),
-                    documents=int(metrics["sample_len"]),
-                    version=str(results["versions"].get(name, "")),
-                    chance=_chance(members[name]) if metric in ("acc", "acc_norm") else None,
-                    few_shot=int(results["n-shot"].get(name, 0)),
-                    split="/".join(sorted({_split(task) for task in members[name]})),
-                )
+    for key, value in metrics.items():
+        metric, _, filtered = key.partition(",")
+        if not filtered or metric.endswith("_stderr"):
+            continue
+        scores.append(
+            make(
+                metric=metric if filtered == "none" else f"{metric}_{filtered}",
+                value=_finite(name, metric, value),
+                stderr=_number(metrics.get(f"{metric}_stderr,{filtered}")),
+                documents=int(metrics["sample_len"]),
+                chance=_chance(tasks) if metric in ("acc", "acc_norm") else None,
             )
-    return scores
+        )
+    found = [answer for task in tasks for answer in answered[task]] if scores else []
+    return scores + [make(**gold) for gold in _gold(found)]
+
+
+def _gold(found: list[Answer]) -> Iterator[dict[str, Any]]:
+    """The fields of a :class:`TaskScore` for each metric of right answers that there is one of."""
+    margins = [answer.margin for answer in found if answer.margin is not None]
+    for metric, values in ((GOLD_BITS, [answer.bits_per_byte for answer in found]), (GOLD_MARGIN, margins)):
+        if values:
+            mean, error = mean_and_error(values)
+            yield {"metric": metric, "value": mean, "stderr": error, "documents": len(values)}
 
 
 def _split(task: Any) -> str:

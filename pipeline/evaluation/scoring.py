@@ -145,12 +145,28 @@ class Scorer:
         # A mask takes its elements row by row, so that the targets of a request stay together, in order: [M].
         targets = predicted[wanted].to(hidden.device)
         hidden = hidden[:, : predicted.shape[1]][wanted.to(hidden.device)]
-        log_probabilities, greedy = _score_rows(self.model, hidden, targets)
+        log_probabilities, greedy = self.read(hidden, targets)
         wrong = int((~np.isfinite(log_probabilities)).sum())
         if wrong:
             raise UserError(f"{wrong} of {len(targets)} log-probabilities are not finite: the weights have diverged")
         ends = np.cumsum([len(request.tokens) - request.first for request in requests])[:-1]
         return [Score(*pair) for pair in zip(np.split(log_probabilities, ends), np.split(greedy, ends), strict=True)]
+
+    def read(
+        self, hidden_MD: torch.Tensor, targets_M: torch.Tensor
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """What a :class:`Score` holds of targets, from what predicts them.
+
+        In pieces of rows, so that [M, V] logits never exist at once; the softmax in fp32 whatever the model's dtype.
+        """
+        elements = 1 << 28 if hidden_MD.is_cuda else 1 << 22
+        rows = max(elements // self.model.config.vocabulary, 1)
+        pieces, hits = [], []
+        for hidden, targets in zip(hidden_MD.split(rows), targets_M.split(rows), strict=True):
+            logits = self.model.logits(hidden).float()
+            pieces.append(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1))
+            hits.append(logits.argmax(1) == targets)
+        return torch.cat(pieces).cpu().numpy(), torch.cat(hits).cpu().numpy()
 
 
 def _after(request: Request, count: int) -> Request:
@@ -204,17 +220,3 @@ def _wanted(requests: Sequence[Request], shape: torch.Size, shift: int) -> torch
     for row, request in enumerate(requests):
         wanted[row, request.first + shift : len(request.tokens) + shift] = True
     return wanted
-
-
-def _score_rows(
-    model: LanguageModel, hidden_MD: torch.Tensor, targets_M: torch.Tensor
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """In pieces of rows, so that [M, V] logits never exist at once; the softmax in fp32 whatever the model's dtype."""
-    elements = 1 << 28 if hidden_MD.is_cuda else 1 << 22
-    rows = max(elements // model.config.vocabulary, 1)
-    pieces, hits = [], []
-    for hidden, targets in zip(hidden_MD.split(rows), targets_M.split(rows), strict=True):
-        logits = model.logits(hidden).float()
-        pieces.append(logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1))
-        hits.append(logits.argmax(1) == targets)
-    return torch.cat(pieces).cpu().numpy(), torch.cat(hits).cpu().numpy()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, get_type_hints
 
+from pipeline.results.probes import summaries
 from pipeline.results.records import (
+    GOLD,
     STAGES,
     AnyResult,
     Baseline,
@@ -78,9 +81,17 @@ class Metric:
 
     def of(self, point: Seeds) -> float | None:
         """The mean over seeds; ``None`` where one lacks it."""
+        present = self._of_each(point)
+        return sum(present) / len(present) if present else None
+
+    def spread(self, point: Seeds) -> float | None:
+        """The standard deviation over seeds; ``None`` for one seed, or where one lacks the number."""
+        present = self._of_each(point)
+        return statistics.stdev(present) if len(present) > 1 else None
+
+    def _of_each(self, point: Seeds) -> list[float]:
         values = [self.value(row) for row in point.rows]
-        present = [value for value in values if value is not None]
-        return sum(present) / len(present) if len(present) == len(values) else None
+        return [value for value in values if value is not None] if None not in values else []
 
 
 def finite(value: float | None) -> float | None:
@@ -174,15 +185,29 @@ def _of_setting(
     )
 
 
-def _task_metric(task: str, score: str) -> Metric:
-    """Perplexities and losses are better lower, everything else higher."""
+def task_metric(task: str, score: str) -> Metric:
+    """One metric of one task. lm-eval's perplexities and losses are better lower, everything else of it higher."""
 
     def read(record: EvaluateResult) -> float | None:
         return next((scored.value for scored in record.tasks if (scored.task, scored.metric) == (task, score)), None)
 
+    if score in GOLD:
+        return Metric.declared(
+            GOLD[score], f"{task}_{score}", "evaluate", read, f"{readable(task)} {GOLD[score].title}"
+        )
     lower = any(word in score for word in ("perplexity", "ppl", "bits_per_byte", "loss"))
     label = f"{readable(task)} {score}"
     return Metric(f"{task}_{score}", label, "evaluate", read, lower, "perplexity" in score, quality=True)
+
+
+def _probe_metric(key: str, measure: Measure) -> Metric:
+    """One of the numbers that sum up probes."""
+
+    def read(record: EvaluateResult) -> float | None:
+        found = summaries(record).get(key)
+        return None if found is None else found[1]
+
+    return Metric.declared(measure, key, "evaluate", read)
 
 
 def _group_metric(group: str) -> Metric:
@@ -196,18 +221,6 @@ def _group_metric(group: str) -> Metric:
 def settings_of(rows: Sequence[Records]) -> list[str]:
     """The benchmark settings that any row has, in order."""
     return _settings([row.benchmark for row in rows])
-
-
-def main_task_metrics(rows: Sequence[Records]) -> list[Metric]:
-    """One metric a task, its accuracy where it has one: for short tables and for figures.
-
-    Of a group that was scored as a whole, such as BLiMP, the members are left out: those whose names begin with its.
-    """
-    scores: dict[str, list[str]] = {}
-    for score in (score for row in rows for score in row.evaluate.tasks):
-        scores.setdefault(score.task, []).append(score.metric)
-    whole = [task for task in scores if not any(task.startswith(f"{group}_") for group in scores)]
-    return [_task_metric(task, "acc" if "acc" in scores[task] else scores[task][0]) for task in whole]
 
 
 def all_metrics(rows: Sequence[Records]) -> list[Metric]:
@@ -241,7 +254,8 @@ def _metrics(stage: str, records: Sequence[Any]) -> list[Metric]:
         ]
     if stage == "evaluate":
         scores = dict.fromkeys((score.task, score.metric) for record in records for score in record.tasks)
-        return own + [_task_metric(*score) for score in scores]
+        probes = {key: measure for record in records for key, (measure, _) in summaries(record).items()}
+        return own + [task_metric(*score) for score in scores] + [_probe_metric(*each) for each in probes.items()]
     settings = _settings(records)
     figures = [setting_metric(setting, field) for setting in settings for field in MEASURES[SettingResult]]
     return own + figures + [limit_metric(setting) for setting in settings] + _baseline_metrics(records)

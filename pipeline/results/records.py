@@ -118,7 +118,10 @@ class PretrainResult:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One metric of one zero-shot task. ``split`` is where its documents are from."""
+    """One metric of one zero-shot task: lm-eval's own, or one of :data:`GOLD`. ``split``: where its documents are from.
+
+    ``chance`` is the accuracy of guessing.
+    """
 
     task: str
     metric: str
@@ -129,6 +132,15 @@ class TaskScore:
     chance: float | None = None
     few_shot: int = 0
     split: str = ""
+
+
+GOLD_BITS, GOLD_MARGIN = "gold_bits_per_byte", "gold_margin"
+GOLD = {
+    GOLD_BITS: Measure("bits a byte of the right answer", lower=True, quality=True),
+    GOLD_MARGIN: Measure("margin of the right answer", "bits a byte", lower=False, quality=True),
+}
+"""The metrics of a :class:`TaskScore` that this project adds to lm-eval's, for tasks with right answers: means over
+documents, the margin being how many fewer bits a byte the right answer takes than the best wrong one."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +166,36 @@ class NeedleScore:
     accuracy: float
     examples: int
     length: int
+
+
+@dataclass(frozen=True)
+class CopyScore:
+    """A span of ``span`` tokens that stands again ``distance`` tokens later: the loss of both copies, nats a token.
+
+    ``kind`` is ``random`` or ``text``, of the span and of what stands before and between. The first tokens of either
+    copy, which tell that it is one, are left out. ``stderr`` is of the second copy's loss, over the ``examples``.
+    """
+
+    kind: str
+    span: int
+    distance: int
+    first: float
+    second: float
+    stderr: float | None
+    examples: int
+
+
+@dataclass(frozen=True)
+class RecallScore:
+    """Associative recall among ``pairs`` of keys and values: the share of ``queries`` right, 1 / ``pairs`` by guessing.
+
+    ``stderr`` is over the lists of pairs.
+    """
+
+    pairs: int
+    accuracy: float
+    stderr: float | None
+    queries: int
 
 
 @dataclass(frozen=True)
@@ -200,6 +242,8 @@ class EvaluateResult:
     nats_by_document: list[float] = field(default_factory=list)
     targets_by_document: list[int] = field(default_factory=list)
     provenance: Provenance | None = None
+    copies: list[CopyScore] = added([])
+    recall: list[RecallScore] = added([])
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def _check_evaluate(study: Study) -> None:
     all_positive("evaluate", evaluate, ("limit", "stride", "max_documents", "long_context_tokens"))
     right = f"it is at most pretrain.context_length ({context}), so that no token is skipped"
     require((evaluate.stride or 1) <= context, "evaluate.stride", evaluate.stride, right)
-    for key in ("few_shot", "needle", "samples"):
+    for key in ("few_shot", "needle", "copy", "recall", "samples"):
         require(getattr(evaluate, key) >= 0, f"evaluate.{key}", getattr(evaluate, key), "it is 0 or more")
     for multiple in evaluate.long_context:
         positive("evaluate.long_context", multiple)

@@ -225,6 +225,8 @@ class Evaluate:
     long_context: list[int] = field(default_factory=list)
     long_context_tokens: int | None = None
     needle: int = 0
+    copy: int = added(0)
+    recall: int = added(0)
     samples: int = 0
     precision: str = "auto"
 

@@ -67,8 +67,9 @@ def test_a_number_that_is_not_finite_leaves_its_column_empty(rows: list[Row]) ->
 def test_markdown_has_a_row_a_cell_and_names_the_hardware(rows: list[Row]) -> None:
     lines = tables.results_markdown(find(rows)).splitlines()
     assert lines[0] == "Generation measured on Test CPU, 2 threads, fp32."
-    assert len(lines) == 4 + len(rows)
-    assert {line.count("|") for line in lines[2:]} == {lines[2].count("|")}
+    table = [line for line in lines[2:] if line.startswith("|")]
+    assert len(table) == 2 + len(rows)
+    assert {line.count("|") for line in table} == {lines[2].count("|")}
 
 
 def test_the_terminal_table_marks_the_front(rows: list[Row]) -> None:

@@ -17,6 +17,7 @@ from pipeline.data import Manifest, TokenCorpus, write_corpus, write_tokens
 from pipeline.evaluation import evaluate
 from pipeline.models import build
 from pipeline.models.checkpoint import save
+from pipeline.models.embedders import EMBEDDERS, LookupEmbedder
 from pipeline.results.records import CellIdentity, EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells, find_cell, load_study, model_config
 from tests.changed import changed
@@ -84,8 +85,11 @@ def test_every_cell_has_the_same_targets_and_a_whole_record(study: Study, tmp_pa
         assert {(score.task, score.metric) for score in result.tasks} == {
             ("cloze", "perplexity"),
             ("cloze", "acc"),
+            ("cloze", "gold_bits_per_byte"),
             ("continuation", "acc"),
             ("continuation", "acc_norm"),
+            ("continuation", "gold_bits_per_byte"),
+            ("continuation", "gold_margin"),
         }
         assert [curve.length for curve in result.loss_by_context] == [32, 128]
         assert len(result.samples) == 2
@@ -96,9 +100,28 @@ def test_every_cell_has_the_same_targets_and_a_whole_record(study: Study, tmp_pa
     assert len({(result.documents_hash, result.tokenizer_hash) for result in results}) == 1
 
 
-def test_a_context_too_short_for_a_needle_is_an_error(study: Study) -> None:
-    study = changed(study, {"evaluate.tasks": [], "evaluate.needle": 2, "evaluate.samples": 0})
-    with pytest.raises(UserError, match=r"evaluate.needle: a context of 32 tokens needs -\d+ of text"):
+def test_an_embedder_that_sees_the_next_block_is_refused(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Peeking(LookupEmbedder):
+        def forward(self, blocks: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+            rows = super().forward(blocks, valid)
+            return rows + 0.01 * rows.roll(-1, dims=1)
+
+    monkeypatch.setitem(EMBEDDERS, "lookup", Peeking)
+    with pytest.raises(UserError, match=r"^cell block-s-4-base-0: the model sees the future: what predicts token \d+ "):
+        evaluate(study, find_cell(study, "block-s-4-base-0"))
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ("needle", r"evaluate.needle: a context of 32 tokens needs -\d+ of text"),
+        ("copy", r"evaluate.copy: a context of 32 tokens is too short; the shortest copies take 78$"),
+        ("recall", r"evaluate.recall: a context of 32 tokens is too short for 2 pairs$"),
+    ],
+)
+def test_a_context_too_short_for_a_probe_is_an_error(study: Study, probe: str, message: str) -> None:
+    study = changed(study, {"evaluate.tasks": [], f"evaluate.{probe}": 2, "evaluate.samples": 0})
+    with pytest.raises(UserError, match=f"^cell block-s-4-base-0: {message}"):
         evaluate(study, find_cell(study, "block-s-4-base-0"))
 
 

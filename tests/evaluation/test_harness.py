@@ -144,8 +144,8 @@ def test_few_shot_examples_come_from_the_training_split(adapter: Adapter, folder
     (folder / "piqa.train.jsonl").write_text(json.dumps({"goal": "Shot", "sol1": "p", "sol2": "q", "label": 1}) + "\n")
     tasks = load_tasks(["piqa"], task_data=folder, few_shot=1)["tasks"]
     assert [row["goal"] for row in tasks["piqa"].fewshot_docs()] == ["Shot"]
-    [score, _] = run_tasks(adapter, ["piqa"], [], task_data=folder, few_shot=1)
-    assert score.few_shot == 1
+    scores = run_tasks(adapter, ["piqa"], [], task_data=folder, few_shot=1)
+    assert [score.few_shot for score in scores] == [1, 1, 1, 1]
 
 
 def test_an_unknown_task_is_met_with_the_nearest() -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels
+from pipeline.analysis.figures.canvas import Drawing, Figures, bars, legend, line, log_axis, panels
 from pipeline.analysis.figures.style import COLOURS, MARKERS, SeriesStyle
 from pipeline.analysis.rows.points import Point, Row
+from pipeline.analysis.statistics.tasks import main_task_metrics
 from pipeline.models.token_decoder_config import PrefixKeys
-from pipeline.results.metrics import LOSS, Metric, main_task_metrics, setting_metric, settings_of
+from pipeline.results.metrics import LOSS, Metric, setting_metric, settings_of
 from pipeline.study import Cell, Study
 from pipeline.study.schema import Variant
 
@@ -122,8 +123,10 @@ def _draw(axis: Axis, sweeps: list[Sweep]) -> tuple[Figure, Drawing]:
     figure, drawn = panels(len(metrics), share_y=False)
     for axes, metric in zip(drawn, metrics, strict=True):
         for sweep, style in zip(sweeps, _styles(sweeps), strict=True):
-            known = ((at, metric.of(sweep.places[place])) for at, place in enumerate(places) if place in sweep.places)
-            line(axes, [(float(at), value) for at, value in known if value is not None], style, sweep.label)
+            along = [(float(at), sweep.places[place]) for at, place in enumerate(places) if place in sweep.places]
+            known = [(at, value, point) for at, point in along if (value := metric.of(point)) is not None]
+            line(axes, [(at, value) for at, value, _ in known], style, sweep.label)
+            bars(axes, ((at, value, None, metric.spread(point)) for at, value, point in known), style.colour)
         axes.set_xticks(range(len(places)), places)
         axes.set_xlim(-0.4, len(places) - 0.6)
         axes.set_xlabel(axis.label)

@@ -98,6 +98,13 @@ def line(axes: Axes, pairs: Iterable[tuple[float, float]], style: SeriesStyle, l
     axes.plot(*unzip(pairs), **({"color": style.colour, "marker": style.marker, "label": label} | options))
 
 
+def bars(axes: Axes, marks: Iterable[tuple[float, float, float | None, float | None]], colour: str) -> None:
+    """To either side of each mark (x, y) its standard deviations over seeds, where it has several."""
+    for x, y, across, up in marks:
+        if across is not None or up is not None:
+            axes.errorbar(x, y, xerr=across, yerr=up, fmt="none", ecolor=colour, elinewidth=1, capsize=2, zorder=2)
+
+
 def log_axis(axes: Axes, which: str, ticks: list[float] | None = None) -> None:
     """A logarithmic axis labelled with plain numbers: those given, or as many round ones as fit."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.analysis.figures.ablations import ablation_figures
-from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels, save
-from pipeline.analysis.figures.fronts import front_figures, located
+from pipeline.analysis.figures.canvas import Drawing, Figures, bars, legend, line, log_axis, panels, save
+from pipeline.analysis.figures.copying import copy_figures
+from pipeline.analysis.figures.fronts import front_figures, located, spread
 from pipeline.analysis.figures.losses import loss_figures
 from pipeline.analysis.figures.speed import speed_figures
 from pipeline.analysis.figures.style import MARKERS, RC, VANILLA, SeriesStyle, family_colour, series_styles, short
@@ -78,6 +79,7 @@ def figures(study: Study, findings: Findings) -> Figures:
         yield from _optima(points, findings.scaling)
         yield from training_figures(findings.trained)
         yield from loss_figures(points)
+        yield from copy_figures(points)
         yield from speed_figures(points)
 
 
@@ -127,6 +129,7 @@ def _laws(points: list[Point], scaling: Scaling) -> Figures:
         for law in laws:
             pairs = [located(point, x, LOSS) for point in law.points]
             line(axes, pairs, styles[law.series], law.series + law.at, linestyle="none")
+            bars(axes, (spread(point, x, LOSS) for point in law.points), styles[law.series].colour)
             _draw_law(axes, law, styles[law.series].colour)
         axes.set_xlabel(x.label)
         axes.set_ylabel(LOSS.label)

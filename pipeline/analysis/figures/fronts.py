@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels, unzip
+from pipeline.analysis.figures.canvas import Drawing, Figures, bars, legend, line, log_axis, panels, unzip
 from pipeline.analysis.figures.style import GREY, family_colour, series_styles
 from pipeline.analysis.rows.groups import by_family, generate_points
 from pipeline.analysis.rows.points import Point
 from pipeline.analysis.statistics.pareto import Front, front
+from pipeline.analysis.statistics.tasks import main_task_metrics
 from pipeline.results.metrics import (
     LOSS,
     Metric,
     batch_metric,
-    main_task_metrics,
     readable,
     setting_metric,
     settings_of,
@@ -64,6 +64,8 @@ def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric, names: boo
         for series, style in styles.items():
             beaten = (located(point, x, y) for point in split.dominated if point.series == series)
             axes.plot(*unzip(beaten), color=GREY, marker=style.marker, markersize=5, linestyle="none", zorder=2)
+            bars(axes, (spread(point, x, y) for point in split.dominated if point.series == series), GREY)
+            bars(axes, (spread(point, x, y) for point in split.front if point.series == series), style.colour)
             kept = [located(point, x, y) for point in split.front if point.series == series]
             if kept:
                 line(axes, kept, style, series, linestyle="none", markersize=7, zorder=3)
@@ -134,3 +136,8 @@ def located(point: Point, x: Metric, y: Metric) -> tuple[float, float]:
     assert across is not None
     assert up is not None
     return across, up
+
+
+def spread(point: Point, x: Metric, y: Metric) -> tuple[float, float, float | None, float | None]:
+    """A point's place and its standard deviations over seeds, for bars."""
+    return *located(point, x, y), x.spread(point), y.spread(point)

@@ -1,9 +1,10 @@
-"""Figures of where a model's loss comes from: training, position in the block, context, and needles found."""
+"""Figures of where a model's loss comes from: training, position in the block, context, and what it finds there."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from typing import TYPE_CHECKING
 
 from pipeline.analysis.figures.canvas import Drawing, Figures, count_axis, legend, line, panels, size_panels
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 def loss_figures(points: list[Point]) -> Figures:
     """All figures of this module that the points hold data for."""
-    return itertools.chain(_curves(points), _block_positions(points), _contexts(points), _needles(points))
+    return itertools.chain(
+        _curves(points), _block_positions(points), _contexts(points), _needles(points), _recall(points)
+    )
 
 
 def _curves(points: list[Point]) -> Figures:
@@ -126,6 +129,28 @@ def _needles(points: list[Point]) -> Figures:
         panel.set_xlabel("Depth of the needle")
     told = f"The share of needles found at each depth, a row a configuration. Means: {', '.join(means)}."
     yield figure, Drawing("needle", "Needle in a haystack", told)
+
+
+def _recall(points: list[Point]) -> Figures:
+    """Associative recall by the number of pairs, a panel a size; guessing as a dotted line."""
+    asked = [point for point in points if any(row.evaluate.recall for row in point.rows)]
+    if not asked:
+        return
+    styles = series_styles(points)
+    figure, sizes = size_panels(asked)
+    for axes, _, members in sizes:
+        for point in members:
+            scores = [score for row in point.rows for score in row.evaluate.recall]
+            pairs = sorted({score.pairs for score in scores})
+            means = [statistics.fmean(score.accuracy for score in scores if score.pairs == each) for each in pairs]
+            line(axes, zip(map(float, pairs), means, strict=True), styles[point.series], point.series)
+            axes.plot(pairs, [1 / each for each in pairs], ":", color="grey", linewidth=1, label="guessing")
+        axes.set_xlabel("Pairs")
+        count_axis(axes)
+    sizes[0][0].set_ylabel("Queries answered")
+    legend(figure, *(axes for axes, _, _ in sizes))
+    told = "The share of keys whose value a model finds likelier than those of all other pairs."
+    yield figure, Drawing("recall", "Associative recall", told)
 
 
 def _heat_map(axes: Axes, shares: list[list[float]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from pipeline.analysis.figures import style
 from pipeline.analysis.figures.canvas import Drawing
 from pipeline.analysis.figures.draw import BEYOND
 from pipeline.analysis.page import recipes
-from pipeline.analysis.page.tables import IDENTITY, TextTable, format_value, identity, marked, summary_metrics
+from pipeline.analysis.page.tables import IDENTITY, Line, TextTable, identity, lines, marked, summary_metrics
 from pipeline.analysis.statistics import ordering
 from pipeline.analysis.statistics.findings import Findings, environments
 from pipeline.analysis.statistics.scaling import held_out_in_words
+from pipeline.analysis.statistics.seeds import Contrast
 from pipeline.analysis.statistics.speedup import Estimate, Matched, Quality
 from pipeline.results.metrics import LOSS, all_metrics, readable, setting_metric
 from pipeline.study import Study
@@ -62,6 +64,8 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         tests=[held_out_in_words(law) for law in findings.scaling.laws],
         optima=_optima(findings),
         refusals=findings.scaling.refusals,
+        contrasts=_contrasts(findings),
+        models=_models(findings),
         table=_cells(findings),
         samples=_samples(findings),
         environments=_environments(findings),
@@ -187,10 +191,44 @@ def _cells(findings: Findings) -> dict[str, Any]:
     rows = []
     for row in findings.rows:
         names: list[dict[str, Any]] = [{"text": text, "number": None} for text in identity(row)[1:]]
-        numbers = [{"text": format_value(metric, row), "number": metric.value(row)} for metric in metrics]
+        numbers = [{"text": Line(row.name, [row]).shown(metric), "number": metric.value(row)} for metric in metrics]
         rows.append({"name": marked(row), "fields": names + numbers})
     head = [name.replace("_", " ") for name in IDENTITY] + [metric.label for metric in metrics]
     return {"head": head, "rows": rows}
+
+
+def _models(findings: Findings) -> TextTable:
+    """Means and standard deviations over seeds; no row where every model has one seed."""
+    metrics = summary_metrics(findings.rows)
+    several = [line for line in lines(findings) if any(len(point.rows) > 1 for point in findings.trained)]
+    rows = [(line.name, *map(line.shown, metrics)) for line in several]
+    return TextTable("Models: mean and standard deviation over seeds", ("Model", *(m.label for m in metrics)), rows)
+
+
+def _contrasts(findings: Findings) -> TextTable:
+    rows = [
+        (
+            f"size {each.size}: {each.second} against {each.first}",
+            each.metric.label,
+            str(each.seeds),
+            _difference(each, each.difference),
+            f"{_difference(each, each.difference - each.margin)} to {_difference(each, each.difference + each.margin)}",
+            _verdict(each),
+        )
+        for each in findings.contrasts
+    ]
+    head = ("Compared", "In", "Seeds", "Difference", "95 % interval", "Stands")
+    return TextTable("Neighbouring block lengths, paired by seed and document", head, rows)
+
+
+def _difference(contrast: Contrast, value: float) -> str:
+    return f"{math.exp(value):.3g} times" if contrast.metric.logarithmic else f"{value:+.4f}"
+
+
+def _verdict(contrast: Contrast) -> str:
+    if contrast.stands:
+        return "yes"
+    return f"no; about {contrast.needed} seeds would tell" if contrast.needed else "no; 100 seeds would not tell"
 
 
 def _samples(findings: Findings) -> dict[str, list[tuple[str, str]]]:

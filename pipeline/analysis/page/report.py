@@ -17,8 +17,9 @@ from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Row
 from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.analysis.statistics.speedup import Quality
+from pipeline.analysis.statistics.tasks import steady_task_metrics
 from pipeline.base.files import write_json, write_text
-from pipeline.results.metrics import BITS_PER_BYTE, LOSS, main_task_metrics, setting_metric
+from pipeline.results.metrics import BITS_PER_BYTE, LOSS, setting_metric
 from pipeline.study import Study
 
 
@@ -28,8 +29,8 @@ def write_report(study: Study, folder: Path) -> Findings:
     Raises :class:`UserError` where no cell has.
 
     ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``speedup.csv``, ``pareto.csv``,
-    ``recipes.csv`` and ``curves.csv`` to plot and to quote; ``report.json`` with headline, speed-ups, fronts and order;
-    ``metrics/{cell}.json`` for ``dvc metrics``.
+    ``recipes.csv``, ``curves.csv`` and ``probes.csv`` to plot and to quote; ``report.json`` with headline, speed-ups,
+    fronts and order; ``metrics/{cell}.json`` for ``dvc metrics``.
     """
     findings = find(*load_rows(study))
     figures = folder / "figures"
@@ -40,6 +41,7 @@ def write_report(study: Study, folder: Path) -> Findings:
     write_text(folder / "results.csv", tables.results_csv(findings.rows))
     write_text(folder / "results.md", tables.results_markdown(findings))
     write_text(folder / "curves.csv", tables.curves_csv(findings.rows))
+    write_text(folder / "probes.csv", tables.probes_csv(findings.rows))
     write_text(folder / "speedup.csv", tables.speedup_csv(findings.quality))
     write_text(folder / "pareto.csv", tables.pareto_csv(findings.rows, findings.fronts))
     write_text(folder / "recipes.csv", recipes.recipes_csv(findings.rows))
@@ -66,6 +68,20 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
             for key, order in findings.orderings.items()
         },
         "exceptions": [str(item) for order in findings.orderings.values() for item in order if not item.holds],
+        "over_seeds": [
+            {
+                "metric": contrast.metric.key,
+                "size": contrast.size,
+                "first": contrast.first,
+                "second": contrast.second,
+                "seeds": contrast.seeds,
+                "difference": contrast.difference,
+                "margin": contrast.margin,
+                "stands": contrast.stands,
+                "needed": contrast.needed,
+            }
+            for contrast in findings.contrasts
+        ],
         "pareto": {
             name: [row.name for point in front.front for row in point.rows] for name, front in findings.fronts.items()
         },
@@ -97,6 +113,6 @@ def _cell_metrics(findings: Findings, row: Row) -> dict[str, float]:
     """Few enough for a row of ``dvc metrics show``: quality, and tokens/s in each setting."""
     rates = [setting_metric(setting, "tokens_per_second") for setting in findings.settings]
     values = {
-        metric.key: metric.value(row) for metric in (LOSS, BITS_PER_BYTE, *main_task_metrics(findings.rows), *rates)
+        metric.key: metric.value(row) for metric in (LOSS, BITS_PER_BYTE, *steady_task_metrics(findings.rows), *rates)
     }
     return {key: value for key, value in values.items() if value is not None}

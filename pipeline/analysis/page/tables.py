@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pipeline.analysis.rows.points import Row, whole
 from pipeline.analysis.statistics.findings import Findings, hardware
 from pipeline.analysis.statistics.pareto import Front
 from pipeline.analysis.statistics.speedup import Quality
+from pipeline.analysis.statistics.tasks import GUESS, GUESSES, is_guess, main_task_metrics
 from pipeline.results.metrics import (
     BITS_PER_BYTE,
     GENERATION,
@@ -24,11 +26,11 @@ from pipeline.results.metrics import (
     Metric,
     all_metrics,
     finite,
-    main_task_metrics,
     readable,
     setting_metric,
     settings_of,
 )
+from pipeline.results.probes import Detail, details
 
 IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed", "attention")
 
@@ -55,6 +57,29 @@ def identity(row: Row) -> list[str]:
 def marked(row: Row) -> str:
     """The cell's name in a table for people, with a mark where its training diverged: such a row has no loss."""
     return f"{row.name} (diverged)" if row.pretrain.diverged else row.name
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the short tables: a cell, or a model with all of its seeds."""
+
+    name: str
+    rows: Sequence[Row]
+
+    def shown(self, metric: Metric) -> str:
+        """A cell's number; for several seeds their mean and standard deviation. Guesses have their mark."""
+        spread = metric.spread(self)  # 0 for what no seed changes, such as parameters
+        around = f" ± {format_number(metric, spread)}" if spread else ""
+        mark = GUESS if all(is_guess(row, metric) for row in self.rows) else ""
+        return f"{format_number(metric, metric.of(self))}{around}{mark}"
+
+
+def lines(findings: Findings) -> list[Line]:
+    """A line a cell; where models have several seeds a line a model, and one for each cell that diverged."""
+    if all(len(point.rows) == 1 for point in findings.trained):
+        return [Line(marked(row), [row]) for row in findings.rows]
+    joined = [Line(f"{point.name} ({len(point.rows)} seeds)", point.rows) for point in findings.trained]
+    return joined + [Line(marked(row), [row]) for row in findings.rows if row.pretrain.diverged]
 
 
 def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
@@ -97,6 +122,18 @@ def curves_csv(rows: Sequence[Row]) -> str:
     return csv_text([*IDENTITY, *columns, "diverged"], records)
 
 
+def probes_csv(rows: Sequence[Row]) -> str:
+    """Every place that a probe tried, for plots; a diverged cell has none."""
+    columns = [field.name for field in dataclasses.fields(Detail)]
+    records = [
+        [*identity(row), *dataclasses.astuple(detail)]
+        for row in rows
+        for detail in details(row.evaluate)
+        if not row.pretrain.diverged
+    ]
+    return csv_text([*IDENTITY, *columns], records)
+
+
 def pareto_csv(rows: list[Row], fronts: dict[str, Front]) -> str:
     """Loss and generation by cell and setting, with whether the cell is on the front of loss and tokens/s."""
     records = []
@@ -135,11 +172,12 @@ def results_markdown(findings: Findings) -> str:
     rows = findings.rows
     metrics = summary_metrics(rows)
     header = ["cell", *(metric.label for metric in metrics)]
-    lines = [f"Generation measured on {hardware(rows)}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
-    lines += [_pipes([marked(row), *(format_value(metric, row) for metric in metrics)]) for row in rows]
-    lines += ["", "Missing cells:", ""] if findings.missing else []
-    lines += [f"- {_plain(lacking)}" for lacking in findings.missing]
-    return "\n".join(lines) + "\n"
+    text = [f"Generation measured on {hardware(rows)}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
+    text += [_pipes([line.name, *map(line.shown, metrics)]) for line in lines(findings)]
+    text += ["", f"{GUESS} {GUESSES}."] if any(GUESS in line for line in text) else []
+    text += ["", "Missing cells:", ""] if findings.missing else []
+    text += [f"- {_plain(lacking)}" for lacking in findings.missing]
+    return "\n".join(text) + "\n"
 
 
 def _plain(missing: Missing) -> str:
@@ -165,15 +203,15 @@ def terminal_table(findings: Findings) -> str:
         *(task.label for task in tasks),
         *map(readable, settings),
     ]
-    lines = [header]
-    for row in rows:
+    table = [header]
+    for line in lines(findings):
         speeds = [
-            format_value(rate, row) + ("*" if row.name in best[name] else " ")
+            line.shown(rate) + ("*" if line.rows[0].name in best[name] else " ")
             for name, rate in zip(settings, rates, strict=True)
         ]
-        lines.append([marked(row), *(format_value(metric, row) for metric in metrics), *speeds])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    text = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+        table.append([line.name, *map(line.shown, metrics), *speeds])
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    text = ["  ".join(_aligned(row, widths)).rstrip() for row in table]
     return "\n".join(
         [
             text[0],
@@ -181,14 +219,10 @@ def terminal_table(findings: Findings) -> str:
             *text[1:],
             "",
             f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s",
+            *([f"{GUESS} {GUESSES}"] if any(GUESS in line for line in text) else []),
             *(f"missing: {lacking}" for lacking in findings.missing),
         ]
     )
-
-
-def format_value(metric: Metric, row: Row) -> str:
-    """Three digits, four for losses, whose differences are small."""
-    return format_number(metric, metric.value(row))
 
 
 def format_number(metric: Metric, value: float | None) -> str:

@@ -16,7 +16,9 @@ from pipeline.analysis.statistics.ordering import Comparison
 from pipeline.analysis.statistics.pareto import Front
 from pipeline.analysis.statistics.recipes import ModelRecipe, recipes
 from pipeline.analysis.statistics.scaling import Scaling, scale
+from pipeline.analysis.statistics.seeds import Contrast, contrasts
 from pipeline.analysis.statistics.speedup import Matched, Quality
+from pipeline.analysis.statistics.tasks import at_chance
 from pipeline.results.metrics import LOSS, TRAINING_FLOPS, Metric, limit_metric, readable, setting_metric, settings_of
 from pipeline.results.records import STAGES, Environment
 
@@ -32,7 +34,8 @@ class Findings:
     family of block transformers with each vanilla one in each setting (:mod:`pipeline.analysis.rows.families`).
     ``points`` are compared in quality and speed; ``trained`` are these and what cells with a budget reached.
     ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``. ``compute``
-    has the ratios of training FLOPs at equal loss, ``recipes`` one a model that the study trains.
+    has the ratios of training FLOPs at equal loss, ``recipes`` one a model that the study trains. ``contrasts`` are
+    empty where no two neighbours share two seeds.
     """
 
     rows: list[Row]
@@ -47,6 +50,7 @@ class Findings:
     compute: list[Matched]
     recipes: list[ModelRecipe]
     orderings: dict[str, list[Comparison]]
+    contrasts: list[Contrast]
     scaling: Scaling
     missing: list[Missing]
     notes: list[str]
@@ -80,6 +84,7 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
         compute=training.compute(trained),
         recipes=recipes(rows),
         orderings=_orderings(kept, rates),
+        contrasts=contrasts(kept, [LOSS, *rates]),
         scaling=scale(trained),
         missing=list(missing),
         notes=_notes(rows, fronts),
@@ -184,6 +189,7 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     if noisy:
         notes.append(f"Timings that spread by more than {NOISY:.0%} between repeats: {', '.join(noisy)}.")
     notes += training.warnings(rows)
+    notes += [sentence for sentence in [at_chance(rows)] if sentence]
     for note in dict.fromkeys(note for row in rows for note in row.benchmark.notes):
         notes.append(f"Benchmark of {', '.join(row.name for row in rows if note in row.benchmark.notes)}: {note}.")
     if any(environment.dirty for _, environment, _ in environments(rows)):

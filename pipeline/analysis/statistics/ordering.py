@@ -49,8 +49,7 @@ def compare(points: list[Point], metric: Metric = LOSS) -> list[Comparison]:
     """Each pair of neighbours that both have the metric, for each size and block variant of the study."""
     return [
         Comparison(metric, first.size, first.series, second.series, before, after)
-        for ladder in _ladders(points)
-        for first, second in pairwise(ladder)
+        for first, second in neighbours(points)
         if (before := metric.of(first)) is not None and (after := metric.of(second)) is not None
     ]
 
@@ -78,13 +77,14 @@ def summary(comparisons: list[Comparison]) -> str:
     )
 
 
-def _ladders(points: list[Point]) -> Iterator[list[Point]]:
+def neighbours(points: list[Point]) -> Iterator[tuple[Point, Point]]:
+    """Each two that follow one another in the order, for each size and block variant."""
     for size in dict.fromkeys(point.size for point in points):
         same = [point for point in points if point.size == size]  # uptrained models had other training
         vanilla = [point for point in same if point.kind == "vanilla"]
         for variant in dict.fromkeys(point.cell.variant for point in same if point.kind == "block"):
             block = [point for point in same if point.kind == "block" and point.cell.variant == variant]
-            yield vanilla + sorted(block, key=lambda point: point.cell.block_length or 0)
+            yield from pairwise(vanilla + sorted(block, key=lambda point: point.cell.block_length or 0))
 
 
 def _best_allocations(points: list[Point]) -> list[Point]:

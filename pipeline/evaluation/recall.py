@@ -1,0 +1,76 @@
+"""Associative recall in context: pairs of a key and a value as text, then a key whose value is asked for.
+
+The form of multi-query associative recall (Arora et al., 2023, "Zoology") for models that were trained on text: keys
+are cities, values numbers of two digits. Right is an answer that the model finds likelier than the value of every other
+pair, so that guessing finds one in as many as there are pairs.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.base.errors import UserError
+from pipeline.evaluation.answers import mean_and_error
+from pipeline.evaluation.needle import CITIES
+from pipeline.evaluation.scoring import Request, Scorer
+from pipeline.results.records import RecallScore
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PAIRS = (2, 4, 8, 16)
+QUERIES = 4
+
+
+def recall_scores(
+    scorer: Scorer, tokenizer: Tokenizer, context: int, examples: int, seed: int = 0
+) -> list[RecallScore]:
+    """Accuracy by the number of pairs, over ``examples`` lists of pairs and up to four queries about each.
+
+    Numbers of pairs whose text exceeds ``context`` tokens are left out. Raises :class:`UserError` if all do.
+    """
+    asked = {pairs: _questions(tokenizer, pairs, examples, seed) for pairs in PAIRS}
+    fitting = {
+        pairs: questions
+        for pairs, questions in asked.items()
+        if max(len(request.tokens) for question in questions for request in question) <= context
+    }
+    if not fitting:
+        raise UserError(f"evaluate.recall: a context of {context} tokens is too short for {PAIRS[0]} pairs")
+    scored = iter(scorer([request for questions in fitting.values() for question in questions for request in question]))
+    found = []
+    for pairs, questions in fitting.items():
+        right = np.array([_is_right([next(scored).log_probabilities.sum() for _ in each]) for each in questions], float)
+        accuracy, error = mean_and_error(right.reshape(examples, -1).mean(axis=1))
+        found.append(RecallScore(pairs, accuracy, error, len(right)))
+    return found
+
+
+def _is_right(log_likelihoods: list[float]) -> bool:
+    """Whether the first, the right answer's, is the greatest."""
+    return log_likelihoods[0] > max(log_likelihoods[1:])
+
+
+def _questions(tokenizer: Tokenizer, pairs: int, examples: int, seed: int) -> list[list[Request]]:
+    """For each query its possible answers, the right one first."""
+    generator = random.Random(f"{seed} {pairs}")
+    questions = []
+    for _ in range(examples):
+        keys = generator.sample(CITIES.split(), pairs)
+        values = generator.sample(range(10, 100), pairs)
+        lines = "".join(f"{key}: {value}\n" for key, value in zip(keys, values, strict=True))
+        for place in generator.sample(range(pairs), min(pairs, QUERIES)):
+            others = [value for value in values if value != values[place]]
+            questions.append(
+                [_request(tokenizer, f"{lines}\n{keys[place]}:", f" {value}") for value in (values[place], *others)]
+            )
+    return questions
+
+
+def _request(tokenizer: Tokenizer, before: str, answer: str) -> Request:
+    """Both are encoded as one text, as lm-eval does."""
+    first = len(tokenizer.encode(before, add_special_tokens=False).ids)
+    return Request(tokenizer.encode(before + answer, add_special_tokens=False).ids, first)

@@ -1,0 +1,85 @@
+"""Associative recall of models whose answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from pipeline.base.errors import UserError
+from pipeline.evaluation.recall import PAIRS, recall_scores
+from pipeline.evaluation.scoring import Scorer
+from pipeline.models import LanguageModel
+
+VOCABULARY = 258
+
+
+class Reader(LanguageModel):
+    """Knows what followed the text since the last line break, a byte a token, where it stood before; else nothing.
+
+    ``wrong`` makes it find all answers but those likely.
+    """
+
+    def __init__(self, line_break: int, wrong: bool = False) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(stride=1, vocabulary=VOCABULARY, context_length=1024)  # type: ignore[assignment]
+        self.line_break, self.sure = line_break, -50.0 if wrong else 50.0
+        self.head = nn.Parameter(torch.eye(VOCABULARY))
+
+    @property
+    def head_weight(self) -> Tensor:
+        return self.head
+
+    def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
+        hidden = torch.zeros(len(tokens), tokens.shape[1] - 1, VOCABULARY)
+        for row, text in enumerate(tokens.tolist()):
+            followed: dict[tuple[int, ...], int] = {}
+            line: tuple[int, ...] = ()
+            for position, token in enumerate(text):
+                if position and line in followed:
+                    hidden[row, position - 1, followed[line]] = self.sure
+                followed[line] = token
+                line = () if token == self.line_break else (*line, token)
+        return hidden
+
+    def branch(
+        self,
+        prefixes: Tensor,
+        lengths: Tensor,
+        continuations: Tensor,
+        prefix_index: Tensor,
+        valid: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        before = [prefixes[group, : int(lengths[group])] for group in prefix_index.tolist()]
+        whole = [torch.cat(pair)[None] for pair in zip(before, continuations, strict=True)]
+        return torch.stack([self.hidden(own)[0, len(first) :] for own, first in zip(whole, before, strict=True)])
+
+
+def probe(tokenizer: Tokenizer, context: int = 1024, wrong: bool = False, examples: int = 3) -> dict[int, float]:
+    (line_break,) = tokenizer.encode("\n").ids
+    scores = recall_scores(Scorer(Reader(line_break, wrong)), tokenizer, context, examples)
+    assert [score.queries for score in scores] == [examples * min(score.pairs, 4) for score in scores]
+    return {score.pairs: score.accuracy for score in scores}
+
+
+def test_a_model_that_looks_keys_up_answers_all_and_its_opposite_none(tokenizer: Tokenizer) -> None:
+    assert probe(tokenizer) == dict.fromkeys(PAIRS, 1.0)
+    assert probe(tokenizer, wrong=True) == dict.fromkeys(PAIRS, 0.0)
+
+
+def test_what_the_context_has_no_room_for_is_not_asked(tokenizer: Tokenizer) -> None:
+    assert list(probe(tokenizer, context=128)) == [2, 4, 8]
+    with pytest.raises(UserError, match=r"evaluate.recall: a context of 20 tokens is too short for 2 pairs"):
+        probe(tokenizer, context=20)
+
+
+def test_a_model_that_knows_nothing_guesses(make: Callable[..., LanguageModel], tokenizer: Tokenizer) -> None:
+    """Random weights: near one in as many as there are pairs, in both families and with an error that says so."""
+    for length in (None, 4):
+        for score in recall_scores(Scorer(make(length)), tokenizer, 80, 10):
+            assert score.stderr is not None
+            assert abs(score.accuracy - 1 / score.pairs) <= 4 * score.stderr
