@@ -78,18 +78,56 @@ class Cache:
         return self._masks[1]
 
 
-class LocalCache:
-    """Keys and values of a token decoder, which restarts at every block: [layers, P, B, KV, E]."""
+class Recent:
+    """The last R tokens of every row, and which of them exist: [R, B] each, the newest last."""
 
-    def __init__(self, stack: FoldedStack, batch: int, positions: int) -> None:
+    def __init__(self, count: int, batch: int, device: torch.device) -> None:
+        self.tokens = torch.zeros(count, batch, dtype=torch.int64, device=device)
+        self.known = torch.zeros(count, batch, dtype=torch.bool, device=device)
+
+    def begin(self, tokens: Tensor, padding: list[int]) -> None:
+        """Start with ``tokens`` [B, T], of which row b's first ``padding[b]`` are padding."""
+        self.known.zero_()
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        self._append(tokens, places >= torch.tensor(padding, device=tokens.device)[:, None])
+
+    def add(self, tokens: Tensor) -> None:
+        """Take in ``tokens`` [B, L]."""
+        self._append(tokens, torch.ones_like(tokens, dtype=torch.bool))
+
+    def _append(self, tokens: Tensor, known: Tensor) -> None:
+        """In place, as a captured graph reads this memory."""
+        if not len(self.tokens):
+            return
+        for kept, new in ((self.tokens, tokens), (self.known, known)):
+            kept.copy_(torch.cat([kept, new.T])[len(new.T) :])
+
+
+class LocalCache:
+    """Keys and values of a token decoder, which restarts at every block: [layers, P, B, KV, E].
+
+    ``known`` [K, B] says which of the first K positions are attended to; all that follow are.
+    """
+
+    def __init__(self, stack: FoldedStack, batch: int, positions: int, masked: int = 0) -> None:
         config, device = stack.config, stack.norm_weight.device
         shape = (config.layers, positions, batch, config.kv_heads, config.head_width)
         self.config = config
         self.keys = torch.empty(shape, dtype=stack.dtype, device=device)
         self.values = torch.empty(shape, dtype=stack.dtype, device=device)
+        self.known = torch.ones(masked, batch, dtype=torch.bool, device=device)
         self.cosine, self.sine = rotary_tables(config, positions, device)
 
     @property
     def bytes(self) -> int:
         """Size of keys and values."""
         return self.keys.nbytes + self.values.nbytes
+
+    def mask(self, position: int) -> Tensor | None:
+        """bool [B, 1, 1, position + 1]: whom ``position`` attends to, itself in any case; ``None`` for all."""
+        if not len(self.known):
+            return None
+        allowed = self.known.new_ones(position + 1, self.known.shape[1])
+        before = min(position, len(self.known))
+        allowed[:before] = self.known[:before]
+        return allowed.T[:, None, None]

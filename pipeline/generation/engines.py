@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.generation.cache import Cache, Clock
+from pipeline.generation.cache import Cache, Clock, Recent
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.token_steps import Choose, token_steps
@@ -152,8 +152,10 @@ class BlockEngine:
         self.model, self.ops = model, ops
         self.stride = model.config.block_length
         self.causal = CausalStack(fold(model.block_decoder), ops, batch, capacity // self.stride, chunk)
-        self.tokens = token_steps(model, ops, batch)
-        self._last = self.causal.stack.norm_weight.new_empty(batch, model.config.block_decoder.width)
+        weight = self.causal.stack.norm_weight
+        self.recent = Recent(model.config.recent, batch, weight.device)
+        self.tokens = token_steps(model, ops, batch, self.recent)
+        self._last = weight.new_empty(batch, model.config.block_decoder.width)
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
         blocks = tokens.unflatten(1, (-1, self.stride))
@@ -169,6 +171,7 @@ class BlockEngine:
             return embedded
 
         self._last = self.causal.prefill(embed, blocks.shape[1], [pad // self.stride for pad in padding])
+        self.recent.begin(tokens, padding)
 
     def emit(self, choose: Choose, out: Tensor) -> None:
         stack = self.causal.stack
@@ -176,6 +179,7 @@ class BlockEngine:
 
     def advance(self, tokens: Tensor) -> None:
         self._last = self.causal.step(self.model.embedder(tokens[:, None])[:, 0].contiguous())
+        self.recent.add(tokens)
 
     @property
     def bytes(self) -> int:

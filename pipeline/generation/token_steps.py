@@ -1,6 +1,7 @@
 """Decoding the tokens of one block from its context, for every kind of token decoder.
 
-Legend: B batch, L block length, D block decoder width, W token decoder width, S slots, P positions.
+Legend: B batch, L block length, D block decoder width, W token decoder width, S slots, P positions, r tokens before the
+block.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.generation.cache import LocalCache
+from pipeline.generation.cache import LocalCache, Recent
 from pipeline.generation.folded import fold, fold_norm
 from pipeline.generation.ops import TorchOps
 from pipeline.models.attention import Mask, attend
@@ -60,11 +61,13 @@ class Expansion:
 class StackSteps:
     """Base of the token decoders that are a GPT-NeoX stack over P positions."""
 
-    def __init__(self, model: BlockTransformer, stack: Stack, ops: TorchOps, batch: int, positions: int) -> None:
+    def __init__(
+        self, model: BlockTransformer, stack: Stack, ops: TorchOps, batch: int, positions: int, masked: int = 0
+    ) -> None:
         self.ops, self.embedding = ops, model.token_decoder.embedding
         self.expand = Expansion(model)
         self.stack = fold(stack)
-        self.cache = LocalCache(self.stack, batch, positions)
+        self.cache = LocalCache(self.stack, batch, positions, masked)
 
     @property
     def bytes(self) -> int:
@@ -82,29 +85,48 @@ class StackSteps:
 
 
 class PrefixSteps(StackSteps):
-    """S slots before the tokens: positions 0 ... S + L - 2. The slots are one pass, whose last output gives a token.
+    """r tokens and S slots before the block's: one pass, whose last output gives a token, then L - 1 single positions.
 
-    A block's last token is chosen and not taken in, so that it has no position.
+    The r tokens pass a second time, once a block: the keys that they had in their own block saw another prefix. A
+    block's last token is chosen and not taken in, so that it has no position.
     """
 
-    def __init__(self, model: BlockTransformer, decoder: PrefixTokenDecoder, ops: TorchOps, batch: int) -> None:
-        super().__init__(model, decoder.stack, ops, batch, decoder.slots + model.config.block_length - 1)
+    def __init__(
+        self, model: BlockTransformer, decoder: PrefixTokenDecoder, ops: TorchOps, batch: int, recent: Recent
+    ) -> None:
+        positions = decoder.leading + decoder.slots + model.config.block_length - 1
+        super().__init__(model, decoder.stack, ops, batch, positions, masked=decoder.leading)
+        self.local, self.recent, self.leading = decoder.local, recent, decoder.leading
+        # [S * W, r * W] -> [S, r * W, W]
+        self.mixing = None if decoder.mixing is None else decoder.mixing.weight.unflatten(0, (decoder.slots, -1)).mT
 
     def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
-        slots = self.expand(context)
-        choose(self._prefix(slots), out[:, 0])
+        before = self._before(self.expand(context))
+        choose(self._pass(before), out[:, 0])
         for place in range(1, out.shape[1]):
-            hidden = self._step(self.embedding(out[:, place - 1]), len(slots) + place - 1)
+            hidden = self._step(self.embedding(out[:, place - 1]), len(before) + place - 1)
             choose(hidden, out[:, place])
 
-    def _prefix(self, slots: Tensor) -> Tensor:
-        """[S, B, W] -> the stack's output [B, W] at the last slot."""
-        batch, x = slots.shape[1], slots.flatten(0, 1)
+    def _before(self, slots: Tensor) -> Tensor:
+        """What stands before the block's tokens, [r + S, B, W], of its ``slots`` [S, B, W]."""
+        if not self.local:
+            return slots
+        first = len(self.recent.tokens) - self.local
+        known, embedded = self.recent.known[first:], self.embedding(self.recent.tokens[first:])
+        if self.mixing is not None:
+            mixed = (embedded * known[..., None]).transpose(0, 1).flatten(1)
+            return torch.baddbmm(slots, mixed.expand(len(slots), -1, -1), self.mixing)
+        self.cache.known.copy_(known)
+        return torch.cat([embedded, slots])
+
+    def _pass(self, before: Tensor) -> Tensor:
+        """[positions, B, W] -> the stack's output [B, W] at the last of these first positions."""
+        batch, x = before.shape[1], before.flatten(0, 1)
 
         def attend(u: Tensor, index: int) -> None:
-            # Row ``slot * B + b`` is sample b's slot. In order, as each slot stores the key that the later ones read.
-            for slot in range(len(slots)):
-                self.ops.local_attention(u[slot * batch : (slot + 1) * batch], self.cache, index, slot)
+            # Row ``position * B + b`` is sample b's. In order, as each stores the key that the later ones read.
+            for position in range(len(before)):
+                self.ops.local_attention(u[position * batch : (position + 1) * batch], self.cache, index, position)
 
         for index in range(len(self.stack.layers)):
             self.ops.layer(x, self.stack, index, attend)
@@ -171,11 +193,11 @@ class CrossAttentionSteps:
         return layer
 
 
-def token_steps(model: BlockTransformer, ops: TorchOps, batch: int) -> TokenSteps:
-    """The steps of the model's token decoder."""
+def token_steps(model: BlockTransformer, ops: TorchOps, batch: int, recent: Recent) -> TokenSteps:
+    """The steps of the model's token decoder; ``recent`` holds the tokens before the block that it decodes."""
     decoder: TokenDecoder = model.token_decoder
     if isinstance(decoder, PrefixTokenDecoder):
-        return PrefixSteps(model, decoder, ops, batch)
+        return PrefixSteps(model, decoder, ops, batch, recent)
     if isinstance(decoder, SummationTokenDecoder):
         return SummationSteps(model, decoder, ops, batch)
     assert isinstance(decoder, CrossAttentionTokenDecoder)

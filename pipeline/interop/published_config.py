@@ -254,6 +254,10 @@ def _token_decoder_to(config: BlockConfig) -> Json:
         "expansion_method": "expansion_layer",
         "expansion_ratio": config.slots,
     }
+    if isinstance(decoder, PrefixConfig) and decoder.local:
+        raise UserError(
+            f"token_decoder: local {decoder.local} cannot be exported; the published one sees its block only"
+        )
     if isinstance(decoder, PrefixConfig | SummationConfig):
         values = neox_values(decoder.stack, config.vocabulary)
         return part | {"cls": "gpt-neo-x", "model_name_or_path": PYTHIA, "config": values}

@@ -42,6 +42,16 @@ class BlockConfig(ModelConfig):
         return self.token_decoder.slots(self.block_length)
 
     @property
+    def history(self) -> int:
+        """Blocks before a block that its embedding, or decoding what follows it, depends on; block decoder aside."""
+        return self.token_decoder.history(self.block_length)
+
+    @property
+    def recent(self) -> int:
+        """Tokens before a block that decoding it needs, beside its context."""
+        return self.token_decoder.recent
+
+    @property
     def decoders(self) -> tuple[LayersConfig, ...]:
         return (self.block_decoder, self.token_decoder.stack)
 

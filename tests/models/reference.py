@@ -41,7 +41,10 @@ def block_logits(config: BlockConfig, weights: Weights, tokens: Tensor, valid: T
     embeddings = torch.stack([embed(config, weights, block, blocks_valid[i]) for i, block in enumerate(whole)])
     block_valid = torch.tensor([bool(blocks_valid[i].any()) for i in range(len(whole))])
     contexts = neox(embeddings, weights, "block_decoder", config.block_decoder, block_valid)
-    rows = [decode(config, weights, contexts[i - 1], blocks[i], blocks_valid[i]) for i in range(1, len(blocks))]
+    rows = []
+    for i in range(1, len(blocks)):
+        past = tokens[: i * length], valid[: i * length]
+        rows.append(decode(config, weights, contexts[i - 1], blocks[i], blocks_valid[i], past))
     return torch.cat(rows)
 
 
@@ -59,15 +62,23 @@ def embed(config: BlockConfig, weights: Weights, block: Tensor, valid: Tensor) -
     return joined if embedder.kind == "lookup" else linear(joined, weights, "embedder.projection")
 
 
-def decode(config: BlockConfig, weights: Weights, context: Tensor, block: Tensor, valid: Tensor) -> Tensor:
-    """[tokens, V] of one block [tokens], which is shorter than L at a sequence's end."""
+def decode(
+    config: BlockConfig, weights: Weights, context: Tensor, block: Tensor, valid: Tensor, past: tuple[Tensor, Tensor]
+) -> Tensor:
+    """[tokens, V] of one block [tokens], which is shorter than L at a sequence's end. ``past``: tokens and validity."""
     decoder, count = config.token_decoder, len(block)
     table = weights["token_decoder.embedding.weight"]
     slots = linear(context, weights, "token_decoder.expansion").view(config.slots, -1)
     if isinstance(decoder, PrefixConfig):
-        x = torch.cat([slots, table[block[:-1]]])
-        keys = torch.cat([torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
-        x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)[config.slots - 1 :]
+        before, known = local(decoder, table, past)
+        if decoder.mix:
+            mixing = weights["token_decoder.mixing.weight"].view(config.slots, decoder.stack.width, decoder.local, -1)
+            for place, embedding in enumerate(before):
+                slots = slots + known[place] * (mixing[:, :, place] @ embedding)
+            before, known = before[:0], known[:0]
+        x = torch.cat([before, slots, table[block[:-1]]])
+        keys = torch.cat([known, torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
+        x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)[len(before) + config.slots - 1 :]
         return x @ weights["token_decoder.head.weight"].T
     keys = torch.cat([torch.ones(1, dtype=torch.bool), valid[:-1]])
     if isinstance(decoder, NeoxDecoderConfig):
@@ -77,6 +88,16 @@ def decode(config: BlockConfig, weights: Weights, context: Tensor, block: Tensor
     assert isinstance(decoder.stack, T5Config)
     x = t5(torch.cat([table[1:2], table[block[:-1]]]), slots, keys, weights, decoder.stack)
     return x / math.sqrt(decoder.stack.width) @ table.T
+
+
+def local(decoder: PrefixConfig, table: Tensor, past: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Embeddings [r, width] of the last r tokens, 0 for those before the first, and which of them may be seen [r]."""
+    tokens, valid = past
+    rows, known = [], []
+    for place in range(len(tokens) - decoder.local, len(tokens)):
+        rows.append(table[tokens[place]] if place >= 0 else 0 * table[0])
+        known.append(place >= 0 and bool(valid[place]))
+    return torch.stack(rows) if rows else table[:0], torch.tensor(known, dtype=torch.bool)
 
 
 def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Tensor) -> Tensor:

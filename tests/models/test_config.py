@@ -105,6 +105,11 @@ def test_stacks_that_cannot_be(sizes: tuple[int, ...], message: str) -> None:
         (lambda: LookupConfig(0), "width 0 must be"),
         (lambda: ClsConfig(ENCODER, cls_tokens=0), "cls_tokens 0"),
         (lambda: PrefixConfig(STACK, 0), "prefix_length 0"),
+        (lambda: PrefixConfig(STACK, 2, local=-1), "local -1 must be a whole number of at least 0"),
+        (
+            lambda: PrefixConfig(STACK, 2, mix=True),
+            "adds the last token_decoder.local tokens to the prefix; give local",
+        ),
         (lambda: BlockConfig(9, 64, 4, LookupConfig(9), STACK, PREFIX), "36 wide"),
         (lambda: BlockConfig(9, 64, 0, LookupConfig(9), STACK, PREFIX), "block_length 0"),
         (lambda: BlockConfig(9, 2048, 600, RobertaConfig(ENCODER), STACK, PREFIX), "512 tokens"),

@@ -53,5 +53,9 @@ VARIANTS: dict[str, ModelConfig] = {
     "megabyte": block(4, LookupConfig(8), SummationConfig(WIDE), GROUPED),
     "cls_cross_attention": block(4, ClsConfig(ENCODER, 1, 2), CrossAttentionConfig(T5)),
     "cross_attention_grouped": block(3, ProjectionConfig(16), CrossAttentionConfig(T5_GROUPED)),
+    "local_1": block(4, LookupConfig(8), PrefixConfig(STACK, 2, local=1)),
+    "local_4": block(4, LookupConfig(8), PrefixConfig(WIDE, 1, local=4), GROUPED),
+    "local_7_block_3": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=7)),
+    "local_5_mixed": block(2, LookupConfig(16), PrefixConfig(STACK, 3, local=5, mix=True)),
     "cross_attention_block_20": block(20, ProjectionConfig(8), CrossAttentionConfig(T5)),
 }

@@ -13,6 +13,11 @@ from pipeline.study import cells, load_study
 MISTAKES = [
     ("width: 128", "widht: 128", r"sizes\.s\.widht: unknown key; did you mean 'width'"),
     ("layers: 4", "layers: four", r"sizes\.s\.layers: 'four' is wrong; it must be a whole number"),
+    (
+        "kind: prefix",
+        "kind: prefix, local: -1",
+        r"variants\.base\.token_decoder\.local: -1 is wrong; it must be greater",
+    ),
     ("layers: 4", "layers: 0", r"sizes\.s\.layers: 0 is wrong; it must be greater than 0"),
     ("layers: 4", "layers: 1", r"sizes\.s\.layers: 1 is wrong; a block transformer splits"),
     ("width: 128", "width: 100, heads: 3", r"width 100 is not a multiple of heads 3"),
