@@ -156,6 +156,8 @@ class BlockEngine:
         self.recent = Recent(model.config.recent, batch, weight.device)
         self.tokens = token_steps(model, ops, batch, self.recent)
         self._last = weight.new_empty(batch, model.config.block_decoder.width)
+        # The embedding of the block before, for an embedder with overlap: a captured graph reads and writes it.
+        self._before = torch.zeros_like(self._last)
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
         blocks = tokens.unflatten(1, (-1, self.stride))
@@ -167,19 +169,35 @@ class BlockEngine:
 
         def embed(rows: slice, first: int) -> Tensor:
             known = None if valid is None else valid[rows, first:]
-            embedded: Tensor = self.model.embedder(blocks[rows, first:], known)
-            return embedded
+            return self.model.embed(blocks[rows, first:], known)
 
         self._last = self.causal.prefill(embed, blocks.shape[1], [pad // self.stride for pad in padding])
         self.recent.begin(tokens, padding)
+        if self.model.overlap is not None:
+            tail = slice(-1 - self.model.config.embedder.recent(self.stride) // self.stride, None)
+            self._before.copy_(self.model.embedder(blocks[:, tail], None if valid is None else valid[:, tail])[:, -1])
 
     def emit(self, choose: Choose, out: Tensor) -> None:
         stack = self.causal.stack
         self.tokens.decode(self.ops.normalise(self._last, stack.shift, stack.config.norm_eps), choose, out)
 
     def advance(self, tokens: Tensor) -> None:
-        self._last = self.causal.step(self.model.embedder(tokens[:, None])[:, 0].contiguous())
+        self._last = self.causal.step(self._embed(tokens))
         self.recent.add(tokens)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """[B, L] -> [B, D], the block before's embedding taken in and replaced."""
+        blocks, known = tokens[:, None], None
+        if count := self.model.config.embedder.recent(self.stride):
+            recent, real = self.recent.tokens[-count:].T, self.recent.known[-count:].T
+            blocks = torch.cat([recent, tokens], 1).unflatten(1, (-1, self.stride))
+            known = torch.cat([real, torch.ones_like(tokens, dtype=torch.bool)], 1).view(blocks.shape)
+        own: Tensor = self.model.embedder(blocks, known)[:, -1].contiguous()
+        if self.model.overlap is None:
+            return own
+        joined = self.model.overlap.join(self._before, own)
+        self._before.copy_(own)
+        return joined
 
     @property
     def bytes(self) -> int:

@@ -230,6 +230,9 @@ def _require(key: str, value: object, supported: object) -> None:
 def _embedder_to(config: BlockConfig) -> Json:
     embedder = config.embedder
     part: Json = {"n_embedding_tokens": 1}
+    for key in ("overlap", "convolution"):
+        if value := getattr(embedder, key, None):
+            raise UserError(f"embedder: {key} {value} cannot be exported; the published ones see their own block only")
     if isinstance(embedder, LookupConfig | ProjectionConfig):
         method = "concat" if isinstance(embedder, LookupConfig) else "projection_layer"
         values: Json = {"vocab_size": config.vocabulary, "hidden_size": embedder.width}

@@ -44,12 +44,13 @@ class BlockConfig(ModelConfig):
     @property
     def history(self) -> int:
         """Blocks before a block that its embedding, or decoding what follows it, depends on; block decoder aside."""
-        return self.token_decoder.history(self.block_length)
+        length = self.block_length
+        return max(self.embedder.history(length), self.token_decoder.history(length))
 
     @property
     def recent(self) -> int:
-        """Tokens before a block that decoding it needs, beside its context."""
-        return self.token_decoder.recent
+        """Tokens before a block that decoding and embedding it need."""
+        return max(self.embedder.recent(self.block_length), self.token_decoder.recent)
 
     @property
     def decoders(self) -> tuple[LayersConfig, ...]:
@@ -111,7 +112,7 @@ class BlockConfig(ModelConfig):
     @property
     def kept_per_token(self) -> float:
         of_block = self.block_decoder.kept + self.token_decoder.kept(self.block_length)
-        return (of_block + self.embedder.kept(self.block_length)) / self.block_length
+        return (of_block + self.embedder.kept(*self._shape)) / self.block_length
 
     @property
     def _cached_in_block(self) -> int:

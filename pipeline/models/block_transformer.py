@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.models.block_config import BlockConfig
-from pipeline.models.embedders import EMBEDDERS
+from pipeline.models.embedders import EMBEDDERS, Overlap
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.layers import Stack
 from pipeline.models.token_decoders import TOKEN_DECODERS
@@ -27,6 +27,7 @@ class BlockTransformer(LanguageModel):
         super().__init__()
         self.config = config
         self.embedder = EMBEDDERS[config.embedder.kind](config)
+        self.overlap = Overlap(config.block_decoder.width) if config.embedder.overlap else None
         self.block_decoder = Stack(config.block_decoder)
         self.token_decoder = TOKEN_DECODERS[config.token_decoder.kind](config)
 
@@ -48,8 +49,13 @@ class BlockTransformer(LanguageModel):
     def contexts(self, blocks: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         """Context embeddings [B, N, D] of ``blocks`` [B, N, L]: the i-th predicts block i + 1."""
         block_valid = valid.any(-1) if valid is not None and padded_blocks else None
-        context: Tensor = self.block_decoder(self.embedder(blocks, valid), block_valid)
+        context: Tensor = self.block_decoder(self.embed(blocks, valid), block_valid)
         return context
+
+    def embed(self, blocks: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Block embeddings [B, N, D] of ``blocks`` [B, N, L], the first of which none precedes."""
+        embedded: Tensor = self.embedder(blocks, valid)
+        return embedded if self.overlap is None else self.overlap(embedded, valid)
 
     def branch(
         self,
@@ -62,9 +68,9 @@ class BlockTransformer(LanguageModel):
         known, own_known = (None, None) if valid is None else map(self.split, valid)
         shared = Shared(self.split(prefixes), known, lengths, prefix_index, self.config.history)
         blocks, own_known = shared.before(self.split(continuations), own_known)
-        embedded = self.embedder(blocks[:, :-1], None if own_known is None else own_known[:, :-1])
+        embedded = self.embed(blocks[:, :-1], None if own_known is None else own_known[:, :-1])
         context = self.block_decoder.branch(
-            self.embedder(shared.blocks, shared.valid), lengths, embedded[:, shared.history :], prefix_index
+            self.embed(shared.blocks, shared.valid), lengths, embedded[:, shared.history :], prefix_index
         )
         context = F.pad(context, (0, 0, shared.history, 0))
         return self.token_decoder.decode(context, blocks, own_known, shared.history + 1).flatten(1, 2)

@@ -102,7 +102,13 @@ def test_blocks_of_one_token_start_as_the_vanilla_model_does() -> None:
         torch.testing.assert_close(contexts, cut.hidden(tokens), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("changed", [target(2, 2, token_decoder=PrefixConfig(STACK_2, 2, local=6, mix=True))])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        target(2, 2, token_decoder=PrefixConfig(STACK_2, 2, local=6, mix=True)),
+        target(2, 2, embedder=ProjectionConfig(32, overlap=True, convolution=3)),
+    ],
+)
 def test_what_a_further_matrix_adds_starts_as_nothing(changed: BlockConfig) -> None:
     source, tokens = vanilla(), torch.randint(61, (2, 24))
     plain, model = build(target(2, 2)), build(changed)

@@ -38,22 +38,47 @@ def block_logits(config: BlockConfig, weights: Weights, tokens: Tensor, valid: T
     length = config.block_length
     blocks, blocks_valid = list(tokens.split(length)), list(valid.split(length))
     whole = [block for block in blocks if len(block) == length]
-    embeddings = torch.stack([embed(config, weights, block, blocks_valid[i]) for i, block in enumerate(whole)])
+    rows = convolved(config, weights, tokens, valid)
+    embeddings = [embed(config, weights, block, blocks_valid[i], rows[i]) for i, block in enumerate(whole)]
+    embeddings = torch.stack([overlapping(weights, embeddings, blocks_valid, i) for i in range(len(whole))])
     block_valid = torch.tensor([bool(blocks_valid[i].any()) for i in range(len(whole))])
     contexts = neox(embeddings, weights, "block_decoder", config.block_decoder, block_valid)
-    rows = []
+    found = []
     for i in range(1, len(blocks)):
         past = tokens[: i * length], valid[: i * length]
-        rows.append(decode(config, weights, contexts[i - 1], blocks[i], blocks_valid[i], past))
-    return torch.cat(rows)
+        found.append(decode(config, weights, contexts[i - 1], blocks[i], blocks_valid[i], past))
+    return torch.cat(found)
 
 
-def embed(config: BlockConfig, weights: Weights, block: Tensor, valid: Tensor) -> Tensor:
-    """[D] of one block [L]."""
+def convolved(config: BlockConfig, weights: Weights, tokens: Tensor, valid: Tensor) -> list[list[Tensor]]:
+    """The table's rows of every block, each with those of the tokens before it; none for an encoder."""
+    length, size = config.block_length, getattr(config.embedder, "convolution", 0)
+    if isinstance(config.embedder, RobertaConfig):
+        return [[] for _ in tokens]
+    plain = [weights["embedder.embedding.weight"][token] for token in tokens]
+    rows = list(plain)
+    for place in range(len(plain)):
+        for back in range(size):
+            if place >= back and valid[place - back]:
+                taps = weights["embedder.convolution.matrices.weight"].chunk(size, dim=1)
+                rows[place] = rows[place] + taps[size - 1 - back] @ plain[place - back]
+    return [rows[begin : begin + length] for begin in range(0, len(rows), length)]
+
+
+def overlapping(weights: Weights, embeddings: list[Tensor], valid: list[Tensor], i: int) -> Tensor:
+    """Block i's embedding with that of the block before, if there is such a matrix."""
+    matrix = weights.get("overlap.matrix.weight")
+    if matrix is None:
+        return embeddings[i]
+    on_before, on_own = matrix.chunk(2, dim=1)
+    joined = embeddings[i] + on_own @ embeddings[i]
+    return joined + on_before @ embeddings[i - 1] if i and valid[i - 1].any() else joined
+
+
+def embed(config: BlockConfig, weights: Weights, block: Tensor, valid: Tensor, rows: list[Tensor]) -> Tensor:
+    """[D] of one block [L], of the table's ``rows`` unless it is an encoder."""
     embedder = config.embedder
-    if not isinstance(embedder, RobertaConfig):
-        rows = [weights["embedder.embedding.weight"][token] for token in block]
-    else:
+    if isinstance(embedder, RobertaConfig):
         count = embedder.cls_tokens if isinstance(embedder, ClsConfig) else 0
         tokens = torch.cat([torch.zeros(count, dtype=torch.long), block])
         encoded = roberta(tokens, torch.cat([torch.ones(count, dtype=torch.bool), valid]), weights, embedder)

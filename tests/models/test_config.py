@@ -104,6 +104,7 @@ def test_stacks_that_cannot_be(sizes: tuple[int, ...], message: str) -> None:
     [
         (lambda: LookupConfig(0), "width 0 must be"),
         (lambda: ClsConfig(ENCODER, cls_tokens=0), "cls_tokens 0"),
+        (lambda: LookupConfig(8, convolution=1), "convolution 1 sees no token before; give at least 2"),
         (lambda: PrefixConfig(STACK, 0), "prefix_length 0"),
         (lambda: PrefixConfig(STACK, 2, local=-1), "local -1 must be a whole number of at least 0"),
         (

@@ -33,7 +33,7 @@ def group(name: str) -> str:
     part = name.split(".")[0]
     if "head" in name.split("."):
         return "head"
-    return {"embedding": "embedding", "stack": "token_decoder"}.get(part, part)
+    return {"embedding": "embedding", "stack": "token_decoder", "overlap": "embedder"}.get(part, part)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

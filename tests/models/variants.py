@@ -57,5 +57,9 @@ VARIANTS: dict[str, ModelConfig] = {
     "local_4": block(4, LookupConfig(8), PrefixConfig(WIDE, 1, local=4), GROUPED),
     "local_7_block_3": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=7)),
     "local_5_mixed": block(2, LookupConfig(16), PrefixConfig(STACK, 3, local=5, mix=True)),
+    "overlap": block(4, LookupConfig(8, overlap=True), PREFIX),
+    "overlap_cls": block(3, ClsConfig(ENCODER, 1, 2, overlap=True), SummationConfig(STACK)),
+    "convolution_overlap": block(3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 2, local=4)),
+    "convolution_3": block(4, LookupConfig(8, convolution=3), PREFIX),
     "cross_attention_block_20": block(20, ProjectionConfig(8), CrossAttentionConfig(T5)),
 }
