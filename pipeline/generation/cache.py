@@ -79,28 +79,32 @@ class Cache:
 
 
 class Recent:
-    """The last R tokens of every row, and which of them exist: [R, B] each, the newest last."""
+    """The last R of something of every row, [R, B, ...], and which of them exist, [R, B]; the newest last.
 
-    def __init__(self, count: int, batch: int, device: torch.device) -> None:
-        self.tokens = torch.zeros(count, batch, dtype=torch.int64, device=device)
-        self.known = torch.zeros(count, batch, dtype=torch.bool, device=device)
+    All is done in place, as a captured graph reads this memory.
+    """
 
-    def begin(self, tokens: Tensor, padding: list[int]) -> None:
-        """Start with ``tokens`` [B, T], of which row b's first ``padding[b]`` are padding."""
+    def __init__(self, count: int, like: Tensor) -> None:
+        """``like`` [B, ...] is one of them."""
+        self.values = like.new_zeros(count, *like.shape)
+        self.known = torch.zeros(count, len(like), dtype=torch.bool, device=like.device)
+
+    def begin(self, values: Tensor, padding: list[int]) -> None:
+        """Start with ``values`` [T, B, ...], of which row b's first ``padding[b]`` do not exist, whatever they hold."""
+        places = torch.arange(len(values), device=values.device)
+        known = places[:, None] >= torch.tensor(padding, device=values.device)
+        self.values.zero_()
         self.known.zero_()
-        places = torch.arange(tokens.shape[1], device=tokens.device)
-        self._append(tokens, places >= torch.tensor(padding, device=tokens.device)[:, None])
+        self._append(values.masked_fill(~known.view(*known.shape, *[1] * (values.ndim - 2)), 0), known)
 
-    def add(self, tokens: Tensor) -> None:
-        """Take in ``tokens`` [B, L]."""
-        self._append(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    def add(self, values: Tensor) -> None:
+        """Take in ``values`` [L, B, ...]."""
+        if len(self.values):
+            self._append(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
 
-    def _append(self, tokens: Tensor, known: Tensor) -> None:
-        """In place, as a captured graph reads this memory."""
-        if not len(self.tokens):
-            return
-        for kept, new in ((self.tokens, tokens), (self.known, known)):
-            kept.copy_(torch.cat([kept, new.T])[len(new.T) :])
+    def _append(self, values: Tensor, known: Tensor) -> None:
+        self.values.copy_(torch.cat([self.values, values])[len(values) :])
+        self.known.copy_(torch.cat([self.known, known])[len(known) :])
 
 
 class LocalCache:

@@ -1,7 +1,7 @@
 """Decoding the tokens of one block from its context, for every kind of token decoder.
 
-Legend: B batch, L block length, D block decoder width, W token decoder width, S slots, P positions, r tokens before the
-block.
+Legend: B batch, L block length, D block decoder width, W token decoder width, S slots of a context, P positions, r
+tokens before the block, w contexts.
 """
 
 from __future__ import annotations
@@ -85,39 +85,54 @@ class StackSteps:
 
 
 class PrefixSteps(StackSteps):
-    """r tokens and S slots before the block's: one pass, whose last output gives a token, then L - 1 single positions.
+    """r tokens and w * S slots before the block's: one pass, whose last output gives a token, then L - 1 positions.
 
     The r tokens pass a second time, once a block: the keys that they had in their own block saw another prefix. A
     block's last token is chosen and not taken in, so that it has no position.
+    ``recent`` and ``contexts`` hold the tokens before the block and the contexts before the one that is decoded.
     """
 
     def __init__(
-        self, model: BlockTransformer, decoder: PrefixTokenDecoder, ops: TorchOps, batch: int, recent: Recent
+        self,
+        model: BlockTransformer,
+        decoder: PrefixTokenDecoder,
+        ops: TorchOps,
+        batch: int,
+        recent: Recent,
+        contexts: Recent,
     ) -> None:
-        positions = decoder.leading + decoder.slots + model.config.block_length - 1
-        super().__init__(model, decoder.stack, ops, batch, positions, masked=decoder.leading)
-        self.local, self.recent, self.leading = decoder.local, recent, decoder.leading
+        masked = decoder.leading + (decoder.seen - 1) * decoder.slots
+        positions = masked + decoder.slots + model.config.block_length - 1
+        super().__init__(model, decoder.stack, ops, batch, positions, masked)
+        self.local, self.leading, self.recent, self.contexts = decoder.local, decoder.leading, recent, contexts
         # [S * W, r * W] -> [S, r * W, W]
         self.mixing = None if decoder.mixing is None else decoder.mixing.weight.unflatten(0, (decoder.slots, -1)).mT
 
     def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
-        before = self._before(self.expand(context))
+        before = self._before(context)
         choose(self._pass(before), out[:, 0])
         for place in range(1, out.shape[1]):
             hidden = self._step(self.embedding(out[:, place - 1]), len(before) + place - 1)
             choose(hidden, out[:, place])
 
-    def _before(self, slots: Tensor) -> Tensor:
-        """What stands before the block's tokens, [r + S, B, W], of its ``slots`` [S, B, W]."""
-        if not self.local:
-            return slots
-        first = len(self.recent.tokens) - self.local
-        known, embedded = self.recent.known[first:], self.embedding(self.recent.tokens[first:])
-        if self.mixing is not None:
-            mixed = (embedded * known[..., None]).transpose(0, 1).flatten(1)
-            return torch.baddbmm(slots, mixed.expand(len(slots), -1, -1), self.mixing)
-        self.cache.known.copy_(known)
-        return torch.cat([embedded, slots])
+    def _before(self, context: Tensor) -> Tensor:
+        """What stands before the block's tokens, [r + w * S, B, W], of its ``context`` [B, D]."""
+        parts = [self.expand(context)]
+        if len(self.contexts.values):
+            older = self.contexts.values  # [w - 1, B, D]
+            slots = self.expand(older.flatten(0, 1)).unflatten(1, older.shape[:2])  # [S, w - 1, B, W]
+            parts.insert(0, slots.transpose(0, 1).flatten(0, 1))
+            self.cache.known[self.leading :] = self.contexts.known.repeat_interleave(len(slots), 0)
+        if self.local:
+            first = len(self.recent.values) - self.local
+            known, embedded = self.recent.known[first:], self.embedding(self.recent.values[first:])
+            if self.mixing is None:
+                parts.insert(0, embedded)
+                self.cache.known[: self.leading] = known
+            else:
+                mixed = (embedded * known[..., None]).transpose(0, 1).flatten(1)
+                parts[-1] = torch.baddbmm(parts[-1], mixed.expand(len(parts[-1]), -1, -1), self.mixing)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _pass(self, before: Tensor) -> Tensor:
         """[positions, B, W] -> the stack's output [B, W] at the last of these first positions."""
@@ -193,11 +208,11 @@ class CrossAttentionSteps:
         return layer
 
 
-def token_steps(model: BlockTransformer, ops: TorchOps, batch: int, recent: Recent) -> TokenSteps:
-    """The steps of the model's token decoder; ``recent`` holds the tokens before the block that it decodes."""
+def token_steps(model: BlockTransformer, ops: TorchOps, batch: int, recent: Recent, contexts: Recent) -> TokenSteps:
+    """The steps of the model's token decoder; ``recent`` tokens and ``contexts`` are those before what it decodes."""
     decoder: TokenDecoder = model.token_decoder
     if isinstance(decoder, PrefixTokenDecoder):
-        return PrefixSteps(model, decoder, ops, batch, recent)
+        return PrefixSteps(model, decoder, ops, batch, recent, contexts)
     if isinstance(decoder, SummationTokenDecoder):
         return SummationSteps(model, decoder, ops, batch)
     assert isinstance(decoder, CrossAttentionTokenDecoder)

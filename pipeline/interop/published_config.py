@@ -259,8 +259,10 @@ def _token_decoder_to(config: BlockConfig) -> Json:
     }
     if isinstance(decoder, PrefixConfig) and decoder.local:
         raise UserError(
-            f"token_decoder: local {decoder.local} cannot be exported; the published one sees its block only"
+            f"token_decoder: local {decoder.local} cannot be exported; the published one sees its own block"
         )
+    if decoder.seen > 1:
+        raise UserError(f"token_decoder: contexts {decoder.seen} cannot be exported; the published one sees the last")
     if isinstance(decoder, PrefixConfig | SummationConfig):
         values = neox_values(decoder.stack, config.vocabulary)
         return part | {"cls": "gpt-neo-x", "model_name_or_path": PYTHIA, "config": values}

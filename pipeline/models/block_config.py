@@ -31,6 +31,12 @@ class BlockConfig(ModelConfig):
         super().__post_init__()
         check_counts(self, "block_length")
         self.embedder.check(*self._shape)
+        blocks = self._blocks(self.context_length)
+        if self.token_decoder.seen > max(blocks - 1, 1):
+            raise ValueError(
+                f"token_decoder.contexts {self.token_decoder.seen} is more than the {blocks - 1} blocks that precede "
+                f"the last one of {self.context_length} tokens in blocks of {self.block_length}"
+            )
 
     @property
     def stride(self) -> int:

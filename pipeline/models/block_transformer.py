@@ -72,7 +72,10 @@ class BlockTransformer(LanguageModel):
         context = self.block_decoder.branch(
             self.embed(shared.blocks, shared.valid), lengths, embedded[:, shared.history :], prefix_index
         )
-        context = F.pad(context, (0, 0, shared.history, 0))
+        if self.config.token_decoder.seen > 1:
+            context = torch.cat([shared.taken(self.contexts(shared.blocks, shared.valid)), context], 1)
+        else:
+            context = F.pad(context, (0, 0, shared.history, 0))
         return self.token_decoder.decode(context, blocks, own_known, shared.history + 1).flatten(1, 2)
 
     def split(self, tokens: Tensor) -> Tensor:

@@ -84,15 +84,16 @@ class NeoxTokenDecoder(TokenDecoder):
 class PrefixTokenDecoder(NeoxTokenDecoder):
     """The slots stand before the tokens as a prefix; the last of them predicts the first token.
 
-    The r tokens before the block, from this or earlier blocks, stand before the slots; or a matrix, ``mixing``, adds
-    their concatenated embeddings to the slots. Those that do not exist or are padding are no keys, and mixed in as 0.
+    Slots of w contexts stand there, the oldest first. The r tokens before the block, from one or several blocks, stand
+    before all slots; or a matrix, ``mixing``, adds their concatenated embeddings to the newest slots. Contexts and
+    tokens that do not exist or are padding keep their positions and are no keys; they are mixed in as 0.
     """
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__(config)
         decoder = config.token_decoder
         assert isinstance(decoder, PrefixConfig)
-        self.local, self.leading = decoder.local, decoder.local_positions
+        self.local, self.leading, self.seen = decoder.local, decoder.local_positions, decoder.seen
         outputs = self.slots * self.width
         self.mixing = nn.Linear(decoder.mixed, outputs, bias=False) if decoder.mix else None
 
@@ -102,16 +103,28 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         return super().initial_deviations() | mixing
 
     def decode(self, context: Tensor, tokens: Tensor, valid: Tensor | None, first: int = 1) -> Tensor:
-        if valid is None and self.local > first * tokens.shape[2]:
+        if valid is None and (self.local > first * tokens.shape[2] or self.seen > first):
             valid = torch.ones_like(tokens, dtype=torch.bool)  # but not of what precedes the first block
-        own, slots = self.embedding(tokens[:, first:, :-1]), self.expand(context[:, first - 1 :])
+        older, slots = self.all_slots(context, first)
         before = self.embedding(self.before(tokens, first))
         if self.mixing is not None:
             slots = slots + self.mix(before, None if valid is None else self.before(valid, first)).view(slots.shape)
-        # [B, N - first, r + slots + L - 1, width]: a block's positions
-        x = torch.cat([before[:, :, : self.leading], slots, own], dim=2)
+        # [B, N - first, r + w * slots + L - 1, width]: a block's positions
+        x = torch.cat([before[:, :, : self.leading], older, slots, self.embedding(tokens[:, first:, :-1])], dim=2)
         hidden = self.stack(x.flatten(0, 1), None if valid is None else self.keys(valid, first).flatten(0, 1))
-        return hidden[:, self.leading + self.slots - 1 :].unflatten(0, (len(tokens), -1))
+        return hidden[:, self.leading + self.seen * self.slots - 1 :].unflatten(0, (len(tokens), -1))
+
+    def all_slots(self, context: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Slots of the w - 1 older contexts and of the newest one, of blocks from ``first`` on.
+
+        [B, N - 1, D] -> [B, N - first, (w - 1) * slots, width] and [B, N - first, slots, width].
+        """
+        begin = max(first - self.seen, 0)
+        slots, newest = self.expand(context[:, begin:]), first - 1 - begin
+        older = (
+            windows_before(slots[:, :-1], self.seen - 1, 1, newest) if self.seen > 1 else slots[:, newest:, None, :0]
+        )
+        return older.flatten(2, 3), slots[:, newest:]
 
     def before(self, blocks: Tensor, first: int) -> Tensor:
         """What stands at the r positions before each block from ``first`` on: [B, N, L] -> [B, N - first, r]."""
@@ -124,10 +137,12 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         return mixed
 
     def keys(self, valid: Tensor, first: int) -> Tensor:
-        """Which of a block's positions may be attended to: [B, N, L] -> [B, N - first, r + slots + L - 1]."""
+        """Which of a block's positions may be attended to: [B, N, L] -> [B, N - first, r + w * slots + L - 1]."""
         own = valid[:, first:, :-1]
         slots = own.new_ones(*own.shape[:2], self.slots)
-        return torch.cat([self.before(valid, first)[:, :, : self.leading], slots, own], dim=2)
+        # A context is known where its block is. That of the last block decodes nothing, the one before is the newest.
+        older = windows_before(valid[:, :-2].any(-1), self.seen - 1, 1, first - 1).repeat_interleave(self.slots, dim=2)
+        return torch.cat([self.before(valid, first)[:, :, : self.leading], older, slots, own], dim=2)
 
 
 class SummationTokenDecoder(NeoxTokenDecoder):

@@ -24,7 +24,7 @@ from tests.models.test_models import lively
 
 BLOCK = 4
 UNPUBLISHED = ["vanilla_window", "vanilla_multi_query", "megabyte", "cross_attention_grouped", "roberta_prefix"]
-UNPUBLISHED += ["local_1", "local_5_mixed", "overlap", "convolution_3"]
+UNPUBLISHED += ["local_1", "local_5_mixed", "contexts_3", "overlap", "convolution_3"]
 
 
 def imported(fixture: Fixture) -> LanguageModel:

@@ -46,7 +46,10 @@ def block_logits(config: BlockConfig, weights: Weights, tokens: Tensor, valid: T
     found = []
     for i in range(1, len(blocks)):
         past = tokens[: i * length], valid[: i * length]
-        found.append(decode(config, weights, contexts[i - 1], blocks[i], blocks_valid[i], past))
+        older = [
+            contexts[j] if j >= 0 and block_valid[j] else None for j in range(i - config.token_decoder.seen, i - 1)
+        ]
+        found.append(decode(config, weights, [*older, contexts[i - 1]], blocks[i], blocks_valid[i], past))
     return torch.cat(found)
 
 
@@ -88,11 +91,21 @@ def embed(config: BlockConfig, weights: Weights, block: Tensor, valid: Tensor, r
 
 
 def decode(
-    config: BlockConfig, weights: Weights, context: Tensor, block: Tensor, valid: Tensor, past: tuple[Tensor, Tensor]
+    config: BlockConfig,
+    weights: Weights,
+    contexts: list[Tensor | None],
+    block: Tensor,
+    valid: Tensor,
+    past: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """[tokens, V] of one block [tokens], which is shorter than L at a sequence's end. ``past``: tokens and validity."""
+    """[tokens, V] of one block [tokens], which is shorter than L at a sequence's end.
+
+    ``contexts``: the last is the block's; ``None`` for one that there is not. ``past``: tokens and validity.
+    """
     decoder, count = config.token_decoder, len(block)
     table = weights["token_decoder.embedding.weight"]
+    context = contexts[-1]
+    assert context is not None
     slots = linear(context, weights, "token_decoder.expansion").view(config.slots, -1)
     if isinstance(decoder, PrefixConfig):
         before, known = local(decoder, table, past)
@@ -101,6 +114,10 @@ def decode(
             for place, embedding in enumerate(before):
                 slots = slots + known[place] * (mixing[:, :, place] @ embedding)
             before, known = before[:0], known[:0]
+        for older in contexts[:-1]:
+            there = older if older is not None else 0 * context
+            before = torch.cat([before, linear(there, weights, "token_decoder.expansion").view(config.slots, -1)])
+            known = torch.cat([known, torch.tensor([older is not None] * config.slots)])
         x = torch.cat([before, slots, table[block[:-1]]])
         keys = torch.cat([known, torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
         x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)[len(before) + config.slots - 1 :]
