@@ -14,7 +14,7 @@ from pipeline.analysis.figures.canvas import save
 from pipeline.analysis.figures.style import RC
 from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Point, points
-from pipeline.models.embedder_config import RobertaKeys
+from pipeline.models.embedder_config import LookupKeys, RobertaKeys
 from pipeline.models.token_decoder_config import PrefixKeys, StackKeys, SummationKeys
 from pipeline.study import Study
 from pipeline.study.schema import UptrainedGrid, Uptraining, Variant
@@ -28,6 +28,12 @@ VARIANTS = {
     "prefix4": Variant(token_decoder=PrefixKeys(prefix_length=4)),
     "unpadded": Variant(padding=False),
     "megabyte": Variant(allocation=[3, 1], token_decoder=SummationKeys(width=64)),
+    "local": Variant(token_decoder=PrefixKeys(local=4)),
+    "mixed": Variant(token_decoder=PrefixKeys(local=4, mix=True)),
+    "contexts": Variant(token_decoder=PrefixKeys(contexts=2)),
+    "overlap": Variant(embedder=LookupKeys(overlap=True, convolution=3)),
+    "few_heads": Variant(block_decoder=StackKeys(heads=2)),
+    "many_heads": Variant(token_decoder=PrefixKeys(heads=8)),
     "other": Variant(allocation=[2, 1], embedder=RobertaKeys()),
 }
 
@@ -69,6 +75,11 @@ def test_a_sweep_holds_what_differs_in_its_axis_alone(study: Study) -> None:
     assert places(study, "embedder") == {label: ["lookup", "roberta"] for label in both}
     assert places(study, "token_decoder") == {label: ["prefix", "summation"] for label in both}
     assert places(study, "prefix_length") == {label: ["2", "4"] for label in both}
+    assert places(study, "local_context") == {label: ["0", "4", "4 mixed"] for label in both}
+    assert places(study, "contexts") == {label: ["1", "2"] for label in both}
+    assert places(study, "overlap") == {label: ["nothing", "block before, convolution 3"] for label in both}
+    assert places(study, "heads") == {label: ["the size's", "2"] for label in both}
+    assert places(study, "token_heads") == {label: ["the size's", "8"] for label in both}
     assert places(study, "padding") == {label: ["with", "without"] for label in both}
     assert places(study, "uptraining") == {"size s, L=4": ["random weights", "partition", "duplicate"]}
     assert places(study, "architecture") == {label: ["Block Transformer", "MEGABYTE"] for label in both}

@@ -134,10 +134,13 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
     torch.testing.assert_close(ours.values, expected.values)
 
 
-def local_model(**keys: Any) -> BlockConfig:
+LOOKUP = LookupConfig(16)
+
+
+def local_model(embedder: LookupConfig = LOOKUP, **keys: Any) -> BlockConfig:
     """A block transformer whose token decoder has these keys."""
     stack = StackConfig(1, 32, 2, 1, 96)
-    return BlockConfig(97, 64, 4, LookupConfig(16), StackConfig(1, 64, 4, 2, 64), PrefixConfig(stack, 2, **keys))
+    return BlockConfig(97, 64, 4, embedder, StackConfig(1, 64, 4, 2, 64), PrefixConfig(stack, 2, **keys))
 
 
 @pytest.mark.parametrize(
@@ -154,8 +157,9 @@ def local_model(**keys: Any) -> BlockConfig:
         ),
         local_model(local=6),
         local_model(local=6, mix=True),
+        local_model(LookupConfig(16, overlap=True, convolution=3), local=2, contexts=3),
     ],
-    ids=["vanilla", "block", "local", "local-mixed"],
+    ids=["vanilla", "block", "local", "local-mixed", "contexts-overlap"],
 )
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0, seed=3), Sampling(1.0, top_k=20, top_p=0.9)])
 def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, sampling: Sampling, triton: TorchOps) -> None:
