@@ -91,6 +91,8 @@ class Recent:
 
     def begin(self, values: Tensor, padding: list[int]) -> None:
         """Start with ``values`` [T, B, ...], of which row b's first ``padding[b]`` do not exist, whatever they hold."""
+        if not len(self.values):
+            return
         places = torch.arange(len(values), device=values.device)
         known = places[:, None] >= torch.tensor(padding, device=values.device)
         self.values.zero_()

@@ -101,10 +101,9 @@ class PrefixSteps(StackSteps):
         recent: Recent,
         contexts: Recent,
     ) -> None:
-        masked = decoder.leading + (decoder.seen - 1) * decoder.slots
-        positions = masked + decoder.slots + model.config.block_length - 1
+        positions, masked = decoder.ahead + model.config.block_length - 1, decoder.ahead - decoder.slots
         super().__init__(model, decoder.stack, ops, batch, positions, masked)
-        self.local, self.leading, self.recent, self.contexts = decoder.local, decoder.leading, recent, contexts
+        self.local, self.recent, self.contexts = decoder.local, recent, contexts
         # [S * W, r * W] -> [S, r * W, W]
         self.mixing = None if decoder.mixing is None else decoder.mixing.weight.unflatten(0, (decoder.slots, -1)).mT
 
@@ -122,13 +121,14 @@ class PrefixSteps(StackSteps):
             older = self.contexts.values  # [w - 1, B, D]
             slots = self.expand(older.flatten(0, 1)).unflatten(1, older.shape[:2])  # [S, w - 1, B, W]
             parts.insert(0, slots.transpose(0, 1).flatten(0, 1))
-            self.cache.known[self.leading :] = self.contexts.known.repeat_interleave(len(slots), 0)
+            known = self.contexts.known.repeat_interleave(len(slots), 0)
+            self.cache.known[-len(known) :] = known
         if self.local:
             first = len(self.recent.values) - self.local
             known, embedded = self.recent.known[first:], self.embedding(self.recent.values[first:])
             if self.mixing is None:
                 parts.insert(0, embedded)
-                self.cache.known[: self.leading] = known
+                self.cache.known[: self.local] = known
             else:
                 mixed = (embedded * known[..., None]).transpose(0, 1).flatten(1)
                 parts[-1] = torch.baddbmm(parts[-1], mixed.expand(len(parts[-1]), -1, -1), self.mixing)

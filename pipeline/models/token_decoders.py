@@ -93,9 +93,8 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         super().__init__(config)
         decoder = config.token_decoder
         assert isinstance(decoder, PrefixConfig)
-        self.local, self.leading, self.seen = decoder.local, decoder.local_positions, decoder.seen
-        outputs = self.slots * self.width
-        self.mixing = nn.Linear(decoder.mixed, outputs, bias=False) if decoder.mix else None
+        self.local, self.seen, self.ahead = decoder.local, decoder.seen, decoder.before
+        self.mixing = nn.Linear(decoder.mixed, self.slots * self.width, bias=False) if decoder.mix else None
 
     def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
         """The mixing matrix's is 1 / sqrt(inputs) too."""
@@ -105,44 +104,41 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
     def decode(self, context: Tensor, tokens: Tensor, valid: Tensor | None, first: int = 1) -> Tensor:
         if valid is None and (self.local > first * tokens.shape[2] or self.seen > first):
             valid = torch.ones_like(tokens, dtype=torch.bool)  # but not of what precedes the first block
-        older, slots = self.all_slots(context, first)
-        before = self.embedding(self.before(tokens, first))
-        if self.mixing is not None:
-            slots = slots + self.mix(before, None if valid is None else self.before(valid, first)).view(slots.shape)
-        # [B, N - first, r + w * slots + L - 1, width]: a block's positions
-        x = torch.cat([before[:, :, : self.leading], older, slots, self.embedding(tokens[:, first:, :-1])], dim=2)
+        place = min(first, self.seen) - 1  # of the newest context of block ``first`` among those that are expanded
+        slots = self.expand(context[:, first - 1 - place :])
+        newest = slots[:, place:]
+        leading = []  # [B, N - first, positions, width], as all that stands at a block's positions
+        if self.local:
+            before = self.embedding(self.before(tokens, first))
+            if self.mixing is None:
+                leading.append(before)
+            else:
+                newest = newest + self.mix(before, None if valid is None else self.before(valid, first))
+        if self.seen > 1:
+            leading.append(windows_before(slots[:, :-1], self.seen - 1, 1, place).flatten(2, 3))
+        x = torch.cat([*leading, newest, self.embedding(tokens[:, first:, :-1])], dim=2)
         hidden = self.stack(x.flatten(0, 1), None if valid is None else self.keys(valid, first).flatten(0, 1))
-        return hidden[:, self.leading + self.seen * self.slots - 1 :].unflatten(0, (len(tokens), -1))
-
-    def all_slots(self, context: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """Slots of the w - 1 older contexts and of the newest one, of blocks from ``first`` on.
-
-        [B, N - 1, D] -> [B, N - first, (w - 1) * slots, width] and [B, N - first, slots, width].
-        """
-        begin = max(first - self.seen, 0)
-        slots, newest = self.expand(context[:, begin:]), first - 1 - begin
-        older = (
-            windows_before(slots[:, :-1], self.seen - 1, 1, newest) if self.seen > 1 else slots[:, newest:, None, :0]
-        )
-        return older.flatten(2, 3), slots[:, newest:]
+        return hidden[:, self.ahead - 1 :].unflatten(0, (len(tokens), -1))
 
     def before(self, blocks: Tensor, first: int) -> Tensor:
         """What stands at the r positions before each block from ``first`` on: [B, N, L] -> [B, N - first, r]."""
         return windows_before(blocks[:, :-1].flatten(1), self.local, blocks.shape[2], first)
 
     def mix(self, before: Tensor, valid: Tensor | None) -> Tensor:
-        """What embeddings [..., r, width] add to a block's slots, [..., slots * width]."""
+        """What embeddings [B, N, r, width] add to the slots, [B, N, slots, width]."""
         assert self.mixing is not None
         mixed: Tensor = self.mixing((before if valid is None else before * valid[..., None]).flatten(-2))
-        return mixed
+        return mixed.unflatten(-1, (self.slots, self.width))
 
     def keys(self, valid: Tensor, first: int) -> Tensor:
-        """Which of a block's positions may be attended to: [B, N, L] -> [B, N - first, r + w * slots + L - 1]."""
+        """Which of a block's positions may be attended to, [B, N - first, positions], of ``valid`` [B, N, L]."""
         own = valid[:, first:, :-1]
-        slots = own.new_ones(*own.shape[:2], self.slots)
-        # A context is known where its block is. That of the last block decodes nothing, the one before is the newest.
-        older = windows_before(valid[:, :-2].any(-1), self.seen - 1, 1, first - 1).repeat_interleave(self.slots, dim=2)
-        return torch.cat([self.before(valid, first)[:, :, : self.leading], older, slots, own], dim=2)
+        leading = [self.before(valid, first)] if self.local and self.mixing is None else []
+        if self.seen > 1:
+            # A context is known where its block is. The last block's decodes nothing, the one before is the newest.
+            older = windows_before(valid[:, :-2].any(-1), self.seen - 1, 1, first - 1)
+            leading.append(older.repeat_interleave(self.slots, dim=2))
+        return torch.cat([*leading, own.new_ones(*own.shape[:2], self.slots), own], dim=2)
 
 
 class SummationTokenDecoder(NeoxTokenDecoder):
