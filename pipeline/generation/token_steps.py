@@ -121,8 +121,8 @@ class PrefixSteps(StackSteps):
             older = self.contexts.values  # [w - 1, B, D]
             slots = self.expand(older.flatten(0, 1)).unflatten(1, older.shape[:2])  # [S, w - 1, B, W]
             parts.insert(0, slots.transpose(0, 1).flatten(0, 1))
-            known = self.contexts.known.repeat_interleave(len(slots), 0)
-            self.cache.known[-len(known) :] = known
+            known = self.contexts.known[:, None].expand(-1, len(slots), -1)  # [w - 1, S, B]
+            self.cache.known[-(older.shape[0] * len(slots)) :] = known.flatten(0, 1)
         if self.local:
             first = len(self.recent.values) - self.local
             known, embedded = self.recent.known[first:], self.embedding(self.recent.values[first:])
