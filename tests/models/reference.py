@@ -43,14 +43,14 @@ def block_logits(config: BlockConfig, weights: Weights, tokens: Tensor, valid: T
     embeddings = torch.stack([overlapping(weights, embeddings, blocks_valid, i) for i in range(len(whole))])
     block_valid = torch.tensor([bool(blocks_valid[i].any()) for i in range(len(whole))])
     contexts = neox(embeddings, weights, "block_decoder", config.block_decoder, block_valid)
-    found = []
+    logits_of_blocks = []
     for i in range(1, len(blocks)):
         past = tokens[: i * length], valid[: i * length]
         older = [
             contexts[j] if j >= 0 and block_valid[j] else None for j in range(i - config.token_decoder.seen, i - 1)
         ]
-        found.append(decode(config, weights, [*older, contexts[i - 1]], blocks[i], blocks_valid[i], past))
-    return torch.cat(found)
+        logits_of_blocks.append(decode(config, weights, [*older, contexts[i - 1]], blocks[i], blocks_valid[i], past))
+    return torch.cat(logits_of_blocks)
 
 
 def convolved(config: BlockConfig, weights: Weights, tokens: Tensor, valid: Tensor) -> list[list[Tensor]]:
