@@ -54,7 +54,6 @@ VARIANTS: dict[str, ModelConfig] = {
     "cls_cross_attention": block(4, ClsConfig(ENCODER, 1, 2), CrossAttentionConfig(T5)),
     "cross_attention_grouped": block(3, ProjectionConfig(16), CrossAttentionConfig(T5_GROUPED)),
     "local_7_block_3": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=7)),
-    "local_5_mixed": block(2, LookupConfig(16), PrefixConfig(STACK, 3, local=5, mix=True)),
     "contexts_local": block(2, LookupConfig(16, overlap=True), PrefixConfig(WIDE, 1, local=5, contexts=2), GROUPED),
     "contexts_mixed": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=2, mix=True, contexts=4)),
     "overlap_cls": block(3, ClsConfig(ENCODER, 1, 2, overlap=True), SummationConfig(STACK)),
