@@ -17,7 +17,8 @@ from tests.conftest import ROOT
 
 FILES = {path.stem: path for path in sorted((ROOT / "studies").glob("*.yaml"))}
 HARDWARE = {"h100"}  # a study of one machine, in one setting
-SMALL = [name for name in FILES if not name.endswith("_paper") and name not in HARDWARE]
+LARGE = [name for name in FILES if name.endswith(("_paper", "_h100"))]
+SMALL = [name for name in FILES if name not in LARGE and name not in HARDWARE]
 MINUTES = 2.5e13  # training FLOPs that two cores do in about ten minutes
 
 
@@ -47,8 +48,9 @@ def test_a_study_is_complete_and_named_as_its_file(name: str, keys: list[str]) -
     assert load_study(FILES[name]).name == name
 
 
-def test_each_experiment_has_a_small_setting_and_the_papers() -> None:
-    assert {f"{name}_paper" for name in SMALL} == FILES.keys() - set(SMALL) - HARDWARE
+def test_each_experiment_has_a_small_setting_and_a_large_one() -> None:
+    """The paper's scale, or one GPU's."""
+    assert sorted(name.removesuffix("_paper").removesuffix("_h100") for name in LARGE) == SMALL
 
 
 @pytest.mark.parametrize("name", SMALL)

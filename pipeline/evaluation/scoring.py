@@ -93,7 +93,8 @@ class Scorer:
     def _prefixes(self, requests: Sequence[Request], left: int) -> list[bytes | None]:
         """What stands before each request's targets and is worth a pass of its own, as int64 bytes.
 
-        For a vanilla model what several requests share; for a block model all, as no token decoder needs it.
+        For a vanilla model what several requests share; for a block model all, of which a token decoder needs the last
+        blocks at most.
         """
         length = self.model.stride
         prefixes = []

@@ -78,18 +78,62 @@ class Cache:
         return self._masks[1]
 
 
-class LocalCache:
-    """Keys and values of a token decoder, which restarts at every block: [layers, P, B, KV, E]."""
+class Recent:
+    """The last R of something of every row, [R, B, ...], and which of them exist, [R, B]; the newest last.
 
-    def __init__(self, stack: FoldedStack, batch: int, positions: int) -> None:
+    All is done in place, as a captured graph reads this memory.
+    """
+
+    def __init__(self, count: int, like: Tensor) -> None:
+        """``like`` [B, ...] is one of them."""
+        self.values = like.new_zeros(count, *like.shape)
+        self.known = torch.zeros(count, len(like), dtype=torch.bool, device=like.device)
+
+    def begin(self, values: Tensor, padding: list[int]) -> None:
+        """Start with ``values`` [T, B, ...], of which row b's first ``padding[b]`` do not exist, whatever they hold."""
+        if not len(self.values):
+            return
+        places = torch.arange(len(values), device=values.device)
+        known = places[:, None] >= torch.tensor(padding, device=values.device)
+        self.values.zero_()
+        self.known.zero_()
+        self._append(values.masked_fill(~known.view(*known.shape, *[1] * (values.ndim - 2)), 0), known)
+
+    def add(self, values: Tensor) -> None:
+        """Take in ``values`` [L, B, ...]."""
+        if len(self.values):
+            self._append(values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device))
+
+    def _append(self, values: Tensor, known: Tensor) -> None:
+        self.values.copy_(torch.cat([self.values, values])[len(values) :])
+        self.known.copy_(torch.cat([self.known, known])[len(known) :])
+
+
+class LocalCache:
+    """Keys and values of a token decoder, which restarts at every block: [layers, P, B, KV, E].
+
+    ``known`` [K, B] says which of the first K positions are attended to; all that follow are.
+    """
+
+    def __init__(self, stack: FoldedStack, batch: int, positions: int, masked: int = 0) -> None:
         config, device = stack.config, stack.norm_weight.device
         shape = (config.layers, positions, batch, config.kv_heads, config.head_width)
         self.config = config
         self.keys = torch.empty(shape, dtype=stack.dtype, device=device)
         self.values = torch.empty(shape, dtype=stack.dtype, device=device)
+        self.known = torch.ones(masked, batch, dtype=torch.bool, device=device)
         self.cosine, self.sine = rotary_tables(config, positions, device)
 
     @property
     def bytes(self) -> int:
         """Size of keys and values."""
         return self.keys.nbytes + self.values.nbytes
+
+    def mask(self, position: int) -> Tensor | None:
+        """bool [B, 1, 1, position + 1]: whom ``position`` attends to, itself in any case; ``None`` for all."""
+        if not len(self.known):
+            return None
+        allowed = self.known.new_ones(position + 1, self.known.shape[1])
+        before = min(position, len(self.known))
+        allowed[:before] = self.known[:before]
+        return allowed.T[:, None, None]

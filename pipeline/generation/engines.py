@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.generation.cache import Cache, Clock
+from pipeline.generation.cache import Cache, Clock, Recent
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.token_steps import Choose, token_steps
@@ -32,20 +32,22 @@ class CausalStack:
         self.cache = Cache(stack, batch, capacity)
         self.clock = Clock(stack.norm_weight.device)
 
-    def prefill(self, embed: Embed, length: int, padding: list[int]) -> Tensor:
-        """Fill the cache with ``length`` positions; the residual stream [B, D] of the last one.
+    def prefill(self, embed: Embed, length: int, padding: list[int], wanted: int = 1) -> Tensor:
+        """Fill the cache with ``length`` positions; the residual stream [wanted, B, D] of the last ones.
 
         ``embed(rows, first)`` gives the inputs [rows, length - first, D] of some samples from position ``first`` on;
         row b's first ``padding[b]`` positions are padding. Samples go in chunks of about ``chunk`` positions.
         """
         self.cache.set_starts(padding)
-        # The last layer's attention is needed at the last position alone, where it is a decode step: the position
-        # that the clock shows.
-        self.clock.set(length - 1)
-        last = self.stack.norm_weight.new_empty(len(padding), self.stack.config.width)
+        # The last layer's attention is needed at the last positions alone, where it is a decode step each, at the
+        # position that the clock shows. Where all rows of a chunk are padding there, 0 stands for it.
+        last = self.stack.norm_weight.new_zeros(wanted, len(padding), self.stack.config.width)
         for rows, first in self._chunks(length, padding):
-            last[rows] = self._all_but_last(embed(rows, first), rows, first)
-        self.ops.layer(last, self.stack, len(self.stack.layers) - 1, self._attend_to_cache)
+            x = self._all_but_last(embed(rows, first), rows, first)[:, -wanted:]
+            last[wanted - x.shape[1] :, rows] = x.transpose(0, 1)
+        for place, x in enumerate(last, start=length - wanted):
+            self.clock.set(place)
+            self.ops.layer(x, self.stack, len(self.stack.layers) - 1, self._attend_to_cache)
         return last
 
     def step(self, x: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ class CausalStack:
     def _all_but_last(self, x: Tensor, rows: slice, first: int) -> Tensor:
         """Run [b, T, D] through all layers but the last, of which only keys and values are needed before position T.
 
-        Returns the last layer's input at the last position, [b, D].
+        Returns the last layer's input, [b, T, D].
         """
         batch, length, width = x.shape
         mask, final = self._mask(rows, first, length), len(self.stack.layers) - 1
@@ -84,7 +86,7 @@ class CausalStack:
             layer = self.stack.layers[final]
             y = self.ops.normalise(x[:, :-1].reshape(-1, width), layer.shift, self.stack.config.norm_eps)
             self.ops.store(self.ops.key_values(y, layer, self.stack), self.cache, final, rows, first)
-        return x[:, -1]
+        return x
 
     def _mask(self, rows: slice, first: int, length: int) -> Tensor | None:
         """bool [rows or 1, 1, T, T] for T positions from ``first`` on, ``None`` where it is plainly causal."""
@@ -129,7 +131,7 @@ class VanillaEngine:
             embedded: Tensor = self.model.embedding(tokens[rows, first:])
             return embedded
 
-        self._last = self.causal.prefill(embed, tokens.shape[1], padding)
+        (self._last,) = self.causal.prefill(embed, tokens.shape[1], padding)
 
     def emit(self, choose: Choose, out: Tensor) -> None:
         choose(self.ops.final_norm(self._last, self.causal.stack), out[:, 0])
@@ -152,8 +154,13 @@ class BlockEngine:
         self.model, self.ops = model, ops
         self.stride = model.config.block_length
         self.causal = CausalStack(fold(model.block_decoder), ops, batch, capacity // self.stride, chunk)
-        self.tokens = token_steps(model, ops, batch)
-        self._last = self.causal.stack.norm_weight.new_empty(batch, model.config.block_decoder.width)
+        self._last = self.causal.stack.norm_weight.new_zeros(batch, model.config.block_decoder.width)
+        # What a captured graph reads of the step before: its tokens, its context and the contexts before it, and the
+        # embedding of the block before, for an embedder with overlap.
+        self.recent = Recent(model.config.recent, torch.zeros(batch, dtype=torch.int64, device=self._last.device))
+        self.contexts = Recent(model.config.token_decoder.seen - 1, self._last)
+        self._context, self._before = torch.zeros_like(self._last), torch.zeros_like(self._last)
+        self.tokens = token_steps(model, ops, batch, self.recent, self.contexts)
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
         blocks = tokens.unflatten(1, (-1, self.stride))
@@ -165,18 +172,49 @@ class BlockEngine:
 
         def embed(rows: slice, first: int) -> Tensor:
             known = None if valid is None else valid[rows, first:]
-            embedded: Tensor = self.model.embedder(blocks[rows, first:], known)
-            return embedded
+            return self.model.embed(blocks[rows, first:], known)
 
-        self._last = self.causal.prefill(embed, blocks.shape[1], [pad // self.stride for pad in padding])
+        padded, wanted = [pad // self.stride for pad in padding], min(1 + len(self.contexts.values), blocks.shape[1])
+        residual = self.causal.prefill(embed, blocks.shape[1], padded, wanted)
+        self._last = residual[-1]
+        for place, x in enumerate(residual[:-1]):
+            residual[place] = self._normalised(x)
+        self.contexts.begin(residual[:-1], [max(pad - (blocks.shape[1] - wanted), 0) for pad in padded])
+        self.recent.begin(tokens.T, padding)
+        if self.model.overlap is not None:
+            tail = slice(-1 - self.model.config.embedder.recent(self.stride) // self.stride, None)
+            self._before.copy_(self.model.embedder(blocks[:, tail], None if valid is None else valid[:, tail])[:, -1])
 
     def emit(self, choose: Choose, out: Tensor) -> None:
-        stack = self.causal.stack
-        self.tokens.decode(self.ops.normalise(self._last, stack.shift, stack.config.norm_eps), choose, out)
+        context = self._normalised(self._last)
+        if len(self.contexts.values):
+            self._context.copy_(context)
+        self.tokens.decode(context, choose, out)
 
     def advance(self, tokens: Tensor) -> None:
-        self._last = self.causal.step(self.model.embedder(tokens[:, None])[:, 0].contiguous())
+        self._last = self.causal.step(self._embed(tokens))
+        self.recent.add(tokens.T)
+        self.contexts.add(self._context[None])
+
+    def _normalised(self, last: Tensor) -> Tensor:
+        """The context [B, D] of a residual stream, its norm's scale and bias left to the expansion."""
+        stack = self.causal.stack
+        return self.ops.normalise(last, stack.shift, stack.config.norm_eps)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """[B, L] -> [B, D], the block before's embedding taken in and replaced."""
+        blocks, known = tokens[:, None], None
+        if count := self.model.config.embedder.recent(self.stride):
+            recent, real = self.recent.values[-count:].T, self.recent.known[-count:].T
+            blocks = torch.cat([recent, tokens], 1).unflatten(1, (-1, self.stride))
+            known = torch.cat([real, torch.ones_like(tokens, dtype=torch.bool)], 1).view(blocks.shape)
+        own: Tensor = self.model.embedder(blocks, known)[:, -1].contiguous()
+        if self.model.overlap is None:
+            return own
+        joined = self.model.overlap.join(self._before, own)
+        self._before.copy_(own)
+        return joined
 
     @property
     def bytes(self) -> int:
-        return self.causal.cache.bytes + self.tokens.bytes
+        return self.causal.cache.bytes + self.tokens.bytes + self.contexts.values.nbytes

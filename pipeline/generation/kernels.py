@@ -129,11 +129,14 @@ def _partner(at, ROTARY: tl.constexpr):
 
 @triton.jit
 def local_attention_kernel(
-    u, stride_u, keys, values, cosine, sine, M, scale,
+    u, stride_u, keys, values, known, cosine, sine, M, scale,
     POSITION: tl.constexpr, STORE: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr,
-    ROTARY: tl.constexpr, BM: tl.constexpr,
+    ROTARY: tl.constexpr, MASKED: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip
-    """Attention of one position of a token decoder to those up to it, its key and value stored first if STORE."""
+    """Attention of one position of a token decoder to those up to it, its key and value stored first if STORE.
+
+    Of the first MASKED positions those are attended to that ``known`` [MASKED, M] names.
+    """
     head = tl.program_id(1)
     kv = head // G
     rows = (tl.program_id(0) * BM + tl.arange(0, BM)).to(tl.int64)
@@ -166,6 +169,9 @@ def local_attention_kernel(
         k = tl.load(keys + j * size + cache, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(values + j * size + cache, mask=mask, other=0.0).to(tl.float32)
         score = tl.sum(q * k, 1)
+        if j < MASKED:
+            seen = tl.load(known + j * M + rows, mask=rows < M, other=0)
+            score = tl.where(seen != 0, score, float("-inf"))
         new_peak = tl.maximum(peak, score)
         old, new = tl.exp(peak - new_peak), tl.exp(score - new_peak)
         total = total * old[:, None] + v * new[:, None]

@@ -72,7 +72,7 @@ class TorchOps:
         _queries(u, cache).copy_(attended.flatten(1))
 
     def local_attention(self, u: Tensor, cache: LocalCache, layer: int, position: int) -> None:
-        """Position ``position`` of a token decoder: store its key and value, attend to those up to it."""
+        """Position ``position`` of a token decoder: store its key and value, attend to the known ones up to it."""
         value, key, query = _heads(u, cache, cache.cosine[position], cache.sine[position])
         cache.keys[layer, position] = key
         cache.values[layer, position] = value
@@ -80,7 +80,8 @@ class TorchOps:
         keys = cache.keys[layer, : position + 1].permute(1, 2, 0, 3)
         values = cache.values[layer, : position + 1].permute(1, 2, 0, 3)
         query = query.unflatten(1, (cache.config.kv_heads, -1))
-        _queries(u, cache).copy_(F.scaled_dot_product_attention(query, keys, values).flatten(1))
+        attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=cache.mask(position))
+        _queries(u, cache).copy_(attended.flatten(1))
 
     def sequence_attention(
         self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Tensor | None

@@ -1,6 +1,7 @@
 """Decoding the tokens of one block from its context, for every kind of token decoder.
 
-Legend: B batch, L block length, D block decoder width, W token decoder width, S slots, P positions.
+Legend: B batch, L block length, D block decoder width, W token decoder width, S slots of a context, P positions, r
+tokens before the block, w contexts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.generation.cache import LocalCache
+from pipeline.generation.cache import LocalCache, Recent
 from pipeline.generation.folded import fold, fold_norm
 from pipeline.generation.ops import TorchOps
 from pipeline.models.attention import Mask, attend
@@ -60,11 +61,13 @@ class Expansion:
 class StackSteps:
     """Base of the token decoders that are a GPT-NeoX stack over P positions."""
 
-    def __init__(self, model: BlockTransformer, stack: Stack, ops: TorchOps, batch: int, positions: int) -> None:
+    def __init__(
+        self, model: BlockTransformer, stack: Stack, ops: TorchOps, batch: int, positions: int, masked: int = 0
+    ) -> None:
         self.ops, self.embedding = ops, model.token_decoder.embedding
         self.expand = Expansion(model)
         self.stack = fold(stack)
-        self.cache = LocalCache(self.stack, batch, positions)
+        self.cache = LocalCache(self.stack, batch, positions, masked)
 
     @property
     def bytes(self) -> int:
@@ -82,29 +85,63 @@ class StackSteps:
 
 
 class PrefixSteps(StackSteps):
-    """S slots before the tokens: positions 0 ... S + L - 2. The slots are one pass, whose last output gives a token.
+    """r tokens and w * S slots before the block's: one pass, whose last output gives a token, then L - 1 positions.
 
-    A block's last token is chosen and not taken in, so that it has no position.
+    The r tokens pass a second time, once a block: the keys that they had in their own block saw another prefix. A
+    block's last token is chosen and not taken in, so that it has no position.
+    ``recent`` and ``contexts`` hold the tokens before the block and the contexts before the one that is decoded.
     """
 
-    def __init__(self, model: BlockTransformer, decoder: PrefixTokenDecoder, ops: TorchOps, batch: int) -> None:
-        super().__init__(model, decoder.stack, ops, batch, decoder.slots + model.config.block_length - 1)
+    def __init__(
+        self,
+        model: BlockTransformer,
+        decoder: PrefixTokenDecoder,
+        ops: TorchOps,
+        batch: int,
+        recent: Recent,
+        contexts: Recent,
+    ) -> None:
+        positions, masked = decoder.ahead + model.config.block_length - 1, decoder.ahead - decoder.slots
+        super().__init__(model, decoder.stack, ops, batch, positions, masked)
+        self.local, self.recent, self.contexts = decoder.local, recent, contexts
+        # [S * W, r * W] -> [S, r * W, W]
+        self.mixing = None if decoder.mixing is None else decoder.mixing.weight.unflatten(0, (decoder.slots, -1)).mT
 
     def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
-        slots = self.expand(context)
-        choose(self._prefix(slots), out[:, 0])
+        before = self._before(context)
+        choose(self._pass(before), out[:, 0])
         for place in range(1, out.shape[1]):
-            hidden = self._step(self.embedding(out[:, place - 1]), len(slots) + place - 1)
+            hidden = self._step(self.embedding(out[:, place - 1]), len(before) + place - 1)
             choose(hidden, out[:, place])
 
-    def _prefix(self, slots: Tensor) -> Tensor:
-        """[S, B, W] -> the stack's output [B, W] at the last slot."""
-        batch, x = slots.shape[1], slots.flatten(0, 1)
+    def _before(self, context: Tensor) -> Tensor:
+        """What stands before the block's tokens, [r + w * S, B, W], of its ``context`` [B, D]."""
+        parts = [self.expand(context)]
+        if len(self.contexts.values):
+            older = self.contexts.values  # [w - 1, B, D]
+            slots = self.expand(older.flatten(0, 1)).unflatten(1, older.shape[:2])  # [S, w - 1, B, W]
+            parts.insert(0, slots.transpose(0, 1).flatten(0, 1))
+            known = self.contexts.known[:, None].expand(-1, len(slots), -1)  # [w - 1, S, B]
+            self.cache.known[-(older.shape[0] * len(slots)) :] = known.flatten(0, 1)
+        if self.local:
+            first = len(self.recent.values) - self.local
+            known, embedded = self.recent.known[first:], self.embedding(self.recent.values[first:])
+            if self.mixing is None:
+                parts.insert(0, embedded)
+                self.cache.known[: self.local] = known
+            else:
+                mixed = (embedded * known[..., None]).transpose(0, 1).flatten(1)
+                parts[-1] = torch.baddbmm(parts[-1], mixed.expand(len(parts[-1]), -1, -1), self.mixing)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _pass(self, before: Tensor) -> Tensor:
+        """[positions, B, W] -> the stack's output [B, W] at the last of these first positions."""
+        batch, x = before.shape[1], before.flatten(0, 1)
 
         def attend(u: Tensor, index: int) -> None:
-            # Row ``slot * B + b`` is sample b's slot. In order, as each slot stores the key that the later ones read.
-            for slot in range(len(slots)):
-                self.ops.local_attention(u[slot * batch : (slot + 1) * batch], self.cache, index, slot)
+            # Row ``position * B + b`` is sample b's. In order, as each stores the key that the later ones read.
+            for position in range(len(before)):
+                self.ops.local_attention(u[position * batch : (position + 1) * batch], self.cache, index, position)
 
         for index in range(len(self.stack.layers)):
             self.ops.layer(x, self.stack, index, attend)
@@ -171,11 +208,11 @@ class CrossAttentionSteps:
         return layer
 
 
-def token_steps(model: BlockTransformer, ops: TorchOps, batch: int) -> TokenSteps:
-    """The steps of the model's token decoder."""
+def token_steps(model: BlockTransformer, ops: TorchOps, batch: int, recent: Recent, contexts: Recent) -> TokenSteps:
+    """The steps of the model's token decoder; ``recent`` tokens and ``contexts`` are those before what it decodes."""
     decoder: TokenDecoder = model.token_decoder
     if isinstance(decoder, PrefixTokenDecoder):
-        return PrefixSteps(model, decoder, ops, batch)
+        return PrefixSteps(model, decoder, ops, batch, recent, contexts)
     if isinstance(decoder, SummationTokenDecoder):
         return SummationSteps(model, decoder, ops, batch)
     assert isinstance(decoder, CrossAttentionTokenDecoder)

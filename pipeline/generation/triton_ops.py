@@ -117,10 +117,12 @@ class TritonOps(TorchOps):
     def local_attention(self, u: Tensor, cache: LocalCache, layer: int, position: int) -> None:
         config, rows, block = cache.config, len(u), 16
         kernels.local_attention_kernel[(triton.cdiv(rows, block), config.heads)](
-            u, u.stride(0), cache.keys[layer], cache.values[layer], cache.cosine, cache.sine, rows,
+            u, u.stride(0), cache.keys[layer], cache.values[layer], cache.known.view(torch.uint8),
+            cache.cosine, cache.sine, rows,
             # No position follows the last, so nobody reads its key.
             config.head_width**-0.5, POSITION=position, STORE=position + 1 < cache.keys.shape[1], KV=config.kv_heads,
-            G=config.heads // config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
+            G=config.heads // config.kv_heads, E=config.head_width, ROTARY=config.rotary_width,
+            MASKED=len(cache.known), BM=block, num_warps=4,
         )  # fmt: skip
 
     def sequence_attention(

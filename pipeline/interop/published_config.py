@@ -230,6 +230,9 @@ def _require(key: str, value: object, supported: object) -> None:
 def _embedder_to(config: BlockConfig) -> Json:
     embedder = config.embedder
     part: Json = {"n_embedding_tokens": 1}
+    for key in ("overlap", "convolution"):
+        if value := getattr(embedder, key, None):
+            raise UserError(f"embedder: {key} {value} cannot be exported; the published ones see their own block only")
     if isinstance(embedder, LookupConfig | ProjectionConfig):
         method = "concat" if isinstance(embedder, LookupConfig) else "projection_layer"
         values: Json = {"vocab_size": config.vocabulary, "hidden_size": embedder.width}
@@ -254,6 +257,12 @@ def _token_decoder_to(config: BlockConfig) -> Json:
         "expansion_method": "expansion_layer",
         "expansion_ratio": config.slots,
     }
+    if isinstance(decoder, PrefixConfig) and decoder.local:
+        raise UserError(
+            f"token_decoder: local {decoder.local} cannot be exported; the published one sees its own block"
+        )
+    if decoder.seen > 1:
+        raise UserError(f"token_decoder: contexts {decoder.seen} cannot be exported; the published one sees the last")
     if isinstance(decoder, PrefixConfig | SummationConfig):
         values = neox_values(decoder.stack, config.vocabulary)
         return part | {"cls": "gpt-neo-x", "model_name_or_path": PYTHIA, "config": values}

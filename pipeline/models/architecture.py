@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.base.made_of import added
 from pipeline.models.block_config import BlockConfig
@@ -51,11 +51,12 @@ def block_config(shape: Shape, parts: Parts, block_length: int, vocabulary: int,
     block_layers, token_layers = split_layers(shape.layers, parts.allocation)
     block_decoder = _stack(shape, [parts.block_decoder, shape.block_decoder], block_layers)
     token_stack = _stack(shape, [parts.token_decoder, shape.token_decoder], token_layers)
+    embedder = parts.embedder.config(block_length, block_decoder.width)
     return BlockConfig(
         vocabulary=vocabulary,
         context_length=context_length,
         block_length=block_length,
-        embedder=parts.embedder.config(block_length, block_decoder.width),
+        embedder=replace(embedder, overlap=parts.embedder.overlap),  # type: ignore[type-var]
         block_decoder=block_decoder,
         token_decoder=parts.token_decoder.config(token_stack),
     )

@@ -31,6 +31,12 @@ class BlockConfig(ModelConfig):
         super().__post_init__()
         check_counts(self, "block_length")
         self.embedder.check(*self._shape)
+        blocks = self._blocks(self.context_length)
+        if self.token_decoder.seen > max(blocks - 1, 1):
+            raise ValueError(
+                f"token_decoder.contexts {self.token_decoder.seen} is more than the {blocks - 1} blocks that precede "
+                f"the last one of {self.context_length} tokens in blocks of {self.block_length}"
+            )
 
     @property
     def stride(self) -> int:
@@ -40,6 +46,17 @@ class BlockConfig(ModelConfig):
     def slots(self) -> int:
         """Vectors that a context embedding becomes in the token decoder."""
         return self.token_decoder.slots(self.block_length)
+
+    @property
+    def history(self) -> int:
+        """Blocks before a block that its embedding, or decoding what follows it, depends on; block decoder aside."""
+        length = self.block_length
+        return max(self.embedder.history(length), self.token_decoder.history(length))
+
+    @property
+    def recent(self) -> int:
+        """Tokens before a block that decoding and embedding it need."""
+        return max(self.embedder.recent(self.block_length), self.token_decoder.recent)
 
     @property
     def decoders(self) -> tuple[LayersConfig, ...]:
@@ -101,7 +118,7 @@ class BlockConfig(ModelConfig):
     @property
     def kept_per_token(self) -> float:
         of_block = self.block_decoder.kept + self.token_decoder.kept(self.block_length)
-        return (of_block + self.embedder.kept(self.block_length)) / self.block_length
+        return (of_block + self.embedder.kept(*self._shape)) / self.block_length
 
     @property
     def _cached_in_block(self) -> int:

@@ -7,9 +7,10 @@ decoder's width; costs are a block's. The vocabulary's table is not the embedder
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+from pipeline.base.made_of import added
 from pipeline.models.parts import Keys, Part, check_counts, kind_named
 from pipeline.models.stack_config import LayersConfig, default_heads
 
@@ -29,7 +30,10 @@ class EncoderConfig(LayersConfig):
 
 
 class EmbedderConfig(Part):
-    """Base of the embedders. ``width`` is that of the rows of the vocabulary's table."""
+    """Base of the embedders. ``width`` is that of the rows of the vocabulary's table.
+
+    ``overlap``: a matrix on the block before's embedding and a block's own is added to its own.
+    """
 
     kind: ClassVar[str]
     FORM: ClassVar[Mapping[str, Any]] = {
@@ -41,6 +45,7 @@ class EmbedderConfig(Part):
     }
 
     width: int
+    overlap: bool
 
     @classmethod
     def kind_of(cls, values: dict[str, Any]) -> type[Self]:
@@ -56,27 +61,56 @@ class EmbedderConfig(Part):
         """Its encoder, if it has one."""
         return ()
 
+    def recent(self, block_length: int) -> int:
+        """Tokens before a block, in whole blocks, that its embedding is made of too; ``overlap`` aside."""
+        return 0
+
+    def history(self, block_length: int) -> int:
+        """Blocks before a block that its embedding depends on."""
+        return self.recent(block_length) // block_length + self.overlap
+
     def parameters(self, block_length: int, block_width: int) -> int:
         """Parameters beside the vocabulary's table."""
-        return 0
+        return 2 * block_width * block_width if self.overlap else 0
 
     def flops(self, block_length: int, block_width: int) -> float:
         """FLOPs of a block."""
-        return 0
+        return 4 * block_width * block_width if self.overlap else 0
 
-    def kept(self, block_length: int) -> int:
+    def kept(self, block_length: int, block_width: int) -> int:
         """Numbers that a block keeps for the backward pass."""
-        return 0
+        return 2 * block_width if self.overlap else 0
 
 
 @dataclass(frozen=True)
 class TableConfig(EmbedderConfig):
-    """Base of the embedders that need no more of a token than its row of the table."""
+    """Base of the embedders that need no more of a token than its row of the table.
+
+    ``convolution``: matrices on a row and on those of the ``convolution`` - 1 tokens before it are added to it.
+    """
 
     width: int
+    overlap: bool = field(default=False, kw_only=True)
+    convolution: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         check_counts(self, "width")
+        check_counts(self, "convolution", least=0)
+        if self.convolution == 1:
+            raise ValueError("embedder.convolution 1 sees no token before; give at least 2, or 0 for none")
+
+    def recent(self, block_length: int) -> int:
+        return -(-max(self.convolution - 1, 0) // block_length) * block_length
+
+    def parameters(self, block_length: int, block_width: int) -> int:
+        return super().parameters(block_length, block_width) + self.convolution * self.width * self.width
+
+    def flops(self, block_length: int, block_width: int) -> float:
+        convolved = 2 * block_length * self.convolution * self.width * self.width
+        return super().flops(block_length, block_width) + convolved
+
+    def kept(self, block_length: int, block_width: int) -> int:
+        return super().kept(block_length, block_width) + block_length * self.convolution * self.width
 
 
 @dataclass(frozen=True)
@@ -101,10 +135,10 @@ class _Projecting(EmbedderConfig):
         return block_length * self.width
 
     def parameters(self, block_length: int, block_width: int) -> int:
-        return (self.outputs(block_length) + 1) * block_width
+        return super().parameters(block_length, block_width) + (self.outputs(block_length) + 1) * block_width
 
     def flops(self, block_length: int, block_width: int) -> float:
-        return 2 * self.outputs(block_length) * block_width
+        return super().flops(block_length, block_width) + 2 * self.outputs(block_length) * block_width
 
 
 @dataclass(frozen=True)
@@ -125,6 +159,7 @@ class RobertaConfig(_Projecting):
 
     stack: EncoderConfig
     padding_token: int | None = None
+    overlap: bool = field(default=False, kw_only=True)
 
     @property
     def width(self) -> int:  # type: ignore[override]
@@ -149,8 +184,8 @@ class RobertaConfig(_Projecting):
         positions = self.positions(block_length)
         return super().flops(block_length, block_width) + self.stack.flops(positions, positions * positions)
 
-    def kept(self, block_length: int) -> int:
-        return self.positions(block_length) * self.stack.kept
+    def kept(self, block_length: int, block_width: int) -> int:
+        return super().kept(block_length, block_width) + self.positions(block_length) * self.stack.kept
 
 
 @dataclass(frozen=True)
@@ -178,22 +213,25 @@ CONFIGS: dict[str, type[EmbedderConfig]] = {
 
 @dataclass(frozen=True)
 class EmbedderKeys(Keys):
-    """A study's keys of an embedder."""
+    """A study's keys of an embedder: ``overlap``, and those of its kind."""
 
     kind: str = "lookup"
+    overlap: bool = added(False)
 
     @classmethod
     def kinds(cls) -> Mapping[str, type[EmbedderKeys]]:
         return EMBEDDERS
 
     def config(self, block_length: int, block_width: int) -> EmbedderConfig:
-        """The embedder that these keys mean in a model. Raises ``ValueError`` where there is none."""
+        """The embedder that these keys mean in a model, overlap aside. Raises ``ValueError`` where there is none."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class LookupKeys(EmbedderKeys):
-    """None: the width follows from the block length."""
+    """Tokens that a convolution reads; the width follows from the block length."""
+
+    convolution: int = added(0)
 
     def config(self, block_length: int, block_width: int) -> EmbedderConfig:
         if block_width % block_length:
@@ -201,18 +239,19 @@ class LookupKeys(EmbedderKeys):
                 f"the lookup embedder needs a block length that divides the block decoder's width, "
                 f"not {block_length} and {block_width}; take another block length or embedder.kind: projection"
             )
-        return LookupConfig(block_width // block_length)
+        return LookupConfig(block_width // block_length, convolution=self.convolution)
 
 
 @dataclass(frozen=True)
 class ProjectionKeys(EmbedderKeys):
-    """``width`` of the table's rows; ``None``: the block decoder's."""
+    """``width`` of the table's rows; ``None``: the block decoder's. Tokens that a convolution reads."""
 
     kind: str = "projection"
     width: int | None = None
+    convolution: int = added(0)
 
     def config(self, block_length: int, block_width: int) -> EmbedderConfig:
-        return ProjectionConfig(self.width or block_width)
+        return ProjectionConfig(self.width or block_width, convolution=self.convolution)
 
 
 @dataclass(frozen=True)

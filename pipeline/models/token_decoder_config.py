@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from pipeline.base.made_of import added
 from pipeline.models.parts import Keys, Part, check_counts, kind_named
 from pipeline.models.stack_config import LayersConfig, StackConfig
 
@@ -79,8 +80,22 @@ class TokenDecoderConfig(Part):
         """Positions whose keys and values are kept while a block is decoded."""
         return self.positions(block_length)
 
+    @property
+    def recent(self) -> int:
+        """Tokens before a block that it looks at."""
+        return 0
+
+    @property
+    def seen(self) -> int:
+        """Context embeddings that it looks at."""
+        return 1
+
+    def history(self, block_length: int) -> int:
+        """Blocks that it looks at before the one whose context it decodes."""
+        return max(-(-self.recent // block_length), self.seen) - 1
+
     def expansion(self, block_length: int, block_width: int) -> int:
-        """Entries of the matrix that makes slots of a context embedding."""
+        """Entries of the matrices that make a block's slots, each used once a block."""
         return block_width * self.slots(block_length) * self.stack.width
 
     def parameters(self, block_length: int, block_width: int) -> int:
@@ -108,20 +123,60 @@ class NeoxDecoderConfig(TokenDecoderConfig):
 
 @dataclass(frozen=True)
 class PrefixConfig(NeoxDecoderConfig):
-    """``prefix_length`` slots stand before the tokens, of which the last is no input."""
+    """``prefix_length`` slots stand before the tokens, of which the last is no input.
+
+    Each of the last ``contexts`` context embeddings has such slots, the newest stand last. The ``local`` tokens before
+    the block stand before all slots; with ``mix`` they have no positions, and a matrix adds their embeddings to the
+    newest context's slots instead.
+    """
 
     kind: ClassVar[str] = "prefix"
 
     prefix_length: int
+    local: int = 0
+    mix: bool = False
+    contexts: int = 1
 
     def __post_init__(self) -> None:
-        check_counts(self, "prefix_length")
+        check_counts(self, "prefix_length", "contexts")
+        check_counts(self, "local", least=0)
+        if self.mix and not self.local:
+            raise ValueError("token_decoder.mix adds the last token_decoder.local tokens to the prefix; give local too")
+
+    @property
+    def recent(self) -> int:
+        return self.local
+
+    @property
+    def seen(self) -> int:
+        return self.contexts
+
+    @property
+    def local_positions(self) -> int:
+        """Positions of tokens before the block."""
+        return 0 if self.mix else self.local
+
+    @property
+    def before(self) -> int:
+        """Positions before the block's own tokens."""
+        return self.local_positions + self.contexts * self.prefix_length
+
+    @property
+    def mixed(self) -> int:
+        """Numbers that the mixing matrix reads."""
+        return self.local * self.stack.width if self.mix else 0
 
     def slots(self, block_length: int) -> int:
         return self.prefix_length
 
     def positions(self, block_length: int) -> int:
-        return self.prefix_length + block_length - 1
+        return self.before + block_length - 1
+
+    def expansion(self, block_length: int, block_width: int) -> int:
+        return (block_width + self.mixed) * self.slots(block_length) * self.stack.width
+
+    def kept(self, block_length: int) -> int:
+        return super().kept(block_length) + self.mixed
 
 
 @dataclass(frozen=True)
@@ -184,12 +239,15 @@ class TokenDecoderKeys(StackKeys, Keys):
 
 @dataclass(frozen=True)
 class PrefixKeys(TokenDecoderKeys):
-    """How many slots stand before the tokens."""
+    """How many slots of how many contexts stand before the tokens; which tokens before the block are seen, and how."""
 
     prefix_length: int = 2
+    local: int = added(0)
+    mix: bool = added(False)
+    contexts: int = added(1)
 
     def config(self, stack: StackConfig) -> TokenDecoderConfig:
-        return PrefixConfig(stack, self.prefix_length)
+        return PrefixConfig(stack, self.prefix_length, self.local, self.mix, self.contexts)
 
 
 @dataclass(frozen=True)

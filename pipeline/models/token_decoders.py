@@ -1,6 +1,6 @@
 """Token decoders: the tokens of a block from the context embedding of the block before (paper, section 2.4).
 
-All of them work on M = B * (N - 1) short sequences as one dense batch: ``context`` [M, D], ``tokens`` [M, L].
+All of them work on M short sequences, a block each, as one dense batch: ``context`` [M, D], ``tokens`` [M, L].
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from pipeline.models.block_config import BlockConfig
 from pipeline.models.layers import Stack
 from pipeline.models.t5 import T5Decoder
-from pipeline.models.token_decoder_config import CrossAttentionConfig, NeoxDecoderConfig
+from pipeline.models.token_decoder_config import CrossAttentionConfig, NeoxDecoderConfig, PrefixConfig
+from pipeline.models.windows import windows_before
 
 
 class TokenDecoder(nn.Module):
@@ -55,6 +56,16 @@ class TokenDecoder(nn.Module):
         """[M, L, width]: row j is what predicts token j from the context and the block's tokens before j."""
         raise NotImplementedError
 
+    def decode(self, context: Tensor, tokens: Tensor, valid: Tensor | None, first: int = 1) -> Tensor:
+        """[B, N - first, L, width]: :meth:`hidden` of the blocks from ``first`` on.
+
+        ``context`` [B, N - 1, D] of all blocks but the last; ``tokens``, ``valid`` [B, N, L]; what precedes ``first``
+        is there to be seen.
+        """
+        known = None if valid is None else valid[:, first:].flatten(0, 1)
+        hidden = self.hidden(context[:, first - 1 :].flatten(0, 1), tokens[:, first:].flatten(0, 1), known)
+        return hidden.unflatten(0, (len(tokens), -1))
+
 
 class NeoxTokenDecoder(TokenDecoder):
     """A GPT-NeoX stack with a vocabulary head of its own, without bias."""
@@ -71,12 +82,63 @@ class NeoxTokenDecoder(TokenDecoder):
 
 
 class PrefixTokenDecoder(NeoxTokenDecoder):
-    """The slots stand before the tokens as a prefix; the last of them predicts the first token."""
+    """The slots stand before the tokens as a prefix; the last of them predicts the first token.
 
-    def hidden(self, context: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
-        inputs = torch.cat([self.expand(context), self.embedding(tokens[:, :-1])], dim=1)
-        hidden: Tensor = self.stack(inputs, None if valid is None else after_ones(valid, self.slots))
-        return hidden[:, self.slots - 1 :]
+    Slots of w contexts stand there, the oldest first. The r tokens before the block, from one or several blocks, stand
+    before all slots; or a matrix, ``mixing``, adds their concatenated embeddings to the newest slots. Contexts and
+    tokens that do not exist or are padding keep their positions and are no keys; they are mixed in as 0.
+    """
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__(config)
+        decoder = config.token_decoder
+        assert isinstance(decoder, PrefixConfig)
+        self.local, self.seen, self.ahead = decoder.local, decoder.seen, decoder.before
+        self.mixing = nn.Linear(decoder.mixed, self.slots * self.width, bias=False) if decoder.mix else None
+
+    def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
+        """The mixing matrix's is 1 / sqrt(inputs) too."""
+        mixing = {} if self.mixing is None else {self.mixing: self.mixing.in_features**-0.5}
+        return super().initial_deviations() | mixing
+
+    def decode(self, context: Tensor, tokens: Tensor, valid: Tensor | None, first: int = 1) -> Tensor:
+        if valid is None and (self.local > first * tokens.shape[2] or self.seen > first):
+            valid = torch.ones_like(tokens, dtype=torch.bool)  # but not of what precedes the first block
+        place = min(first, self.seen) - 1  # of the newest context of block ``first`` among those that are expanded
+        slots = self.expand(context[:, first - 1 - place :])
+        newest = slots[:, place:]
+        leading = []  # [B, N - first, positions, width], as all that stands at a block's positions
+        if self.local:
+            before = self.embedding(self.before(tokens, first))
+            if self.mixing is None:
+                leading.append(before)
+            else:
+                newest = newest + self.mix(before, None if valid is None else self.before(valid, first))
+        if self.seen > 1:
+            leading.append(windows_before(slots[:, :-1], self.seen - 1, 1, place).flatten(2, 3))
+        x = torch.cat([*leading, newest, self.embedding(tokens[:, first:, :-1])], dim=2)
+        hidden = self.stack(x.flatten(0, 1), None if valid is None else self.keys(valid, first).flatten(0, 1))
+        return hidden[:, self.ahead - 1 :].unflatten(0, (len(tokens), -1))
+
+    def before(self, blocks: Tensor, first: int) -> Tensor:
+        """What stands at the r positions before each block from ``first`` on: [B, N, L] -> [B, N - first, r]."""
+        return windows_before(blocks[:, :-1].flatten(1), self.local, blocks.shape[2], first)
+
+    def mix(self, before: Tensor, valid: Tensor | None) -> Tensor:
+        """What embeddings [B, N, r, width] add to the slots, [B, N, slots, width]."""
+        assert self.mixing is not None
+        mixed: Tensor = self.mixing((before if valid is None else before * valid[..., None]).flatten(-2))
+        return mixed.unflatten(-1, (self.slots, self.width))
+
+    def keys(self, valid: Tensor, first: int) -> Tensor:
+        """Which of a block's positions may be attended to, [B, N - first, positions], of ``valid`` [B, N, L]."""
+        own = valid[:, first:, :-1]
+        leading = [self.before(valid, first)] if self.local and self.mixing is None else []
+        if self.seen > 1:
+            # A context is known where its block is. The last block's decodes nothing, the one before is the newest.
+            older = windows_before(valid[:, :-2].any(-1), self.seen - 1, 1, first - 1)
+            leading.append(older.repeat_interleave(self.slots, dim=2))
+        return torch.cat([*leading, own.new_ones(*own.shape[:2], self.slots), own], dim=2)
 
 
 class SummationTokenDecoder(NeoxTokenDecoder):

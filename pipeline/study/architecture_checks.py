@@ -43,7 +43,13 @@ def check_variants(study: Study) -> None:
             choice(f"{key}.init.method", variant.init.method, METHODS)
         for part in ("embedder", "block_decoder", "token_decoder"):
             keys = getattr(variant, part)
-            _in_range(f"{key}.{part}", keys, (name for name, value in vars(keys).items() if type(value) is int))
+            _in_range(f"{key}.{part}", keys, _numbers(keys))
+
+
+def _numbers(keys: object) -> list[str]:
+    """The whole numbers among a part's keys that must be above 0: not those that are 0 where nothing is said."""
+    given = {field.name: field.default for field in dataclasses.fields(keys)}  # type: ignore[arg-type]
+    return [name for name, value in vars(keys).items() if type(value) is int and (value or given[name] != 0)]
 
 
 def _in_range(key: str, values: object, names: Iterable[str]) -> None:

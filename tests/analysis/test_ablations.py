@@ -14,7 +14,7 @@ from pipeline.analysis.figures.canvas import save
 from pipeline.analysis.figures.style import RC
 from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Point, points
-from pipeline.models.embedder_config import RobertaKeys
+from pipeline.models.embedder_config import LookupKeys, RobertaKeys
 from pipeline.models.token_decoder_config import PrefixKeys, StackKeys, SummationKeys
 from pipeline.study import Study
 from pipeline.study.schema import UptrainedGrid, Uptraining, Variant
@@ -28,6 +28,12 @@ VARIANTS = {
     "prefix4": Variant(token_decoder=PrefixKeys(prefix_length=4)),
     "unpadded": Variant(padding=False),
     "megabyte": Variant(allocation=[3, 1], token_decoder=SummationKeys(width=64)),
+    "local": Variant(token_decoder=PrefixKeys(local=4)),
+    "mixed": Variant(token_decoder=PrefixKeys(local=4, mix=True)),
+    "contexts": Variant(token_decoder=PrefixKeys(contexts=2)),
+    "overlap": Variant(embedder=LookupKeys(overlap=True, convolution=3)),
+    "few_heads": Variant(block_decoder=StackKeys(heads=2)),
+    "many_heads": Variant(token_decoder=PrefixKeys(heads=8)),
     "other": Variant(allocation=[2, 1], embedder=RobertaKeys()),
 }
 
@@ -57,22 +63,28 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     return made
 
 
-def places(study: Study, key: str) -> dict[str, list[str]]:
-    axis = next(axis for axis in AXES if axis.key == key)
-    sweeps = sweeps_along(study, points(load_rows(study)[0]), axis)
-    return {sweep.label: list(sweep.places) for sweep in sweeps}
+def places(study: Study) -> dict[str, dict[str, list[str]]]:
+    """Of every axis, the places of each of its sweeps, by its label."""
+    compared = points(load_rows(study)[0])
+    sweeps = {axis.key: sweeps_along(study, compared, axis) for axis in AXES}
+    return {key: {sweep.label: list(sweep.places) for sweep in along} for key, along in sweeps.items()}
 
 
 def test_a_sweep_holds_what_differs_in_its_axis_alone(study: Study) -> None:
-    both = ("size s, L=2", "size s, L=4")
-    assert places(study, "allocation") == {label: ["1:1", "5:1", "1:5"] for label in both}
-    assert places(study, "embedder") == {label: ["lookup", "roberta"] for label in both}
-    assert places(study, "token_decoder") == {label: ["prefix", "summation"] for label in both}
-    assert places(study, "prefix_length") == {label: ["2", "4"] for label in both}
-    assert places(study, "padding") == {label: ["with", "without"] for label in both}
-    assert places(study, "uptraining") == {"size s, L=4": ["random weights", "partition", "duplicate"]}
-    assert places(study, "architecture") == {label: ["Block Transformer", "MEGABYTE"] for label in both}
-    lengths = places(study, "block_length")
+    along, both = places(study), ("size s, L=2", "size s, L=4")
+    assert along["allocation"] == {label: ["1:1", "5:1", "1:5"] for label in both}
+    assert along["embedder"] == {label: ["lookup", "roberta"] for label in both}
+    assert along["token_decoder"] == {label: ["prefix", "summation"] for label in both}
+    assert along["prefix_length"] == {label: ["2", "4"] for label in both}
+    assert along["local_context"] == {label: ["0", "4", "4 mixed"] for label in both}
+    assert along["contexts"] == {label: ["1", "2"] for label in both}
+    assert along["overlap"] == {label: ["nothing", "block before, convolution 3"] for label in both}
+    assert along["heads"] == {label: ["the size's", "2"] for label in both}
+    assert along["token_heads"] == {label: ["the size's", "8"] for label in both}
+    assert along["padding"] == {label: ["with", "without"] for label in both}
+    assert along["uptraining"] == {"size s, L=4": ["random weights", "partition", "duplicate"]}
+    assert along["architecture"] == {label: ["Block Transformer", "MEGABYTE"] for label in both}
+    lengths = along["block_length"]
     assert lengths["size s, block base"] == ["vanilla", "2", "4"]
     assert len(lengths) == len(VARIANTS)
 
@@ -95,7 +107,7 @@ def test_an_axis_on_which_nothing_differs_has_none(study: Study) -> None:
     block = dataclasses.replace(study.grid.block, variant=["base"])
     grid = dataclasses.replace(study.grid, block=block, uptrained=UptrainedGrid())
     alone = dataclasses.replace(study, grid=grid)
-    assert [axis.key for axis in AXES if places(alone, axis.key)] == ["block_length"]
+    assert [key for key, sweeps in places(alone).items() if sweeps] == ["block_length"]
 
 
 def loss_of(point: Point) -> float:

@@ -48,6 +48,14 @@ CONFIGS: dict[str, ModelConfig] = {
     "prefix-2": block(2, LookupConfig(16), PrefixConfig(NARROW, 1)),
     "prefix-4": block(4, LookupConfig(8), PrefixConfig(NARROW, 3)),
     "prefix-4-window": block(4, LookupConfig(8), PrefixConfig(STACK, 2), WINDOWED),
+    "local-9": block(4, LookupConfig(8), PrefixConfig(STACK, 1, local=9), WINDOWED),
+    "local-5-mixed": block(2, LookupConfig(16), PrefixConfig(NARROW, 2, local=5, mix=True)),
+    "contexts-3": block(4, LookupConfig(8), PrefixConfig(NARROW, 2, contexts=3)),
+    "contexts-local": block(2, LookupConfig(16), PrefixConfig(NARROW, 1, local=3, contexts=4), WINDOWED),
+    "overlap-cls": block(3, ClsConfig(ENCODER, cls_tokens=2, overlap=True), SummationConfig(NARROW)),
+    "convolution-overlap": block(
+        3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 1, local=2), WINDOWED
+    ),
     "summation": block(4, ProjectionConfig(20), SummationConfig(NARROW)),
     "cross-attention": block(4, RobertaConfig(ENCODER), CrossAttentionConfig(T5)),
     "cls": block(3, ClsConfig(ENCODER, cls_tokens=2), CrossAttentionConfig(T5)),

@@ -19,7 +19,7 @@ def test_greedy_equals_the_full_forward_pass_for_every_prompt_length_modulo_the_
     assert generate(built, batch, NEW, batch_size=3) == expected
 
 
-@pytest.mark.parametrize("name", ["vanilla", "vanilla-window", "prefix-4", "cross-attention"])
+@pytest.mark.parametrize("name", ["vanilla", "vanilla-window", "prefix-4", "cross-attention", "contexts-3"])
 def test_prefill_in_chunks_changes_nothing(name: str) -> None:
     built = model(name)
     batch = prompts(13, 12, 3, 7, 1)
@@ -28,7 +28,7 @@ def test_prefill_in_chunks_changes_nothing(name: str) -> None:
         assert torch.equal(Session(built, len(batch), 13, NEW, chunk=chunk).run(batch), whole)
 
 
-@pytest.mark.parametrize("name", ["vanilla", "prefix-2"])
+@pytest.mark.parametrize("name", ["vanilla", "prefix-2", "contexts-local", "convolution-overlap"])
 def test_a_session_runs_again_with_other_prompts(name: str) -> None:
     built = model(name)
     session = Session(built, 2, 9, NEW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -90,6 +91,19 @@ def test_local_attention(stack: FoldedStack, triton: TorchOps) -> None:
         assert_attended_equal(u, other, stack)
 
 
+def test_local_attention_leaves_out_what_is_not_known(stack: FoldedStack, triton: TorchOps) -> None:
+    ours, expected = LocalCache(stack, ROWS, 5, masked=3), LocalCache(stack, ROWS, 5, masked=3)
+    known = torch.tensor([[0, 0, 1, 0, 1], [0, 1, 1, 0, 0], [0, 1, 1, 1, 1]], dtype=torch.bool)
+    for cache in (ours, expected):
+        cache.known.copy_(known)
+    for position in range(5):
+        u = random(ROWS, stack.columns)
+        other = u.clone()
+        triton.local_attention(u, ours, 0, position)
+        TorchOps().local_attention(other, expected, 0, position)
+        assert_attended_equal(u, other, stack)
+
+
 @pytest.mark.parametrize("starts", [[0] * ROWS, [0, 3, 7, 2, 9]])
 @pytest.mark.parametrize("processors", [1, 132])
 def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, starts: list[int], processors: int) -> None:
@@ -120,6 +134,15 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
     torch.testing.assert_close(ours.values, expected.values)
 
 
+LOOKUP = LookupConfig(16)
+
+
+def local_model(embedder: LookupConfig = LOOKUP, **keys: Any) -> BlockConfig:
+    """A block transformer whose token decoder has these keys."""
+    stack = StackConfig(1, 32, 2, 1, 96)
+    return BlockConfig(97, 64, 4, embedder, StackConfig(1, 64, 4, 2, 64), PrefixConfig(stack, 2, **keys))
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -132,8 +155,11 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
             StackConfig(2, 64, 4, 2, 64),
             PrefixConfig(StackConfig(2, 32, 2, 2, 96), prefix_length=2),
         ),
+        local_model(local=6),
+        local_model(local=6, mix=True),
+        local_model(LookupConfig(16, overlap=True, convolution=3), local=2, contexts=3),
     ],
-    ids=["vanilla", "block"],
+    ids=["vanilla", "block", "local", "local-mixed", "contexts-overlap"],
 )
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0, seed=3), Sampling(1.0, top_k=20, top_p=0.9)])
 def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, sampling: Sampling, triton: TorchOps) -> None:

@@ -16,11 +16,12 @@ from torch import Tensor
 from pipeline.base.errors import UserError
 from pipeline.interop.names import require_neox
 from pipeline.interop.published import entries, from_published, load_published, to_published
-from pipeline.interop.published_config import config_from_published, trained_with_padding
+from pipeline.interop.published_config import config_from_published, config_to_published, trained_with_padding
 from pipeline.models import LanguageModel, attention, layers
-from pipeline.models.config import BlockConfig, StackConfig, VanillaConfig
+from pipeline.models.config import BlockConfig, LookupConfig, PrefixConfig, StackConfig, VanillaConfig
 from tests.fixture import DEAD, Fixture, read
 from tests.models.test_models import lively
+from tests.models.variants import PREFIX, STACK, block
 
 BLOCK = 4
 UNPUBLISHED = ["vanilla_window", "vanilla_multi_query", "megabyte", "cross_attention_grouped", "roberta_prefix"]
@@ -161,6 +162,22 @@ def test_in_and_out_again(name: str) -> None:
 def test_what_the_published_code_lacks_is_not_exported(name: str) -> None:
     with pytest.raises(UserError, match="cannot be exported"):
         to_published(lively(name))
+
+
+@pytest.mark.parametrize(
+    ("embedder", "decoder", "message"),
+    [
+        (LookupConfig(8), PrefixConfig(STACK, 2, local=4), "token_decoder: local 4 cannot be exported"),
+        (LookupConfig(8), PrefixConfig(STACK, 2, contexts=3), "token_decoder: contexts 3 cannot be exported"),
+        (LookupConfig(8, overlap=True), PREFIX, "embedder: overlap True cannot be exported"),
+        (LookupConfig(8, convolution=3), PREFIX, "embedder: convolution 3 cannot be exported"),
+    ],
+)
+def test_what_stands_before_a_block_is_not_exported(
+    embedder: LookupConfig, decoder: PrefixConfig, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        config_to_published(block(4, embedder, decoder))
 
 
 def test_layers_of_another_kind_are_not_exported() -> None:

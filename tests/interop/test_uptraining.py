@@ -28,6 +28,8 @@ from tests.models.variants import ENCODER
 
 STACK = StackConfig(layers=4, width=32, heads=4, kv_heads=4, feed_forward=128)
 
+STACK_2 = dataclasses.replace(STACK, layers=2)
+
 
 def target(block_layers: int, token_layers: int, slots: int = 2, **changed: Any) -> BlockConfig:
     block = dataclasses.replace(STACK, layers=block_layers)
@@ -98,6 +100,21 @@ def test_blocks_of_one_token_start_as_the_vanilla_model_does() -> None:
         uptrain_from(model, source, "partition")
         contexts = model.contexts(tokens[:, :-1, None])
         torch.testing.assert_close(contexts, cut.hidden(tokens), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        target(2, 2, token_decoder=PrefixConfig(STACK_2, 2, local=6, mix=True)),
+        target(2, 2, embedder=ProjectionConfig(32, overlap=True, convolution=3)),
+    ],
+)
+def test_what_a_further_matrix_adds_starts_as_nothing(changed: BlockConfig) -> None:
+    source, tokens = vanilla(), torch.randint(61, (2, 24))
+    plain, model = build(target(2, 2)), build(changed)
+    for started in (plain, model):
+        uptrain_from(started, source, "partition")
+    torch.testing.assert_close(model(tokens), plain(tokens))
 
 
 @pytest.mark.parametrize(

@@ -38,19 +38,50 @@ def block_logits(config: BlockConfig, weights: Weights, tokens: Tensor, valid: T
     length = config.block_length
     blocks, blocks_valid = list(tokens.split(length)), list(valid.split(length))
     whole = [block for block in blocks if len(block) == length]
-    embeddings = torch.stack([embed(config, weights, block, blocks_valid[i]) for i, block in enumerate(whole)])
+    rows = convolved(config, weights, tokens, valid)
+    embeddings = [embed(config, weights, block, blocks_valid[i], rows[i]) for i, block in enumerate(whole)]
+    embeddings = torch.stack([overlapping(weights, embeddings, blocks_valid, i) for i in range(len(whole))])
     block_valid = torch.tensor([bool(blocks_valid[i].any()) for i in range(len(whole))])
     contexts = neox(embeddings, weights, "block_decoder", config.block_decoder, block_valid)
-    rows = [decode(config, weights, contexts[i - 1], blocks[i], blocks_valid[i]) for i in range(1, len(blocks))]
-    return torch.cat(rows)
+    logits_of_blocks = []
+    for i in range(1, len(blocks)):
+        past = tokens[: i * length], valid[: i * length]
+        older = [
+            contexts[j] if j >= 0 and block_valid[j] else None for j in range(i - config.token_decoder.seen, i - 1)
+        ]
+        logits_of_blocks.append(decode(config, weights, [*older, contexts[i - 1]], blocks[i], blocks_valid[i], past))
+    return torch.cat(logits_of_blocks)
 
 
-def embed(config: BlockConfig, weights: Weights, block: Tensor, valid: Tensor) -> Tensor:
-    """[D] of one block [L]."""
+def convolved(config: BlockConfig, weights: Weights, tokens: Tensor, valid: Tensor) -> list[list[Tensor]]:
+    """The table's rows of every block, each with those of the tokens before it; none for an encoder."""
+    length, size = config.block_length, getattr(config.embedder, "convolution", 0)
+    if isinstance(config.embedder, RobertaConfig):
+        return [[] for _ in tokens]
+    plain = [weights["embedder.embedding.weight"][token] for token in tokens]
+    rows = list(plain)
+    for place in range(len(plain)):
+        for back in range(size):
+            if place >= back and valid[place - back]:
+                taps = weights["embedder.convolution.matrices.weight"].chunk(size, dim=1)
+                rows[place] = rows[place] + taps[size - 1 - back] @ plain[place - back]
+    return [rows[begin : begin + length] for begin in range(0, len(rows), length)]
+
+
+def overlapping(weights: Weights, embeddings: list[Tensor], valid: list[Tensor], i: int) -> Tensor:
+    """Block i's embedding with that of the block before, if there is such a matrix."""
+    matrix = weights.get("overlap.matrix.weight")
+    if matrix is None:
+        return embeddings[i]
+    on_before, on_own = matrix.chunk(2, dim=1)
+    joined = embeddings[i] + on_own @ embeddings[i]
+    return joined + on_before @ embeddings[i - 1] if i and valid[i - 1].any() else joined
+
+
+def embed(config: BlockConfig, weights: Weights, block: Tensor, valid: Tensor, rows: list[Tensor]) -> Tensor:
+    """[D] of one block [L], of the table's ``rows`` unless it is an encoder."""
     embedder = config.embedder
-    if not isinstance(embedder, RobertaConfig):
-        rows = [weights["embedder.embedding.weight"][token] for token in block]
-    else:
+    if isinstance(embedder, RobertaConfig):
         count = embedder.cls_tokens if isinstance(embedder, ClsConfig) else 0
         tokens = torch.cat([torch.zeros(count, dtype=torch.long), block])
         encoded = roberta(tokens, torch.cat([torch.ones(count, dtype=torch.bool), valid]), weights, embedder)
@@ -59,15 +90,37 @@ def embed(config: BlockConfig, weights: Weights, block: Tensor, valid: Tensor) -
     return joined if embedder.kind == "lookup" else linear(joined, weights, "embedder.projection")
 
 
-def decode(config: BlockConfig, weights: Weights, context: Tensor, block: Tensor, valid: Tensor) -> Tensor:
-    """[tokens, V] of one block [tokens], which is shorter than L at a sequence's end."""
+def decode(
+    config: BlockConfig,
+    weights: Weights,
+    contexts: list[Tensor | None],
+    block: Tensor,
+    valid: Tensor,
+    past: tuple[Tensor, Tensor],
+) -> Tensor:
+    """[tokens, V] of one block [tokens], which is shorter than L at a sequence's end.
+
+    ``contexts``: the last is the block's; ``None`` for one that there is not. ``past``: tokens and validity.
+    """
     decoder, count = config.token_decoder, len(block)
     table = weights["token_decoder.embedding.weight"]
+    context = contexts[-1]
+    assert context is not None
     slots = linear(context, weights, "token_decoder.expansion").view(config.slots, -1)
     if isinstance(decoder, PrefixConfig):
-        x = torch.cat([slots, table[block[:-1]]])
-        keys = torch.cat([torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
-        x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)[config.slots - 1 :]
+        before, known = local(decoder, table, past)
+        if decoder.mix:
+            mixing = weights["token_decoder.mixing.weight"].view(config.slots, decoder.stack.width, decoder.local, -1)
+            for place, embedding in enumerate(before):
+                slots = slots + known[place] * (mixing[:, :, place] @ embedding)
+            before, known = before[:0], known[:0]
+        for older in contexts[:-1]:
+            there = older if older is not None else 0 * context
+            before = torch.cat([before, linear(there, weights, "token_decoder.expansion").view(config.slots, -1)])
+            known = torch.cat([known, torch.tensor([older is not None] * config.slots)])
+        x = torch.cat([before, slots, table[block[:-1]]])
+        keys = torch.cat([known, torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
+        x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)[len(before) + config.slots - 1 :]
         return x @ weights["token_decoder.head.weight"].T
     keys = torch.cat([torch.ones(1, dtype=torch.bool), valid[:-1]])
     if isinstance(decoder, NeoxDecoderConfig):
@@ -77,6 +130,16 @@ def decode(config: BlockConfig, weights: Weights, context: Tensor, block: Tensor
     assert isinstance(decoder.stack, T5Config)
     x = t5(torch.cat([table[1:2], table[block[:-1]]]), slots, keys, weights, decoder.stack)
     return x / math.sqrt(decoder.stack.width) @ table.T
+
+
+def local(decoder: PrefixConfig, table: Tensor, past: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Embeddings [r, width] of the last r tokens, 0 for those before the first, and which of them may be seen [r]."""
+    tokens, valid = past
+    rows, known = [], []
+    for place in range(len(tokens) - decoder.local, len(tokens)):
+        rows.append(table[tokens[place]] if place >= 0 else 0 * table[0])
+        known.append(place >= 0 and bool(valid[place]))
+    return torch.stack(rows) if rows else table[:0], torch.tensor(known, dtype=torch.bool)
 
 
 def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Tensor) -> Tensor:

@@ -57,6 +57,16 @@ def test_embedders(keys: EmbedderKeys, config: object) -> None:
     assert block_config(SHAPE, Parts(embedder=keys), 4, 50, 16).embedder == config
 
 
+def test_what_stands_before_a_block() -> None:
+    keys = LookupKeys(overlap=True, convolution=3), PrefixKeys(local=6, mix=True)
+    made = block_config(SHAPE, Parts(embedder=keys[0], token_decoder=keys[1]), 4, 50, 16)
+    assert made.embedder == LookupConfig(16, overlap=True, convolution=3)
+    assert made.token_decoder == PrefixConfig(StackConfig(3, 64, 2, 2, 256), 2, local=6, mix=True)
+    assert made.recent == 6
+    assert made.history == 2
+    assert block_config(SHAPE, Parts(embedder=RobertaKeys(overlap=True)), 4, 50, 16).embedder.overlap
+
+
 def test_token_decoders() -> None:
     stack = StackConfig(3, 64, 2, 2, 256)
     for keys, config in (

@@ -57,7 +57,7 @@ def test_short_attention_equals_the_usual_one(kind: str, length: int, kv_heads: 
     torch.testing.assert_close(have, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vanilla_window", "lookup_prefix", "lookup_prefix_5_unequal", "cls_cross_attention"])
+@pytest.mark.parametrize("name", ["vanilla_window", "lookup_prefix_5_unequal", "cls_cross_attention", "contexts_local"])
 def test_models_compile_to_one_graph(name: str) -> None:
     """Nothing waits for a value on the device, so that training compiles whole and captures as a CUDA graph."""
     model, tokens, valid = lively(name), random_tokens(2, 24), ragged(2, 24)
@@ -67,7 +67,7 @@ def test_models_compile_to_one_graph(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["lookup_prefix", "lookup_prefix_5_unequal", "cls_cross_attention"])
+@pytest.mark.parametrize("name", ["lookup_prefix", "lookup_prefix_5_unequal", "cls_cross_attention", "contexts_local"])
 def test_compiled_on_a_gpu(name: str) -> None:
     model, tokens, valid = lively(name), random_tokens(2, 24), ragged(2, 24)
     expected, padded = model(tokens), model(tokens, valid)

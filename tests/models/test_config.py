@@ -21,7 +21,7 @@ from pipeline.models.config import (
     from_dict,
     to_dict,
 )
-from tests.models.variants import ENCODER, PREFIX, STACK, VARIANTS
+from tests.models.variants import ENCODER, PREFIX, STACK, VARIANTS, block
 
 GOLDEN = Path(__file__).parents[1] / "assets/golden_configs.json"
 
@@ -104,7 +104,18 @@ def test_stacks_that_cannot_be(sizes: tuple[int, ...], message: str) -> None:
     [
         (lambda: LookupConfig(0), "width 0 must be"),
         (lambda: ClsConfig(ENCODER, cls_tokens=0), "cls_tokens 0"),
+        (lambda: PrefixConfig(STACK, 2, contexts=0), "contexts 0 must be a whole number of at least 1"),
+        (
+            lambda: block(4, LookupConfig(8), PrefixConfig(STACK, 2, contexts=16)),
+            "contexts 16 is more than the 15 blocks",
+        ),
+        (lambda: LookupConfig(8, convolution=1), "convolution 1 sees no token before; give at least 2"),
         (lambda: PrefixConfig(STACK, 0), "prefix_length 0"),
+        (lambda: PrefixConfig(STACK, 2, local=-1), "local -1 must be a whole number of at least 0"),
+        (
+            lambda: PrefixConfig(STACK, 2, mix=True),
+            "adds the last token_decoder.local tokens to the prefix; give local",
+        ),
         (lambda: BlockConfig(9, 64, 4, LookupConfig(9), STACK, PREFIX), "36 wide"),
         (lambda: BlockConfig(9, 64, 0, LookupConfig(9), STACK, PREFIX), "block_length 0"),
         (lambda: BlockConfig(9, 2048, 600, RobertaConfig(ENCODER), STACK, PREFIX), "512 tokens"),

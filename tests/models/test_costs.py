@@ -24,7 +24,7 @@ from pipeline.models.config import (
     VanillaConfig,
 )
 from tests.models.test_models import random_tokens
-from tests.models.variants import VARIANTS, VOCABULARY
+from tests.models.variants import PREFIX, STACK, VARIANTS, VOCABULARY, block
 
 
 def group(name: str) -> str:
@@ -33,7 +33,7 @@ def group(name: str) -> str:
     part = name.split(".")[0]
     if "head" in name.split("."):
         return "head"
-    return {"embedding": "embedding", "stack": "token_decoder"}.get(part, part)
+    return {"embedding": "embedding", "stack": "token_decoder", "overlap": "embedder"}.get(part, part)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -118,12 +118,35 @@ def test_prefill_and_decode_flops_add_up_to_a_causal_forward() -> None:
         assert config.prefill_flops(32) == pytest.approx(steps - 31 * head)
 
 
-def test_decode_flops_of_a_block_transformer_by_hand() -> None:
-    config = VARIANTS["lookup_prefix"]  # 2 + 2 layers of width 32, feed-forward 48, block 4, prefix 2
+@pytest.mark.parametrize(
+    ("keys", "positions", "read"),
+    [
+        ({}, 5, 32),
+        ({"local": 4}, 9, 32),
+        ({"local": 4, "mix": True}, 5, 32 + 4 * 32),
+        ({"contexts": 3, "local": 1}, 10, 32),
+    ],
+    ids=["plain", "local", "mixed", "contexts"],
+)
+def test_decode_flops_of_a_block_transformer_by_hand(keys: dict[str, Any], positions: int, read: int) -> None:
+    """2 + 2 layers of width 32, feed-forward 48, block 4, prefix 2; ``read`` numbers make the slots."""
+    config = block(4, LookupConfig(8), PrefixConfig(STACK, 2, **keys))
     layer = 2 * (32 * 96 + 32 * 32 + 2 * 32 * 48)
     block_step = 2 * (layer + 4 * 32 * 5)
-    token_decoder = 2 * 32 * 64 + 2 * (5 * layer + 4 * 32 * 15)
+    pairs = positions * (positions + 1) // 2
+    token_decoder = 2 * read * 64 + 2 * (positions * layer + 4 * 32 * pairs)
     assert config.decode_flops(20) == pytest.approx((block_step + token_decoder) / 4 + 2 * 32 * VOCABULARY)
+    assert config.cached(100) == 25 * 2 * 2 * 32 + positions * 2 * 2 * 32
+
+
+def test_what_an_embedder_reads_before_the_block_costs_its_matrices_by_hand() -> None:
+    plain = block(4, LookupConfig(8), PREFIX)
+    both = block(4, LookupConfig(8, overlap=True, convolution=3), PREFIX)
+    entries = 2 * 32 * 32, 3 * 8 * 8  # used once a block, and once a token
+    assert costs.total_parameters(both) - costs.total_parameters(plain) == sum(entries)
+    assert both.decode_flops(20) - plain.decode_flops(20) == pytest.approx(2 * entries[0] / 4 + 2 * entries[1])
+    assert both.decode_parameters() - plain.decode_parameters() == pytest.approx(sum(entries) / 4)
+    assert both.cached(100) == plain.cached(100)
 
 
 def test_kv_bytes_by_hand() -> None:

@@ -53,5 +53,10 @@ VARIANTS: dict[str, ModelConfig] = {
     "megabyte": block(4, LookupConfig(8), SummationConfig(WIDE), GROUPED),
     "cls_cross_attention": block(4, ClsConfig(ENCODER, 1, 2), CrossAttentionConfig(T5)),
     "cross_attention_grouped": block(3, ProjectionConfig(16), CrossAttentionConfig(T5_GROUPED)),
+    "local_7_block_3": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=7)),
+    "contexts_local": block(2, LookupConfig(16, overlap=True), PrefixConfig(WIDE, 1, local=5, contexts=2), GROUPED),
+    "contexts_mixed": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=2, mix=True, contexts=4)),
+    "overlap_cls": block(3, ClsConfig(ENCODER, 1, 2, overlap=True), SummationConfig(STACK)),
+    "convolution_overlap": block(3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 2, local=4)),
     "cross_attention_block_20": block(20, ProjectionConfig(8), CrossAttentionConfig(T5)),
 }

@@ -53,6 +53,15 @@ KINDS = [
     ("embedder: {heads: 3, kind: lookup}", "embedder.heads: 3 is wrong; a lookup embedder"),
     ("embedder: {kind: lookup, cls_tokens: 5}", "embedder.cls_tokens: 5 is wrong; a lookup embedder"),
     ("embedder: {kind: lookup, cls_tokens: null}", "embedder.cls_tokens: None is wrong; a lookup embedder"),
+    (
+        "embedder: {kind: cls, convolution: 3}",
+        "embedder.convolution: 3 is wrong; a cls embedder has no such key (it has ",
+    ),
+    (
+        "token_decoder: {kind: summation, local: 4}",
+        "token_decoder.local: 4 is wrong; a summation token decoder has no ",
+    ),
+    ("embedder: {overlap: 1}", "embedder.overlap: 1 is wrong; it must be true or false"),
     ("embedder: {kind: projection, layers: 7}", "embedder.layers: 7 is wrong; a projection embedder"),
     ("embedder: {kind: projection, cls_tokens: 3}", "embedder.cls_tokens: 3 is wrong; a projection embedder"),
     ("embedder: {kind: roberta, cls_tokens: 9}", "embedder.cls_tokens: 9 is wrong; a roberta embedder"),

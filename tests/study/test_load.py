@@ -13,6 +13,17 @@ from pipeline.study import cells, load_study
 MISTAKES = [
     ("width: 128", "widht: 128", r"sizes\.s\.widht: unknown key; did you mean 'width'"),
     ("layers: 4", "layers: four", r"sizes\.s\.layers: 'four' is wrong; it must be a whole number"),
+    (
+        "kind: prefix",
+        "kind: prefix, local: -1",
+        r"variants\.base\.token_decoder\.local: -1 is wrong; it must be greater",
+    ),
+    ("kind: prefix", "kind: prefix, mix: true", r"cell block-s-2-base-0: token_decoder\.mix adds .*; give local too"),
+    (
+        "kind: prefix",
+        "kind: prefix, contexts: 600",
+        r"cell block-s-2-base-0: token_decoder\.contexts 600 is more than the",
+    ),
     ("layers: 4", "layers: 0", r"sizes\.s\.layers: 0 is wrong; it must be greater than 0"),
     ("layers: 4", "layers: 1", r"sizes\.s\.layers: 1 is wrong; a block transformer splits"),
     ("width: 128", "width: 100, heads: 3", r"width 100 is not a multiple of heads 3"),

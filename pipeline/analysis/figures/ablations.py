@@ -5,7 +5,6 @@ An axis is drawn where at least two of the study's configurations differ in it a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +13,9 @@ from pipeline.analysis.figures.canvas import Drawing, Figures, bars, legend, lin
 from pipeline.analysis.figures.style import COLOURS, MARKERS, SeriesStyle
 from pipeline.analysis.rows.points import Point, Row
 from pipeline.analysis.statistics.tasks import main_task_metrics
-from pipeline.models.token_decoder_config import PrefixKeys
+from pipeline.base.made_of import made_of
+from pipeline.models.embedder_config import LookupKeys, ProjectionKeys
+from pipeline.models.token_decoder_config import PrefixKeys, StackKeys
 from pipeline.results.metrics import LOSS, Metric, setting_metric, settings_of
 from pipeline.study import Cell, Study
 from pipeline.study.schema import Variant
@@ -48,6 +49,32 @@ def _prefix(cell: Cell, variant: Variant) -> str | None:
     return str(variant.token_decoder.prefix_length) if isinstance(variant.token_decoder, PrefixKeys) else None
 
 
+def _local(cell: Cell, variant: Variant) -> str | None:
+    decoder = variant.token_decoder
+    return f"{decoder.local}{' mixed' if decoder.mix else ''}" if isinstance(decoder, PrefixKeys) else None
+
+
+def _contexts(cell: Cell, variant: Variant) -> str | None:
+    return str(variant.token_decoder.contexts) if isinstance(variant.token_decoder, PrefixKeys) else None
+
+
+def _before(cell: Cell, variant: Variant) -> str | None:
+    keys = variant.embedder
+    size = keys.convolution if isinstance(keys, LookupKeys | ProjectionKeys) else 0
+    seen = ["block before"] * keys.overlap + [f"convolution {size}"] * bool(size)
+    return ", ".join(seen) or "nothing"
+
+
+def _heads(keys: StackKeys) -> str:
+    return str(keys.heads or OWN)
+
+
+def _number(place: str) -> float:
+    """Of places that begin with a number, if any."""
+    first, *rest = place.split()
+    return float(first) + 0.5 * bool(rest) if first.isdigit() else 0
+
+
 def _start(cell: Cell, variant: Variant) -> str | None:
     return variant.init.method if cell.source and variant.init else "random weights"
 
@@ -61,6 +88,7 @@ def _architecture(cell: Cell, variant: Variant) -> str | None:
 
 
 VANILLA = "vanilla"
+OWN = "the size's"
 AXES = (
     Axis(  # paper, figure 4a
         "block_length",
@@ -83,6 +111,29 @@ AXES = (
         ("token_decoder.kind", "token_decoder.prefix_length"),
     ),
     Axis("prefix_length", "Prefix length", _prefix, ("token_decoder.prefix_length",), float),  # figures 3f, 19
+    Axis(
+        "local_context",
+        "Tokens before the block that the token decoder sees",
+        _local,
+        ("token_decoder.local", "token_decoder.mix"),
+        _number,
+    ),
+    Axis("contexts", "Context embeddings in the prefix", _contexts, ("token_decoder.contexts",), float),  # appendix B.3
+    Axis("overlap", "What the embedder sees before the block", _before, ("embedder.overlap", "embedder.convolution")),
+    Axis(
+        "heads",
+        "Heads of the block decoder",
+        lambda cell, variant: _heads(variant.block_decoder),
+        ("block_decoder.heads",),
+        _number,
+    ),
+    Axis(
+        "token_heads",
+        "Heads of the token decoder",
+        lambda cell, variant: _heads(variant.token_decoder),
+        ("token_decoder.heads",),
+        _number,
+    ),
     Axis(  # figure 7
         "padding",
         "Random-length padding while training",
@@ -157,7 +208,7 @@ def _rest(study: Study, point: Point, axis: Axis) -> tuple[object, ...]:
     """What must be equal beside the axis."""
     cell = point.cell
     assert cell.variant is not None
-    variant = dataclasses.asdict(study.variants[cell.variant])
+    variant = made_of(study.variants[cell.variant])
     for key in axis.keys:
         *outer, last = key.split(".")
         (variant[outer[0]] if outer else variant).pop(last, None)
