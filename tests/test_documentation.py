@@ -41,6 +41,7 @@ NOT_RUN = {
     r"make ui|python -m pipeline ui": "does not end; test_the_ui_answers starts it",
     r"make (test|soak|check)|(python -m )?pytest|python -m tests": "these tests themselves",
     r"torchrun|srun": "several GPUs, and SLURM",
+    r"python -m pipeline \w+ .*--(on slurm|status|cancel)": "asks a SLURM; tests/slurm starts one",
     r"python -m pipeline evaluate prefetch \w": "fetches from the hub; test_prefetch.py runs it on files",
     r"dvc queue": "starts workers that outlive it",
     r"dvc gc": "asks before it deletes",

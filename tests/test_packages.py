@@ -53,7 +53,7 @@ def declared(root: Path) -> dict[str, set[str]]:
 
 
 def test_what_is_imported_is_declared(declared: dict[str, set[str]], root: Path) -> None:
-    run = declared[""] | declared["baselines"] | NOT_DECLARED.keys()
+    run = declared[""] | declared["baselines"] | declared["slurm"] | NOT_DECLARED.keys()
     assert used("pipeline", "stages", root=root) - run == set()
     assert used("tests", root=root) - run - declared["test"] == set()
 

@@ -203,7 +203,7 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
         Command(
             "run",
             "what is out of date, with all that is independent at the same time",
-            (f"{PROGRAM} run", f"{PROGRAM} run --dry", f"{PROGRAM} run block-m-4-base-0"),
+            (f"{PROGRAM} run", f"{PROGRAM} run block-m-4-base-0", f"{PROGRAM} run --on slurm"),
             run.run,
             run.add_arguments,
         ),

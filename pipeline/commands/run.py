@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from pipeline.base.errors import UserError
 from pipeline.base.paths import REPORT
+from pipeline.commands import on_slurm
 from pipeline.commands.plan import plan
 from pipeline.execution.board import GOOD, Board, State, log_of
 from pipeline.execution.display import Display
@@ -27,7 +28,9 @@ from pipeline.study.rules import choice
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("cell", nargs="*", help="these cells and what they need; where left out, all and the report")
-    parser.add_argument("--dry", action="store_true", help="list what would run; only the stage check runs")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--dry", action="store_true", help="list what would run; only the stage check runs")
+    on_slurm.add_arguments(parser, either)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -35,10 +38,20 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises :class:`UserError` at the end if stages have failed, KeyboardInterrupt if a signal stopped the run.
     """
+    if arguments.cancel:
+        on_slurm.cancel(on_slurm.STUDY)
+        return
+    repository = Repository()
+    if arguments.status:
+        on_slurm.show(repository)
+        return
     study = load_study()
     check_dvc_keys()
-    repository = Repository()
     stages = chosen(repository.stages, study, arguments.cell)
+    if arguments.on == "slurm":
+        on_slurm.start(study, repository, stages, lambda: _check(repository, Machine(()), stages), arguments.dry)
+        return
+    on_slurm.refuse_while_queued(on_slurm.STUDY)
     machine = Machine.of(study, gpus_of(study))
     with repository.alone(), warded(repository.root):
         if arguments.dry:
@@ -75,11 +88,15 @@ def order_of(stages: Stages, study: Study, trainings: dict[str, Training]) -> Or
     return Order(work, after)
 
 
-def _print_changed(repository: Repository, machine: Machine, stages: Stages) -> None:
-    """What is out of date, and what follows from it if its outputs change; `check` tells DVC what has been edited."""
+def _check(repository: Repository, machine: Machine, stages: Stages) -> None:
     checked = Board(with_needs(stages, [CHECK]))
     Scheduler(repository, machine, checked, Order(), lambda: None).run()
     _end_if_any_failed(checked)
+
+
+def _print_changed(repository: Repository, machine: Machine, stages: Stages) -> None:
+    """What is out of date, and what follows from it if its outputs change; `check` tells DVC what has been edited."""
+    _check(repository, machine, stages)
     listed: set[str] = set()
     for name, stage in stages.items():
         changed = name != CHECK and repository.changed(name)

@@ -17,6 +17,16 @@ def failure_line(stage: Stage, code: int, offset: int) -> str:
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     if code < 0:
         return f"ended by {signal.Signals(-code).name}{', twice' if -code == signal.SIGKILL else ''}"
-    noted = failure("pretrain" if stage.kind == "pretrained" else stage.kind, stage.cell) if stage.cell else None
+    noted = noted_failure(stage) if stage.cell else None
     spoken = [line.strip() for line in lines if line.strip()]
     return (said[-1:] or ([noted] if noted else spoken[-1:]) or [f"ended with status {code}"])[0]
+
+
+def noted_failure(stage: Stage) -> str | None:
+    """The line that a cell's stage ended with, if it has not been run again since."""
+    return failure(noted_kind(stage), stage.cell)
+
+
+def noted_kind(stage: Stage) -> str:
+    """As what the stage notes its failures."""
+    return "pretrain" if stage.kind == "pretrained" else stage.kind

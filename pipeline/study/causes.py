@@ -17,7 +17,7 @@ from pipeline.base.files import is_file, read_json, write_json
 from pipeline.base.made_of import made_of
 from pipeline.base.paths import CAUSES
 from pipeline.models.config import ModelConfig, to_dict
-from pipeline.study.cells import Cell, cells, model_config
+from pipeline.study.cells import Cell, cells, find_cell, model_config
 from pipeline.study.pretraining import pretraining
 from pipeline.study.schema import Json, Study
 from pipeline.study.superseded import mark, training_in
@@ -72,13 +72,23 @@ STAGES = {
 def write_causes(study: Study, vocabulary: int) -> None:
     """Write the file of every stage and cell, and remove those of cells that are gone; equal files stay untouched."""
     causes = {CAUSES / f"{name}.json": stage_cause(study, name) for name in STAGES}
-    causes |= {CAUSES / "cells" / f"{cell.name}.json": cell_cause(study, cell, vocabulary) for cell in cells(study)}
+    causes |= {_of_cell(cell): cell_cause(study, cell, vocabulary) for cell in cells(study)}
     for path, cause in causes.items():
         if not is_file(path) or read_json(path) != cause:
             write_json(path, cause)
     for path in CAUSES.rglob("*.json"):
         if path not in causes:
             path.unlink()
+
+
+def edited_since(study: Study, kind: str, cell: str, vocabulary: int) -> Path | None:
+    """The file of what decides a stage's results, if what it tells is not the study's any more."""
+    if kind in STAGES:
+        path, cause = CAUSES / f"{kind}.json", stage_cause(study, kind)
+    else:
+        found = find_cell(study, cell)
+        path, cause = _of_cell(found), cell_cause(study, found, vocabulary)
+    return None if read_json(path) == cause else path
 
 
 def stage_cause(study: Study, name: str) -> Json:
@@ -150,6 +160,10 @@ def trunk_mark(study: Study, cell: Cell, config: ModelConfig, record: Json) -> s
     pretrain = {key: value for key, value in keys["pretrain"].items() if key not in COOLDOWN_KEYS}
     shared = fingerprint(keys | {"pretrain": pretrain}, record["corpus"], record["start"])
     return mark(record | {"fingerprint": shared})
+
+
+def _of_cell(cell: Cell) -> Path:
+    return CAUSES / "cells" / f"{cell.name}.json"
 
 
 def _fingerprint_in(folder: Path) -> str | None:

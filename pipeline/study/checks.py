@@ -8,6 +8,7 @@ from pipeline.study.architecture_checks import check_effects, check_sizes, check
 from pipeline.study.cells import cells, model_config, whole_cells
 from pipeline.study.recipe_checks import check_recipes, check_steps
 from pipeline.study.rules import all_positive, choice, positive, require
+from pipeline.study.run_checks import check_run
 from pipeline.study.schema import Study
 from pipeline.study.search_checks import check_search
 from pipeline.study.tune_checks import check_tune
@@ -36,6 +37,7 @@ def check(study: Study) -> None:
     _check_benchmark(study)
     check_search(study)
     check_tune(study)
+    check_run(study.run)
     for cell in cells(study):
         if cell.family != "pretrained":
             model_config(study, cell, vocabulary=64)
@@ -188,7 +190,6 @@ def _check_pretrain(study: Study) -> None:
     hardware = study.hardware
     choice("hardware.strategy", hardware.strategy, ("auto", "ddp", "fsdp"))
     choice("hardware.accelerator", hardware.accelerator, ("auto", "cpu", "gpu"))
-    all_positive("run", study.run, ("per_gpu", "jobs"))
     all_positive("hardware", hardware, ("devices", "num_nodes", "micro_batch_size", "checkpoint_every", "log_every"))
     require(hardware.workers is None or hardware.workers >= 0, "hardware.workers", hardware.workers, "it is 0 or more")
 

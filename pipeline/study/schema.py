@@ -347,11 +347,49 @@ class Hardware:
 
 
 @dataclass(frozen=True)
+class SlurmJob:
+    """What a job asks SLURM for, where that differs from the other jobs; ``None`` differs in nothing.
+
+    ``time`` in minutes, ``memory`` in GB.
+    """
+
+    partition: str | None = None
+    time: int | None = None
+    memory: float | None = None
+    cpus: int | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What jobs ask SLURM for. ``jobs`` says what differs for a kind of them; ``options`` are further ones of sbatch.
+
+    ``exclusive`` are the kinds that get a whole node. ``gpus``: of those that need any; ``None``: ``hardware.devices``,
+    or 1. ``at_once``: jobs of an array that run at a time. ``requeues``: how often a job may be queued again.
+    ``notice``: seconds before its time limit at which a job is told.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    time: int = 60
+    memory: float | None = None
+    cpus: int | None = None
+    gpus: int | None = None
+    exclusive: list[str] = field(default_factory=lambda: ["benchmark"])
+    at_once: int | None = None
+    requeues: int = 10
+    notice: int = 120
+    options: dict[str, str | int] = field(default_factory=dict)
+    jobs: dict[str, SlurmJob] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Run:
     """How many stages work at the same time, and on what; decides no result."""
 
     per_gpu: int = added(1)
     jobs: int | None = added(None)
+    slurm: Slurm = added(Slurm())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,7 +43,11 @@ def catch_up(study_name: str, cell: str) -> None:
 
 
 def follow(sync: Callable[[], object], seconds: float = 10.0) -> None:
-    """Call ``sync`` while standard input is open, then once more: the other end of the pipe is the training process."""
+    """Call ``sync`` while standard input is open, then once more: the other end of the pipe is the training process.
+
+    SIGTERM, which a cluster sends to all processes of a job, must not cut off a database that is being made.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(10)
     watch = selectors.DefaultSelector()
     watch.register(sys.stdin, selectors.EVENT_READ)

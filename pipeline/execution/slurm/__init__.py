@@ -1,0 +1,1 @@
+"""The study's stages as jobs of a SLURM cluster: submitted once, nothing needs to stay alive for them."""
