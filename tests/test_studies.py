@@ -102,6 +102,7 @@ def test_a_study_has_its_own_data_and_the_repositorys_code_and_texts(repository:
     assert main_study(repository) == before
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_file_is_picked_up_and_a_shared_corpus_read_once(repository: Path) -> None:
     reproduce(prepare("tiny"), "tokenize")
     (repository / "studies/tiny.yaml").write_text(TINY.replace("vocabulary: 260", "vocabulary: 262"))

@@ -67,9 +67,10 @@ def state(value: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def of_one_seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+def of_one_seed(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Study]:
     """A study in MLflow, in the working directory."""
     folder = tmp_path_factory.mktemp("study")
+    shutil.copy(empty_database, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -117,6 +118,7 @@ def test_curves_can_be_drawn_along_tokens_and_flops(of_one_seed: Study) -> None:
     assert run.data.tags["checkpoint"] == "checkpoints/vanilla-s-0"
 
 
+@pytest.mark.slow
 def test_charts_average_the_seeds_of_a_model(workspace: Path) -> None:
     views = view_tags(synced(workspace, seeds=[0, 1]))
     by_model = {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "model"}]}

@@ -94,6 +94,7 @@ def test_memory_of_a_sample_is_its_keys_and_values_and_logits(study: Study) -> N
     assert block.kv_bytes_per_sample < vanilla.kv_bytes_per_sample / 2
 
 
+@pytest.mark.slow
 def test_an_empty_list_of_batches_is_searched(study: Study) -> None:
     study = changed(study, {"benchmark.batch_sizes": []})
     result = benchmark(study, find_cell(study, VANILLA), random_weights=True, report=quiet)

@@ -155,7 +155,7 @@ def test_a_tokenizer_without_the_end_of_text_is_refused(corpus, tokens, tmp_path
 
 def test_a_tokenizer_of_the_hub_is_told_from_a_file(corpus, tokens, tmp_path, monkeypatch):
     """Without a network: the vocabulary that is stated is taken for planning, and fetching fails in one line."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert model_vocabulary(Tokenize(tokenizer="someone/some-model", vocabulary=50_277)) == 50_304
     with pytest.raises(UserError, match=r"tokenize.tokenizer: 'someone/some-model' could not be fetched") as caught:
         write_tokens(Tokenize(tokenizer="someone/some-model"), corpus, tmp_path / "tokens", processes=1)

@@ -57,6 +57,7 @@ def only_run(uri: str, cell: str, name: str = "tiny") -> Run:
     return found
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_500(study: Path) -> None:
     with trackers.broken() as server:
         errors = run("stages.pretrain", VANILLA, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{server.server_port}")

@@ -60,6 +60,7 @@ def test_two_workers_share_a_search(searching: Searching) -> None:
     assert_distinct(found(study), 4)
 
 
+@pytest.mark.slow
 def test_a_killed_workers_trial_is_retried_from_its_last_state(searching: Searching) -> None:
     study = searching(("tokens: 2560", "tokens: 25600"), ("trials: 3", "trials: 1"), ("log_every: 2", "log_every: 1"))
     (known,) = known_points(study)

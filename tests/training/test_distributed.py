@@ -103,7 +103,10 @@ def test_two_processes_train_as_one_does(tiny: Study, strategy: str, optimizer: 
         torch.testing.assert_close(weight, weights[name], atol=2e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("strategy", "optimizer"), [("ddp", "adamw"), ("fsdp", "adamw"), ("fsdp", "muon")])
+@pytest.mark.parametrize(
+    ("strategy", "optimizer"),
+    [("ddp", "adamw"), pytest.param("fsdp", "adamw", marks=pytest.mark.slow), ("fsdp", "muon")],
+)
 def test_two_killed_processes_go_on(tiny: Study, strategy: str, optimizer: str) -> None:
     use(strategy)
     change("learning_rate: 0.01", f"learning_rate: 0.01\n  optimizer: {optimizer}")
