@@ -124,6 +124,7 @@ def test_a_report_flags_the_cells_on_its_fronts(workspace: Path) -> None:
     assert [entry.path for entry in mlflow.list_artifacts(report.info.run_id, "figures")] == ["figures/curves.svg"]
 
 
+@pytest.mark.slow
 def test_cells_that_start_together_on_a_fresh_database(workspace: Path, root: Path) -> None:
     write_checkpoint("a", steps=1)
     code = f"from pipeline import tracking; tracking.sync_cell('study', {identity().name!r})"

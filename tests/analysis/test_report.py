@@ -35,6 +35,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     return made
 
 
+@pytest.mark.slow
 def test_two_reports_of_the_same_results_are_equal_to_the_byte(tiny: Study, tmp_path: Path) -> None:
     """One of them where an earlier study's report lay."""
     write_report(tiny, tmp_path / "one")
