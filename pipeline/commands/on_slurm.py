@@ -20,7 +20,7 @@ from pipeline.execution.slurm.edits import require_unedited
 from pipeline.execution.slurm.status import board_of, summary
 from pipeline.execution.slurm.submission import Submission
 from pipeline.execution.slurm.task import Task, Worker
-from pipeline.execution.stages import CHECK, Stage, Stages
+from pipeline.execution.stages import Stage, Stages
 from pipeline.study import Study
 from pipeline.study.rules import positive, require
 
@@ -44,7 +44,8 @@ def start(study: Study, repository: Repository, stages: Stages, check: Callable[
     with repository.alone():
         refuse_while_queued(STUDY)
         check()
-        planned = arrays(_out_of_date(repository, stages), queue.largest_array())
+        changed = {name: stages[name] for name in repository.out_of_date(stages)}
+        planned = arrays(changed, queue.largest_array())
         if not planned:
             print("everything is up to date")
         elif dry:
@@ -99,15 +100,6 @@ def require_submitting() -> None:
     if find_spec("submitit") is None:
         install = "pip install -c requirements.lock -e '.[slurm]'"
         raise UserError(f"--on slurm: this Python has no submitit; {install} adds it")
-
-
-def _out_of_date(repository: Repository, stages: Stages) -> Stages:
-    """What has changed, and all that follows from it."""
-    found: Stages = {}
-    for name, stage in stages.items():
-        if name != CHECK and (not found.keys().isdisjoint(stage.needs) or repository.changed(name)):
-            found[name] = stage
-    return found
 
 
 def refuse_while_queued(submission: Submission) -> None:

@@ -97,12 +97,9 @@ def _check(repository: Repository, machine: Machine, stages: Stages) -> None:
 def _print_changed(repository: Repository, machine: Machine, stages: Stages) -> None:
     """What is out of date, and what follows from it if its outputs change; `check` tells DVC what has been edited."""
     _check(repository, machine, stages)
-    listed: set[str] = set()
-    for name, stage in stages.items():
-        changed = name != CHECK and repository.changed(name)
-        if changed or not listed.isdisjoint(stage.needs):
-            listed.add(name)
-            print(f"{name}  {'out of date' if changed else 'if what it needs comes out other than before'}")
+    listed = repository.out_of_date(stages)
+    for name, changed in listed.items():
+        print(f"{name}  {'out of date' if changed else 'if what it needs comes out other than before'}")
     if not listed:
         print("everything is up to date")
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import write_text
-from pipeline.execution.stages import Stage
+from pipeline.execution.stages import CHECK, Stage, Stages
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 ENTRY, TOP_LEVEL = re.compile(r"^(?=  [^\s:])", re.MULTILINE), re.compile(r"^\S.*", re.MULTILINE)
@@ -72,6 +72,18 @@ class Repository:
         """Whether the stage is out of date by the files as they are now."""
         with self._locked():
             return bool(self._stage(name).changed())
+
+    def out_of_date(self, stages: Stages) -> dict[str, bool]:
+        """The stages that have changed or follow from such ones, in order, and whether each has changed itself.
+
+        The stage `check`, which always runs, is none of them.
+        """
+        listed: dict[str, bool] = {}
+        for name, stage in stages.items():
+            changed = name != CHECK and self.changed(name)
+            if changed or not listed.keys().isdisjoint(stage.needs):
+                listed[name] = changed
+        return listed
 
     def begin(self, name: str) -> Begun:
         """Decide about a stage whose needs are up to date, and make way for its command if it is to run.

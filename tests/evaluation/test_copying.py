@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.evaluation.copying import CUE, KINDS, OFFSETS, SPANS, copy_scores, distances
@@ -18,6 +17,7 @@ from pipeline.evaluation.scoring import Request, Scorer
 from pipeline.models import LanguageModel
 from pipeline.results.probes import by_offset, copied
 from pipeline.results.records import CopyScore
+from tests.evaluation.oracles import Oracle
 
 CONTEXT = 140
 VOCABULARY = 512
@@ -27,18 +27,12 @@ MATCH = 4
 SURE = 100.0
 
 
-class Known(LanguageModel):
+class Known(Oracle):
     """Predicts, of all tokens alike, or for sure what followed the last ``MATCH`` tokens where they stood before."""
 
     def __init__(self, stride: int, copies: bool) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(stride=stride, vocabulary=VOCABULARY, context_length=CONTEXT)  # type: ignore[assignment]
+        super().__init__(stride, VOCABULARY, CONTEXT)
         self.copies = copies
-        self.head = nn.Parameter(torch.eye(VOCABULARY))
-
-    @property
-    def head_weight(self) -> Tensor:
-        return self.head
 
     def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         stride = self.config.stride
@@ -51,20 +45,6 @@ class Known(LanguageModel):
                     hidden[row, position - stride, followed[seen]] = SURE
                 followed[seen] = text[position]
         return hidden
-
-    def branch(
-        self,
-        prefixes: Tensor,
-        lengths: Tensor,
-        continuations: Tensor,
-        prefix_index: Tensor,
-        valid: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        found = []
-        for own, group in zip(continuations, prefix_index.tolist(), strict=True):
-            before = prefixes[group, : int(lengths[group]) * self.config.stride]
-            found.append(self.hidden(torch.cat([before, own])[None])[0, len(before) :])
-        return torch.stack(found)
 
 
 def probe(model: LanguageModel, examples: int = 2) -> list[CopyScore]:

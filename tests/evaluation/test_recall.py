@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.evaluation.recall import PAIRS, recall_scores
 from pipeline.evaluation.scoring import Scorer
 from pipeline.models import LanguageModel
+from tests.evaluation.oracles import Oracle
 
 VOCABULARY = 258
 
 
-class Reader(LanguageModel):
+class Reader(Oracle):
     """Knows what followed the text since the last line break, a byte a token, where it stood before; else nothing.
 
     ``wrong`` makes it find all answers but those likely.
     """
 
     def __init__(self, line_break: int, wrong: bool = False) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(stride=1, vocabulary=VOCABULARY, context_length=1024)  # type: ignore[assignment]
+        super().__init__(1, VOCABULARY, 1024)
         self.line_break, self.sure = line_break, -50.0 if wrong else 50.0
-        self.head = nn.Parameter(torch.eye(VOCABULARY))
-
-    @property
-    def head_weight(self) -> Tensor:
-        return self.head
 
     def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         hidden = torch.zeros(len(tokens), tokens.shape[1] - 1, VOCABULARY)
@@ -45,18 +39,6 @@ class Reader(LanguageModel):
                 followed[line] = token
                 line = () if token == self.line_break else (*line, token)
         return hidden
-
-    def branch(
-        self,
-        prefixes: Tensor,
-        lengths: Tensor,
-        continuations: Tensor,
-        prefix_index: Tensor,
-        valid: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        before = [prefixes[group, : int(lengths[group])] for group in prefix_index.tolist()]
-        whole = [torch.cat(pair)[None] for pair in zip(before, continuations, strict=True)]
-        return torch.stack([self.hidden(own)[0, len(first) :] for own, first in zip(whole, before, strict=True)])
 
 
 def probe(tokenizer: Tokenizer, context: int = 1024, wrong: bool = False, examples: int = 3) -> dict[int, float]:
