@@ -1,4 +1,7 @@
-"""How every command ends: a user's mistake is one line on stderr and status 1, Ctrl-C status 130; no traceback."""
+"""How every command ends: in one line and a status, without a traceback.
+
+A user's mistake ends with status 1, Ctrl-C with 130, a GPU's failure with 75.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec
 
+from pipeline.base.device_failure import device_failure_says
 from pipeline.base.errors import UserError
 from pipeline.base.files import REFUSALS, cannot_write
 from pipeline.base.out_of_memory import out_of_memory_says
@@ -25,7 +29,10 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         _print_any_text()
         try:
-            with out_of_memory_says("on this machine; a smaller study, or a machine with more, would fit"):
+            with (
+                device_failure_says(),
+                out_of_memory_says("on this machine; a smaller study, or a machine with more, would fit"),
+            ):
                 main(*args, **kwargs)
         except UserError as error:
             fail(error)
@@ -47,7 +54,7 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
 def fail(error: UserError) -> NoReturn:
     """End the command with the error's line, without the passwords that may be in it."""
     print(f"error: {redacted(str(error))}", file=sys.stderr)
-    raise SystemExit(1) from None
+    raise SystemExit(error.status) from None
 
 
 def _print_any_text() -> None:

@@ -4,5 +4,7 @@
 class UserError(ValueError):
     """Bad input from a user: its message is one line that names the key or file, the value, and what would be right.
 
-    Every command prints the message and exits with status 1; no traceback follows.
+    Every command prints the message and exits with ``status``; no traceback follows.
     """
+
+    status = 1

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from pipeline.base.errors import UserError
 
-WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory")
+WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "cuda error: out of memory")
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from graphlib import TopologicalSorter
 from types import FrameType
 from typing import IO
 
+from pipeline.base import device_failure
+from pipeline.base.device_failure import DeviceFailure
 from pipeline.base.errors import UserError
 from pipeline.execution.board import GOOD, Board, State, log_of
 from pipeline.execution.failure import failure_line
@@ -23,6 +25,9 @@ from pipeline.execution.stages import dependents
 
 PAUSE = 0.05
 """Seconds between two looks at the processes."""
+
+TRIES = {-signal.SIGKILL: 2, DeviceFailure.status: device_failure.TRIES}
+"""How often a stage is started that ends so: nothing says that it would again."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -142,8 +147,8 @@ class Scheduler:
         code = running.process.returncode
         if code:
             kill_left({FOLDER: self.repository.root, RUN: None, STAGE: name})
-        if code == -signal.SIGKILL and running.tries == 1 and not self.signals:  # nothing says that it would again
-            self._attempt(name, lambda name: self._start(name, tries=2))
+        if running.tries < TRIES.get(code, 1) and not self.signals:
+            self._attempt(name, lambda name: self._start(name, running.tries + 1))
             return
         self.board.entries[name].ended = time.monotonic()
         if code == 0:

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.base import paths
+from pipeline.base.device_failure import device_failure_says
 from pipeline.base.errors import UserError
 from pipeline.base.files import write_text
 from pipeline.base.redact import redacted
@@ -18,7 +19,8 @@ def failure_noted(stage: str, cell: str) -> Iterator[None]:
     path = _path(stage, cell)
     path.unlink(missing_ok=True)
     try:
-        yield
+        with device_failure_says():
+            yield
     except Exception as error:
         with suppress(UserError):  # a disk that takes no more says so by the error itself
             write_text(path, _line(error) + "\n")

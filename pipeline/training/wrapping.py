@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import all_reduce
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.training.objective import Objective
 
 AT_ONCE = 2**26
 """Entries of the gradients that processes exchange together, at least."""
+
+WHOLE = 2**29
+"""Parameters of a model that fsdp gathers in one piece, at most: 1 GB in bf16, and 2 GB of gradients for a moment."""
 
 
 def layers(model: nn.Module) -> Iterator[nn.Module]:
@@ -42,15 +46,36 @@ def compile_whole(objective: Objective) -> None:
     objective.model.hidden = torch.compile(objective.model.hidden, dynamic=False)  # type: ignore[method-assign]
 
 
+def in_pieces(objective: Objective) -> bool:
+    """Whether fsdp gathers the model layer by layer; a smaller one is compiled and gathered as a whole."""
+    return sum(weight.numel() for weight in objective.parameters()) > WHOLE
+
+
 def shard(objective: Objective, mesh: DeviceMesh) -> None:
-    """Fully sharded data parallelism (FSDP2): every layer on its own, and what is left with the objective."""
+    """Fully sharded data parallelism (FSDP2): in one piece, or every layer on its own and what is left together."""
     if isinstance(objective, FSDPModule):
         return
     gathered = torch.bfloat16 if objective.precision == "bf16" else None
     policy = MixedPrecisionPolicy(gathered, torch.float32, cast_forward_inputs=False)
-    for layer in layers(objective):
+    for layer in layers(objective) if in_pieces(objective) else ():
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(objective, mesh=mesh, mp_policy=policy)
+
+
+def clip_gradients(weights: Iterable[Tensor], most: float) -> Tensor:
+    """Scale all gradients so that their common norm is at most ``most``; returns the norm before, a scalar.
+
+    As ``torch.nn.utils.clip_grad_norm_``, which sends a message a tensor where gradients are sharded; here it is one.
+    """
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+    norm = torch.nn.utils.get_total_norm(own)
+    if isinstance(gradients[0], DTensor):
+        squares = norm.square()
+        all_reduce(squares)
+        norm = squares.sqrt()
+    torch._foreach_mul_(own, (most / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 def sum_over_processes(gradients: list[Tensor]) -> None:

@@ -130,6 +130,32 @@ def test_a_stage_that_somebody_kills_is_started_again_once(pipeline: Path) -> No
     assert run().entries["pretrain-x@a"].why == "ended by SIGKILL, twice"
 
 
+FAILS = """
+from pipeline.base.command import command
+
+@command
+def main():
+    Path("tries").open("a").write("x")
+    if len(Path("tries").read_text()) < 3:
+        raise RuntimeError("CUDA error: unspecified launch failure\\nCUDA errors may be reported later")
+
+main()
+"""
+
+
+def test_a_stage_whose_gpu_fails_is_started_again(pipeline: Path) -> None:
+    tell("pretrain", "a", FAILS)
+    assert run().those(State.FAILED) == []
+    assert ran("pretrain a") == ["pretrain a -"] * 3
+    told = Path("logs/run/pretrain-x@a.log").read_text()
+    assert told.count("error: the GPU failed (CUDA error: unspecified launch failure); run the same command") == 2
+    assert "Traceback" not in told
+    Path("a.txt").write_text("a 1")
+    tell("pretrain", "a", "print('error: the GPU failed'); sys.exit(75)")
+    assert run().entries["pretrain-x@a"].why == "the GPU failed"
+    assert ran("pretrain a") == ["pretrain a -"] * 4
+
+
 WAIT = """
 def save(number, frame):
     Path("saved").write_text(signal.Signals(number).name)

@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed import all_reduce
-from torch.distributed.tensor import DTensor
 
 from pipeline.study.schema import Hardware, Pretrain
 from pipeline.training.hardware import compiles, largest_micro_batch
@@ -16,7 +15,15 @@ from pipeline.training.meter import Meter
 from pipeline.training.objective import Objective
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedule import Schedule
-from pipeline.training.wrapping import compile_layers, compile_whole, recompute_activations, shard, sum_over_processes
+from pipeline.training.wrapping import (
+    clip_gradients,
+    compile_layers,
+    compile_whole,
+    in_pieces,
+    recompute_activations,
+    shard,
+    sum_over_processes,
+)
 
 TrainingBatch = tuple[Tensor, Tensor | None]
 
@@ -47,7 +54,9 @@ class PretrainingModule(LightningModule):
         if self.hardware.activation_checkpointing:
             recompute_activations(self.objective)
         if compiles(self.hardware):
-            compile_whole(self.objective) if mesh is None else compile_layers(self.objective)
+            compile_whole(self.objective) if mesh is None or not in_pieces(self.objective) else compile_layers(
+                self.objective
+            )
         if mesh is not None:
             shard(self.objective, mesh["data_parallel"])
 
@@ -65,11 +74,8 @@ class PretrainingModule(LightningModule):
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         self._backward(batch, self.rows_at_once(batch))
-        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.pretrain.gradient_clip)
-        if isinstance(norm, DTensor):
-            norm = norm.full_tensor()
+        self.meter.gradient_norm = clip_gradients(self.objective.parameters(), self.pretrain.gradient_clip)
         self._step()
-        self.meter.gradient_norm = norm
 
     def _targets(self, batch: TrainingBatch) -> Tensor:
         """Targets of the batch in all processes."""

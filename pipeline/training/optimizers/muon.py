@@ -100,10 +100,10 @@ class Muon(torch.optim.Optimizer):
                 self.state[parameter].update(moments, step=steps)
         states = [self.state[parameter] for parameter in parameters]
         adamw(
-            parameters,
-            _gradients(parameters),
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            [_local(parameter) for parameter in parameters],
+            [_local(gradient) for gradient in _gradients(parameters)],
+            [_local(state["exp_avg"]) for state in states],
+            [_local(state["exp_avg_sq"]) for state in states],
             max_exp_avg_sqs=[],
             state_steps=[state["step"] for state in states],
             fused=True,
