@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import all_reduce
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
@@ -19,7 +19,7 @@ AT_ONCE = 2**26
 """Entries of the gradients that processes exchange together, at least."""
 
 WHOLE = 2**29
-"""Parameters of a model that fsdp gathers in one piece, at most: 1 GB in bf16, and 2 GB of gradients for a moment."""
+"""Parameters of a model that fsdp gathers in one piece, at most: 2 GB, and as much of gradients for a moment."""
 
 
 def layers(model: nn.Module) -> Iterator[nn.Module]:
@@ -52,14 +52,15 @@ def in_pieces(objective: Objective) -> bool:
 
 
 def shard(objective: Objective, mesh: DeviceMesh) -> None:
-    """Fully sharded data parallelism (FSDP2): in one piece, or every layer on its own and what is left together."""
+    """Fully sharded data parallelism (FSDP2): in one piece, or every layer on its own and what is left together.
+
+    Weights are gathered in fp32. In bf16 they would make the embeddings, and so the residuals, bf16 too.
+    """
     if isinstance(objective, FSDPModule):
         return
-    gathered = torch.bfloat16 if objective.precision == "bf16" else None
-    policy = MixedPrecisionPolicy(gathered, torch.float32, cast_forward_inputs=False)
     for layer in layers(objective) if in_pieces(objective) else ():
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(objective, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh)
+    fully_shard(objective, mesh=mesh)
 
 
 def clip_gradients(weights: Iterable[Tensor], most: float) -> Tensor:
