@@ -1,0 +1,70 @@
+"""docs/results/changes.md against the records that it is from."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from pipeline.base.files import read_json
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "docs/results/changes"
+PAGE = (ROOT / "docs/results/changes.md").read_text(encoding="utf-8")
+SPEEDS = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed.json")}
+MODELS = sorted({path.stem[:-2] for path in (FOLDER / "results/evaluate").iterdir()} | set(SPEEDS))
+
+
+def evaluations(model: str) -> dict[str, Any]:
+    paths = (FOLDER / "results/evaluate").glob(f"{model}-[01].json")
+    return {path.stem[-1]: read_json(path) for path in paths}
+
+
+def plain(model: str) -> str | None:
+    family, size, *rest = model.split("-")
+    base = f"block-{size}-{rest[0]}-base" if family == "block" else model
+    return None if base == model else base
+
+
+def rows(model: str) -> list[list[str]]:
+    found = re.findall(rf"^\| `{model}` \|(.*)\|$", PAGE, re.MULTILINE)
+    return [[entry.strip() for entry in row.split("|")] for row in found]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_has_its_losses_and_speeds(model: str) -> None:
+    found, base = evaluations(model), plain(model)
+    losses = {seed: scored["loss"] for seed, scored in found.items()}
+    beside = {seed: scored["loss"] for seed, scored in evaluations(base).items()} if base else {}
+    told = [f"{losses[seed]:.3f}" if seed in losses else "" for seed in "01"]
+    told.append(f"{mean(losses.values()):.3f}" if len(losses) == 2 else "")
+    told.append(" ".join(f"{losses[seed] - beside[seed]:+.3f}" for seed in sorted(losses) if seed in beside))
+    for setting in ("decode_heavy", "prefill_heavy"):
+        speed = SPEEDS[model][setting]["tokens_per_second"] if model in SPEEDS else None
+        share = f" ({speed / SPEEDS[base][setting]['tokens_per_second']:.0%})" if speed and base else ""
+        told.append(f"{speed:,.0f}{share}" if speed else "")
+    assert rows(model)[0] == told
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if evaluations(model)])
+def test_a_model_has_its_copies_by_offset(model: str) -> None:
+    family, _, *rest = model.split("-")
+    length = int(rest[0]) if family == "block" else 1
+    firsts, seconds = [], defaultdict(list)
+    for scored in evaluations(model).values():
+        for copy in scored["copies"]:
+            if copy["kind"] == "text":
+                firsts.append(copy["first"])
+                seconds[copy["distance"] % length].append(copy["second"])
+    by_offset = ", ".join(f"{mean(seconds[offset]):.2f}" for offset in range(length))
+    assert rows(model)[1] == [f"{mean(firsts):.2f}", by_offset]
+
+
+def test_every_training_is_on_record_and_took_the_steps_that_the_page_tells() -> None:
+    for path in (FOLDER / "results/evaluate").iterdir():
+        trained = read_json(FOLDER / "results/pretrain" / path.name)
+        assert (f"{trained['tokens']:,}", f"{trained['steps']:,}") == ("100,007,936", "3,052")
+        assert not trained["diverged"]
