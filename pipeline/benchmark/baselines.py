@@ -13,9 +13,9 @@ import torch
 
 from pipeline.base.errors import UserError
 from pipeline.benchmark.timing import Repeats, random_prompts, synchronize
-from pipeline.interop.huggingface import to_huggingface
+from pipeline.interop.huggingface import huggingface_values, to_huggingface
 from pipeline.models import LanguageModel
-from pipeline.models.config import ModelConfig, VanillaConfig
+from pipeline.models.config import ModelConfig
 from pipeline.results.records import Baseline
 from pipeline.study.schema import Setting
 
@@ -28,8 +28,11 @@ PATIENCE = 20.0
 
 
 def expressible(config: ModelConfig) -> bool:
-    """Whether transformers has the model: its GPT-NeoX knows neither grouped queries nor windows."""
-    return isinstance(config, VanillaConfig) and config.stack.kv_heads == config.stack.heads and not config.stack.window
+    """Whether transformers has the model: it knows no block transformers, and no window of a vanilla one."""
+    try:
+        return bool(huggingface_values(config))
+    except UserError:
+        return False
 
 
 def transformers_baselines(model: LanguageModel, setting: Setting, batch: int, repeats: Repeats) -> list[Baseline]:
@@ -45,12 +48,12 @@ def transformers_baselines(model: LanguageModel, setting: Setting, batch: int, r
 
 
 def _converted(model: LanguageModel, setting: Setting) -> Any:
-    from transformers import GPTNeoXForCausalLM
+    from transformers import AutoModelForCausalLM
 
     weight = model.head_weight
     with tempfile.TemporaryDirectory() as folder:
         to_huggingface(model, folder)
-        theirs: Any = GPTNeoXForCausalLM.from_pretrained(folder, dtype=weight.dtype)
+        theirs: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=weight.dtype)
     theirs.config.max_position_embeddings = setting.prompt + setting.new_tokens
     theirs.generation_config.eos_token_id = None
     return theirs.to(weight.device).eval()

@@ -84,7 +84,7 @@ class CausalStack:
         x = flat.view(batch, length, width)
         if length > 1:
             layer = self.stack.layers[final]
-            y = self.ops.normalise(x[:, :-1].reshape(-1, width), layer.shift, self.stack.config.norm_eps)
+            y = self.ops.normalise(x[:, :-1].reshape(-1, width), layer.shift, self.stack.config)
             self.ops.store(self.ops.key_values(y, layer, self.stack), self.cache, final, rows, first)
         return x
 
@@ -124,7 +124,7 @@ class VanillaEngine:
     def __init__(self, model: VanillaTransformer, ops: TorchOps, batch: int, capacity: int, chunk: int) -> None:
         self.model, self.ops = model, ops
         self.causal = CausalStack(fold(model.stack), ops, batch, capacity, chunk)
-        self._last = model.head.weight.new_empty(batch, model.config.stack.width)
+        self._last = model.head_weight.new_empty(batch, model.config.stack.width)
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
         def embed(rows: slice, first: int) -> Tensor:
@@ -199,7 +199,7 @@ class BlockEngine:
     def _normalised(self, last: Tensor) -> Tensor:
         """The context [B, D] of a residual stream, its norm's scale and bias left to the expansion."""
         stack = self.causal.stack
-        return self.ops.normalise(last, stack.shift, stack.config.norm_eps)
+        return self.ops.normalise(last, stack.shift, stack.config)
 
     def _embed(self, tokens: Tensor) -> Tensor:
         """[B, L] -> [B, D], the block before's embedding taken in and replaced."""

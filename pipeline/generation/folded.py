@@ -1,11 +1,14 @@
-"""A stack's weights in the form that decoding wants: two matrix products a layer.
+"""A stack's weights in the form that decoding wants: two matrix products a GPT-NeoX layer, four a Llama layer.
 
 Legend: M rows, D width, F feed-forward width, H heads, KV key/value heads, E head width.
 
-Both norms of a layer read the same input, so each norm's scale and bias are folded into the matrix that follows and one
-plain normalisation serves both. The branches then share one input projection, D -> [values KV*E | keys KV*E |
-queries H*E | feed-forward F], and one output projection, [attention H*E | feed-forward F] -> D. The output biases are
-constants: instead of adding them to the residual stream, every norm adds the sum of those before it (``shift``).
+Both norms of a GPT-NeoX layer read the same input, so each norm's scale and bias are folded into the matrix that
+follows and one plain normalisation serves both. The branches then share one input projection, D -> [values KV*E |
+keys KV*E | queries H*E | feed-forward F], and one output projection, [attention H*E | feed-forward F] -> D. The output
+biases are constants: instead of adding them to the residual stream, every norm adds the sum of those before it
+(``shift``).
+A Llama layer's feed-forward reads what attention has added to, so that it keeps products of its own, behind a norm
+whose scale is folded likewise; nothing has a bias.
 """
 
 from __future__ import annotations
@@ -17,28 +20,45 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.config import StackConfig
-from pipeline.models.layers import Layer, Stack
+from pipeline.models.layers import Layer, LlamaLayer, Stack
+
+
+@dataclass(frozen=True)
+class FoldedFeedForward:
+    """The feed-forward of a layer where attention comes first: ``input_weight`` [gate F | inner state F, D].
+
+    ``output_weight`` [D, F].
+    """
+
+    input_weight: Tensor
+    output_weight: Tensor
 
 
 @dataclass(frozen=True)
 class FoldedLayer:
-    """``input_weight`` [2 KV E + H E + F, D], ``input_bias``, ``output_weight`` [D, H E + F], ``shift`` [D] fp32."""
+    """``input_weight`` [2 KV E + H E + F, D], ``input_bias``, ``output_weight`` [D, H E + F], ``shift`` [D] fp32.
+
+    With a ``feed_forward`` of its own both matrices are without F. ``head_scale`` fp32 [KV E + H E]: what keys and
+    queries are multiplied by, once every head is divided by its root mean square.
+    """
 
     input_weight: Tensor
-    input_bias: Tensor
+    input_bias: Tensor | None
     output_weight: Tensor
-    shift: Tensor
+    shift: Tensor | None
+    feed_forward: FoldedFeedForward | None = None
+    head_scale: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class FoldedStack:
-    """The layers, the shift before the final norm, and the final norm's own scale and bias."""
+    """The layers, the shift before the final norm, and the final norm's own scale and bias (none of an RMS norm)."""
 
     config: StackConfig
     layers: list[FoldedLayer]
-    shift: Tensor
+    shift: Tensor | None
     norm_weight: Tensor
-    norm_bias: Tensor
+    norm_bias: Tensor | None
 
     @property
     def key_values(self) -> int:
@@ -59,21 +79,43 @@ class FoldedStack:
 @torch.no_grad()
 def fold(stack: Stack) -> FoldedStack:
     """The folded weights of ``stack``; computed in fp32, kept in the stack's own type."""
-    dtype = stack.norm.weight.dtype
-    shift = torch.zeros_like(stack.norm.weight, dtype=torch.float32)
+    norm_weight = stack.norm.weight.detach()
+    if not stack.config.centred:
+        return FoldedStack(stack.config, [_fold_llama(layer) for layer in stack.layers], None, norm_weight, None)
+    shift = torch.zeros_like(norm_weight, dtype=torch.float32)
     layers = []
     for layer in stack.layers:
         assert isinstance(layer, Layer)
-        layers.append(_fold_layer(layer, shift, dtype))
+        layers.append(_fold_neox(layer, shift, norm_weight.dtype))
         shift = shift + layer.attention_output.bias.float() + layer.feed_forward_out.bias.float()
-    return FoldedStack(stack.config, layers, shift, stack.norm.weight.detach(), stack.norm.bias.detach())
+    assert isinstance(stack.norm, nn.LayerNorm)
+    return FoldedStack(stack.config, layers, shift, norm_weight, stack.norm.bias.detach())
 
 
-def _fold_layer(layer: Layer, shift: Tensor, dtype: torch.dtype) -> FoldedLayer:
+def _fold_llama(layer: nn.Module) -> FoldedLayer:
+    assert isinstance(layer, LlamaLayer)
+    config, dtype = layer.config, layer.query_key_value.weight.dtype
+    attention, _ = fold_norm(layer.attention_norm, layer.query_key_value)
+    query, key, value = attention.split([config.query_width, config.key_width, config.key_width])
+    inner, _ = fold_norm(layer.feed_forward_norm, layer.feed_forward_in)
+    scale = None
+    if layer.query_norm is not None and layer.key_norm is not None:
+        key_scale, query_scale = layer.key_norm.weight.float(), layer.query_norm.weight.float()
+        scale = torch.cat([key_scale.repeat(config.kv_heads), query_scale.repeat(config.heads)])
+    return FoldedLayer(
+        torch.cat([value, key, query]).to(dtype),
+        None,
+        layer.attention_output.weight.detach(),
+        None,
+        FoldedFeedForward(inner.to(dtype), layer.feed_forward_out.weight.detach()),
+        scale,
+    )
+
+
+def _fold_neox(layer: Layer, shift: Tensor, dtype: torch.dtype) -> FoldedLayer:
     config = layer.config
     attention_weight, attention_bias = fold_norm(layer.attention_norm, layer.query_key_value)
-    key_width = config.kv_heads * config.head_width
-    widths = [config.width, key_width, key_width]
+    widths = [config.query_width, config.key_width, config.key_width]
     query, key, value = attention_weight.split(widths)
     query_bias, key_bias, value_bias = attention_bias.split(widths)
     inner, inner_bias = fold_norm(layer.feed_forward_norm, layer.feed_forward_in)
@@ -85,10 +127,13 @@ def _fold_layer(layer: Layer, shift: Tensor, dtype: torch.dtype) -> FoldedLayer:
     )
 
 
-def fold_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+def fold_norm(norm: nn.LayerNorm | nn.RMSNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     """fp32 weight and bias with ``linear(norm(x)) = weight @ normalise(x) + bias``."""
     weight = linear.weight.float()
-    return weight * norm.weight.float(), linear.bias.float() + weight @ norm.bias.float()
+    bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.float()
+    if isinstance(norm, nn.LayerNorm):
+        bias = bias + weight @ norm.bias.float()
+    return weight * norm.weight.float(), bias
 
 
 def rotary_tables(config: StackConfig, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:

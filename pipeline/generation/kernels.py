@@ -4,7 +4,7 @@
 Legend: M rows (samples, or samples times positions), D width, F feed-forward width, V vocabulary, H heads,
 KV key/value heads, G = H / KV, E head width. A layer's projected row is
 ``[values KV*E | keys KV*E | queries H*E | feed-forward F]``; attention overwrites its queries with its output, so that
-the output projection reads ``[attention | feed-forward]`` in place.
+the output projection reads ``[attention | feed-forward]`` in place. Rows of Llama layers end with the queries.
 
 Rows that index a cache are int64, as caches of more than 2^31 elements occur.
 """
@@ -105,19 +105,50 @@ def pick_kernel(values, indices, tokens, stride_tokens, M, TILES, BT: tl.constex
 
 
 @triton.jit
-def norm_kernel(x, stride_x, shift, weight, bias, y, D, eps, AFFINE: tl.constexpr, BD: tl.constexpr):
-    """``x + shift`` [M, D] normalised row by row, then scaled and biased if AFFINE; a program a row."""
+def norm_kernel(
+    x, stride_x, shift, weight, bias, y, D, eps, CENTRED: tl.constexpr, AFFINE: tl.constexpr, BD: tl.constexpr
+):
+    """``x + shift`` [M, D] normalised row by row, then scaled and biased if AFFINE; a program a row.
+
+    Without CENTRED neither the mean is subtracted, nor are there shift and bias.
+    """
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BD)
     mask = at < D
     value = tl.load(x + row * stride_x + at, mask=mask, other=0.0).to(tl.float32)
-    value += tl.load(shift + at, mask=mask, other=0.0)
-    centred = tl.where(mask, value - tl.sum(value, 0) / D, 0.0)
-    normed = centred * tl.rsqrt(tl.sum(centred * centred, 0) / D + eps)
+    if CENTRED:
+        value += tl.load(shift + at, mask=mask, other=0.0)
+        value = tl.where(mask, value - tl.sum(value, 0) / D, 0.0)
+    normed = value * tl.rsqrt(tl.sum(value * value, 0) / D + eps)
     if AFFINE:
         normed = normed * tl.load(weight + at, mask=mask, other=0.0).to(tl.float32)
-        normed += tl.load(bias + at, mask=mask, other=0.0).to(tl.float32)
+        if CENTRED:
+            normed += tl.load(bias + at, mask=mask, other=0.0).to(tl.float32)
     tl.store(y + row * D + at, normed.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def head_norm_kernel(u, stride_u, scale, M, eps, FIRST: tl.constexpr, E: tl.constexpr, BM: tl.constexpr):
+    """Heads of E columns of ``u`` from column FIRST on, over their root mean square, times ``scale``; in place."""
+    head = tl.program_id(1)
+    rows = (tl.program_id(0) * BM + tl.arange(0, BM)).to(tl.int64)
+    mask = (rows < M)[:, None]
+    columns = head * E + tl.arange(0, E)
+    at = u + rows[:, None] * stride_u + FIRST + columns[None, :]
+    value = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+    normed = value * tl.rsqrt(tl.sum(value * value, 1) / E + eps)[:, None]
+    tl.store(at, (normed * tl.load(scale + columns)[None, :]).to(u.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def gate_kernel(inner, out, F, BF: tl.constexpr):
+    """``silu(gate) * state`` [M, F] of ``inner`` [M, gate F | state F]; a program a row and BF of its columns."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BF + tl.arange(0, BF)
+    mask = at < F
+    gate = tl.load(inner + row * 2 * F + at, mask=mask, other=0.0).to(tl.float32)
+    state = tl.load(inner + row * 2 * F + F + at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + row * F + at, (gate * tl.sigmoid(gate) * state).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -3,6 +3,7 @@
 Legend: M rows, B batch, T positions, D width, V vocabulary, H heads, KV key/value heads, E head width. ``u`` are
 projected rows [M, values KV*E | keys KV*E | queries H*E | feed-forward F]. Attention overwrites the queries by its
 output, so that [attention | feed-forward] is one slice of ``u``, which the output projection reads without a copy.
+Rows of Llama layers end with the queries.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.folded import FoldedLayer, FoldedStack
+from pipeline.models.config import StackConfig
 
 Attend = Callable[[Tensor, int], None]
 """``attend(u, index)``: the attention of layer ``index``, which overwrites the queries of ``u`` by its output."""
@@ -28,34 +30,62 @@ class TorchOps:
     def layer(self, x: Tensor, stack: FoldedStack, index: int, attend: Attend) -> None:
         """Take the residual stream ``x`` [M, D] through a layer, in place: the same for all but attention."""
         layer = stack.layers[index]
-        u = self.project(self.normalise(x, layer.shift, stack.config.norm_eps), layer, stack)
+        u = self.project(self.normalise(x, layer.shift, stack.config), layer, stack)
         attend(u, index)
         self.output(x, u, layer, stack)
 
-    def normalise(self, x: Tensor, shift: Tensor, eps: float) -> Tensor:
-        """[M, D] -> [M, D]: ``x + shift`` with mean 0 and variance 1 in every row."""
-        return F.layer_norm(x + shift, x.shape[-1:], eps=eps).to(x.dtype)
+    def normalise(self, x: Tensor, shift: Tensor | None, config: StackConfig) -> Tensor:
+        """[M, D] -> [M, D]: ``x + shift`` with mean 0 and variance 1 in every row; root mean square 1 (RMS norms)."""
+        if not config.centred:
+            return F.rms_norm(x.float(), x.shape[-1:], eps=config.norm_eps).to(x.dtype)
+        assert shift is not None
+        return F.layer_norm(x + shift, x.shape[-1:], eps=config.norm_eps).to(x.dtype)
 
     def final_norm(self, x: Tensor, stack: FoldedStack) -> Tensor:
         """[M, D] -> [M, D]: the stack's output from its residual stream."""
-        normed = F.layer_norm(
-            x + stack.shift, x.shape[-1:], stack.norm_weight.float(), stack.norm_bias.float(), stack.config.norm_eps
-        )
-        return normed.to(x.dtype)
+        weight, eps = stack.norm_weight.float(), stack.config.norm_eps
+        if stack.shift is None or stack.norm_bias is None:
+            return F.rms_norm(x.float(), x.shape[-1:], weight, eps).to(x.dtype)
+        return F.layer_norm(x + stack.shift, x.shape[-1:], weight, stack.norm_bias.float(), eps).to(x.dtype)
 
     def project(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
-        """[M, D] -> ``u``, the feed-forward part activated."""
+        """[M, D] -> ``u``, the feed-forward part activated, if it has one."""
         u = F.linear(y, layer.input_weight, layer.input_bias)
-        torch.ops.aten.gelu_(u[:, -stack.config.feed_forward :])
+        if layer.feed_forward is None:
+            torch.ops.aten.gelu_(u[:, -stack.config.feed_forward :])
+        self.normalise_heads(u, layer, stack)
         return u
 
     def key_values(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
         """[M, D] -> values and keys only, [M, 2 KV E]."""
-        return F.linear(y, layer.input_weight[: stack.key_values], layer.input_bias[: stack.key_values])
+        bias = None if layer.input_bias is None else layer.input_bias[: stack.key_values]
+        u = F.linear(y, layer.input_weight[: stack.key_values], bias)
+        self.normalise_heads(u, layer, stack)
+        return u
+
+    def normalise_heads(self, u: Tensor, layer: FoldedLayer, stack: FoldedStack) -> None:
+        """Give the heads of keys and queries in ``u`` the norm that they have, in place.
+
+        ``u`` [M, values | keys | queries ...], or without the queries.
+        """
+        if layer.head_scale is None:
+            return
+        config = stack.config
+        heads = u[:, config.key_width : config.key_width + len(layer.head_scale)].unflatten(1, (-1, config.head_width))
+        normed = F.rms_norm(heads.float(), heads.shape[-1:], eps=config.norm_eps)
+        heads.copy_(normed * layer.head_scale.view(-1, config.head_width)[: heads.shape[1]])
 
     def output(self, x: Tensor, u: Tensor, layer: FoldedLayer, stack: FoldedStack) -> None:
         """Add both branches' outputs, without their biases, to the residual stream ``x`` [M, D]."""
         x.addmm_(u[:, stack.key_values :], layer.output_weight.t())
+        if layer.feed_forward is not None:
+            inner = F.linear(self.normalise(x, None, stack.config), layer.feed_forward.input_weight)
+            x.addmm_(self.gate(inner), layer.feed_forward.output_weight.t())
+
+    def gate(self, inner: Tensor) -> Tensor:
+        """[M, gate F | inner state F] -> [M, F]: their product, the gate activated."""
+        gate, state = inner.chunk(2, dim=-1)
+        return F.silu(gate) * state
 
     def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
         """One new position a row, ``clock``'s: store its key and value, attend to the cache."""
@@ -125,7 +155,7 @@ def _queries(u: Tensor, cache: Cache | LocalCache) -> Tensor:
     """The columns of ``u`` that hold the queries, and after attention its output: [M, H*E], a part of ``u``."""
     config = cache.config
     begin = 2 * config.kv_heads * config.head_width  # behind values and keys
-    return u[:, begin : begin + config.width]
+    return u[:, begin : begin + config.query_width]
 
 
 def _heads(u: Tensor, cache: Cache | LocalCache, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:

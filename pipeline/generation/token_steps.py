@@ -59,7 +59,7 @@ class Expansion:
 
 
 class StackSteps:
-    """Base of the token decoders that are a GPT-NeoX stack over P positions."""
+    """Base of the token decoders that are a causal stack over P positions."""
 
     def __init__(
         self, model: BlockTransformer, stack: Stack, ops: TorchOps, batch: int, positions: int, masked: int = 0

@@ -35,29 +35,47 @@ class TritonOps(TorchOps):
 
     @staticmethod
     def supports(model: LanguageModel) -> bool:
-        """GPT-NeoX layers alone. Tiles are powers of two: head widths must be, from 16 to 256."""
+        """GPT-NeoX's and Llama's layers. Tiles are powers of two: head widths must be, from 16 to 256."""
         stacks = [module.config for module in model.modules() if isinstance(module, Stack)]
         widths = [stack.head_width for stack in stacks]
         tiled = all(16 <= width <= 256 and width & (width - 1) == 0 for width in widths)
-        return tiled and all(stack.layer == "neox" for stack in stacks)
+        return tiled and all(stack.layer in ("neox", "llama") for stack in stacks)
 
-    def normalise(self, x: Tensor, shift: Tensor, eps: float) -> Tensor:
-        return self._norm(x, shift, None, None, eps)
+    def normalise(self, x: Tensor, shift: Tensor | None, config: StackConfig) -> Tensor:
+        return self._norm(x, shift, None, None, config)
 
     def final_norm(self, x: Tensor, stack: FoldedStack) -> Tensor:
-        return self._norm(x, stack.shift, stack.norm_weight, stack.norm_bias, stack.config.norm_eps)
+        return self._norm(x, stack.shift, stack.norm_weight, stack.norm_bias, stack.config)
 
-    def _norm(self, x: Tensor, shift: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    def _norm(
+        self, x: Tensor, shift: Tensor | None, weight: Tensor | None, bias: Tensor | None, config: StackConfig
+    ) -> Tensor:
         rows, width = x.shape
         y = x.new_empty(rows, width)
         kernels.norm_kernel[(rows,)](
-            x, x.stride(0), shift, weight, bias, y, width, eps,
-            AFFINE=weight is not None, BD=triton.next_power_of_2(width), num_warps=4,
+            x, x.stride(0), shift, weight, bias, y, width, config.norm_eps,
+            CENTRED=config.centred, AFFINE=weight is not None, BD=triton.next_power_of_2(width), num_warps=4,
         )  # fmt: skip
         return y
 
+    def normalise_heads(self, u: Tensor, layer: FoldedLayer, stack: FoldedStack) -> None:
+        if layer.head_scale is None:
+            return
+        config, (rows, columns), block = stack.config, u.shape, 32
+        heads = min(len(layer.head_scale), columns - config.key_width) // config.head_width
+        kernels.head_norm_kernel[(triton.cdiv(rows, block), heads)](
+            u, u.stride(0), layer.head_scale, rows, config.norm_eps,
+            FIRST=config.key_width, E=config.head_width, BM=block, num_warps=4,
+        )  # fmt: skip
+
+    def gate(self, inner: Tensor) -> Tensor:
+        (rows, width), block = inner.shape, 1024
+        out = inner.new_empty(rows, width // 2)
+        kernels.gate_kernel[(rows, triton.cdiv(width // 2, block))](inner, out, width // 2, BF=block, num_warps=4)
+        return out
+
     def project(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
-        if _small(y):
+        if _small(y) or layer.feed_forward is not None:  # without bias and activation there is nothing to fuse
             return super().project(y, layer, stack)
         (rows, width), columns = y.shape, len(layer.input_weight)
         u = y.new_empty(rows, columns)
@@ -132,7 +150,7 @@ class TritonOps(TorchOps):
         length = len(u) // batch
         self._rotate_and_store(u, cache, layer, rows, first, queries=True)
         begin = 2 * config.kv_heads * config.head_width
-        query = u[:, begin : begin + config.width].unflatten(1, (config.heads, -1)).unflatten(0, (batch, length))
+        query = u[:, begin : begin + config.query_width].unflatten(1, (config.heads, -1)).unflatten(0, (batch, length))
         attended = F.scaled_dot_product_attention(
             query.transpose(1, 2),
             cache.keys[layer, rows, :, first : first + length],

@@ -38,7 +38,7 @@ def same(ours: str, theirs: str) -> Entry:
     return Entry(ours, (theirs,), lambda tensors: tensors[0], lambda tensor: [tensor])
 
 
-def tied(ours: str, theirs: Sequence[str]) -> Entry:
+def copied(ours: str, theirs: Sequence[str]) -> Entry:
     """One parameter that they store several times."""
     return Entry(ours, tuple(theirs), lambda tensors: tensors[0], lambda tensor: [tensor.clone() for _ in theirs], True)
 
@@ -101,6 +101,12 @@ def require_neox(config: LayersConfig, what: str) -> None:
         )
     if isinstance(config, StackConfig) and config.window is not None:
         raise UserError(f"{what}: window {config.window} cannot be exported; GPT-NeoX attends to all positions")
+
+
+def require_untied(tied: bool, what: str) -> None:
+    """Raise :class:`UserError` where the vocabulary has one table for inputs and outputs."""
+    if tied:
+        raise UserError(f"{what}: tied tables cannot be exported; GPT-NeoX has a table of inputs and one of outputs")
 
 
 def read_into(

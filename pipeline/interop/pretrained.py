@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import foreign, sha256
 from pipeline.device import cpu_name
-from pipeline.interop.huggingface import from_huggingface, locate
+from pipeline.interop.huggingface import from_huggingface, located
 from pipeline.interop.published import load_published
 from pipeline.interop.published_config import trained_with_padding
 from pipeline.models import LanguageModel, checkpoint, costs
@@ -27,11 +28,13 @@ def bring_in(name: str, source: Pretrained) -> PretrainResult:
 
     Raises :class:`UserError` for files that are missing, damaged or not supported.
     """
-    folder, model, padding = _read(source)
-    tokenizer, target = _tokenizer(folder, model), paths.checkpoint(name)
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    shutil.copyfile(tokenizer, target / "tokenizer.json")
+    target = paths.checkpoint(name)
+    with _folder(source) as folder:
+        model, padding = _read(folder, source)
+        tokenizer = _tokenizer(folder, model)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        shutil.copyfile(tokenizer, target / "tokenizer.json")
     checkpoint.save_weights(target, model)
     identity = _identity(name, source, model, sha256(target / checkpoint.WEIGHTS)[:16])
     record = {
@@ -44,12 +47,16 @@ def bring_in(name: str, source: Pretrained) -> PretrainResult:
     return _result(identity, model)
 
 
-def _read(source: Pretrained) -> tuple[Path, LanguageModel, bool]:
-    """The model's folder, the model, and whether it saw random-length padding."""
+def _folder(source: Pretrained) -> AbstractContextManager[Path]:
+    return nullcontext(Path(source.path)) if source.format == "published" else located(source.path)
+
+
+def _read(folder: Path, source: Pretrained) -> tuple[LanguageModel, bool]:
+    """The model, and whether it saw random-length padding."""
     if source.format == "published":
-        model, config = load_published(source.path)
-        return Path(source.path), model, isinstance(model.config, BlockConfig) and trained_with_padding(config)
-    return locate(source.path), from_huggingface(source.path), False
+        model, config = load_published(folder)
+        return model, isinstance(model.config, BlockConfig) and trained_with_padding(config)
+    return from_huggingface(folder), False
 
 
 def _tokenizer(folder: Path, model: LanguageModel) -> Path:

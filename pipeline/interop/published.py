@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import foreign
-from pipeline.interop.names import Entry, convolution, joined, neox_stack, read_into, same, tied, write_from
+from pipeline.interop.names import Entry, convolution, copied, joined, neox_stack, read_into, same, write_from
 from pipeline.interop.published_config import config_from_published, config_to_published
 from pipeline.models.checkpoint import read_weights
 from pipeline.models.config import (
@@ -183,7 +183,7 @@ def _t5(stack: T5Config) -> list[Entry]:
     )
     bias = "token_decoder.decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
     found = [
-        tied("token_decoder.embedding.weight", shared),
+        copied("token_decoder.embedding.weight", shared),
         same("token_decoder.decoder.relative_bias.weight", bias),
         same("token_decoder.decoder.norm.weight", "token_decoder.decoder.final_layer_norm.weight"),
     ]

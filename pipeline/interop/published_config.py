@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.base.errors import UserError
 from pipeline.interop.hub import HUB, PYTHIA, ROBERTA, T5
-from pipeline.interop.names import require_neox
+from pipeline.interop.names import require_neox, require_untied
 from pipeline.models.config import (
     BlockConfig,
     ClsConfig,
@@ -16,6 +16,7 @@ from pipeline.models.config import (
     EncoderConfig,
     LookupConfig,
     ModelConfig,
+    NeoxDecoderConfig,
     PrefixConfig,
     ProjectionConfig,
     RobertaConfig,
@@ -49,9 +50,9 @@ def block_length(published: Mapping[str, Any]) -> int | None:
     split = published.get("block_split")
     if not split:
         return published.get("block_length")
-    _require("block_split.distribution", split.get("distribution"), "fixed")
+    require_supported("block_split.distribution", split.get("distribution"), "fixed")
     length = int(split["distribution_kwargs"]["length"])
-    _require("block_length", published.get("block_length", length), length)
+    require_supported("block_length", published.get("block_length", length), length)
     return length
 
 
@@ -66,12 +67,12 @@ def trained_with_padding(published: Mapping[str, Any]) -> bool:
 def neox_stack_config(values: Mapping[str, Any]) -> StackConfig:
     """A GPT-NeoX stack from Hugging Face's configuration keys. Raises :class:`UserError` for what is not supported."""
     rope = values.get("rope_parameters") or {}
-    _require("use_parallel_residual", values.get("use_parallel_residual", True), True)
-    _require("hidden_act", values.get("hidden_act", "gelu"), "gelu")
-    _require("attention_bias", values.get("attention_bias", True), True)
-    _require("tie_word_embeddings", values.get("tie_word_embeddings", False), False)
-    _require("rope_scaling", values.get("rope_scaling"), None)
-    _require("rope_parameters.rope_type", rope.get("rope_type", "default"), "default")
+    require_supported("use_parallel_residual", values.get("use_parallel_residual", True), True)
+    require_supported("hidden_act", values.get("hidden_act", "gelu"), "gelu")
+    require_supported("attention_bias", values.get("attention_bias", True), True)
+    require_supported("tie_word_embeddings", values.get("tie_word_embeddings", False), False)
+    require_supported("rope_scaling", values.get("rope_scaling"), None)
+    require_supported("rope_parameters.rope_type", rope.get("rope_type", "default"), "default")
     heads = values["num_attention_heads"]
     return StackConfig(
         layers=values["num_hidden_layers"],
@@ -106,6 +107,7 @@ def config_to_published(config: ModelConfig) -> Json:
     """Inverse of :func:`config_from_published`. Raises :class:`UserError` for what that code cannot express."""
     if isinstance(config, VanillaConfig):
         require_neox(config.stack, "model")
+        require_untied(config.tied, "model")
         values = neox_values(config.stack, config.vocabulary)
         head = {"model": "gpt-neo-x", "model_name_or_path": PYTHIA, "model_config": values}
         return {**head, "max_length": config.context_length}
@@ -125,7 +127,7 @@ def config_to_published(config: ModelConfig) -> Json:
 
 
 def _vanilla(published: Mapping[str, Any]) -> VanillaConfig:
-    _require("model", published["model"], "gpt-neo-x")
+    require_supported("model", published["model"], "gpt-neo-x")
     values = _hub(published, PYTHIA) | dict(published.get("model_config") or {})
     return VanillaConfig(values["vocab_size"], published.get("max_length", CONTEXT_LENGTH), neox_stack_config(values))
 
@@ -134,10 +136,10 @@ def _block(published: Mapping[str, Any]) -> BlockConfig:
     length = block_length(published)
     assert length is not None
     block, token = published["block_decoder"], published["token_decoder"]
-    _require("block_decoder.cls", block["cls"], "gpt-neo-x")
+    require_supported("block_decoder.cls", block["cls"], "gpt-neo-x")
     decoder, vocabulary = _token_decoder(token, length)
     embedder, embedded = _embedder(published["embedder"])
-    _require("embedder.config.vocab_size", embedded, vocabulary)
+    require_supported("embedder.config.vocab_size", embedded, vocabulary)
     return BlockConfig(
         vocabulary=vocabulary,
         context_length=published.get("max_length", CONTEXT_LENGTH),
@@ -149,7 +151,7 @@ def _block(published: Mapping[str, Any]) -> BlockConfig:
 
 
 def _embedder(part: Mapping[str, Any]) -> tuple[EmbedderConfig, int]:
-    _require("embedder.n_embedding_tokens", part.get("n_embedding_tokens") or 1, 1)
+    require_supported("embedder.n_embedding_tokens", part.get("n_embedding_tokens") or 1, 1)
     method = part.get("projection_method") or "projection_layer"
     if part["cls"] == "lookup":
         if method not in ("concat", "projection_layer"):
@@ -159,10 +161,10 @@ def _embedder(part: Mapping[str, Any]) -> tuple[EmbedderConfig, int]:
         return kind(values["hidden_size"]), values["vocab_size"]
     if part["cls"] not in ("roberta", "roberta_cls"):
         raise UserError(f"embedder.cls: {part['cls']!r} is not supported; lookup, roberta and roberta_cls are")
-    _require("embedder.projection_method", method, "projection_layer")
+    require_supported("embedder.projection_method", method, "projection_layer")
     values = _filled(part, ROBERTA)
-    _require("embedder.config.hidden_act", values["hidden_act"], "gelu")
-    _require("embedder.config.max_position_embeddings", values["max_position_embeddings"], 514)
+    require_supported("embedder.config.hidden_act", values["hidden_act"], "gelu")
+    require_supported("embedder.config.max_position_embeddings", values["max_position_embeddings"], 514)
     heads = values["num_attention_heads"]
     stack = EncoderConfig(
         values["num_hidden_layers"],
@@ -180,15 +182,16 @@ def _embedder(part: Mapping[str, Any]) -> tuple[EmbedderConfig, int]:
 
 def _token_decoder(part: Mapping[str, Any], length: int) -> tuple[TokenDecoderConfig, int]:
     strategy, ratio = part["decoding_strategy"], part.get("expansion_ratio")
-    _require("token_decoder.expansion_method", part.get("expansion_method", "expansion_layer"), "expansion_layer")
+    method = part.get("expansion_method", "expansion_layer")
+    require_supported("token_decoder.expansion_method", method, "expansion_layer")
     expected = {"prefix": "gpt-neo-x", "summation": "gpt-neo-x", "cross_attention": "t5"}
     if strategy not in expected:
         raise UserError(f"token_decoder.decoding_strategy: {strategy!r} is not one of {', '.join(expected)}")
-    _require("token_decoder.cls", part["cls"], expected[strategy])
+    require_supported("token_decoder.cls", part["cls"], expected[strategy])
     if strategy == "prefix":
         values = _filled(part, PYTHIA)
         return PrefixConfig(neox_stack_config(values), part["expansion_ratio"]), values["vocab_size"]
-    _require("token_decoder.expansion_ratio", ratio or length, length)
+    require_supported("token_decoder.expansion_ratio", ratio or length, length)
     if strategy == "summation":
         values = _filled(part, PYTHIA)
         return SummationConfig(neox_stack_config(values)), values["vocab_size"]
@@ -198,9 +201,9 @@ def _token_decoder(part: Mapping[str, Any], length: int) -> tuple[TokenDecoderCo
 
 def _t5_stack(values: Mapping[str, Any]) -> T5Config:
     for key in ("relative_attention_num_buckets", "relative_attention_max_distance", "feed_forward_proj"):
-        _require(f"token_decoder.config.{key}", values[key], HUB[T5][key])
+        require_supported(f"token_decoder.config.{key}", values[key], HUB[T5][key])
     heads, width = values["num_heads"], values["d_model"]
-    _require("token_decoder.config.d_kv", values["d_kv"], width // heads)
+    require_supported("token_decoder.config.d_kv", values["d_kv"], width // heads)
     layers = values.get("num_decoder_layers") or values["num_layers"]
     return T5Config(layers, width, heads, heads, values["d_ff"], norm_eps=values["layer_norm_epsilon"])
 
@@ -222,7 +225,8 @@ def _hub(part: Mapping[str, Any], default: str) -> Json:
     return dict(HUB[name])
 
 
-def _require(key: str, value: object, supported: object) -> None:
+def require_supported(key: str, value: object, supported: object) -> None:
+    """Raise :class:`UserError` unless a key's value is the one that is supported."""
     if value != supported:
         raise UserError(f"{key}: {value!r} is not supported here; {supported!r} is")
 
@@ -252,6 +256,7 @@ def _embedder_to(config: BlockConfig) -> Json:
 def _token_decoder_to(config: BlockConfig) -> Json:
     decoder = config.token_decoder
     require_neox(decoder.stack, "token_decoder")
+    require_untied(isinstance(decoder, NeoxDecoderConfig) and decoder.tied, "token_decoder")
     part: Json = {
         "decoding_strategy": decoder.kind,
         "expansion_method": "expansion_layer",

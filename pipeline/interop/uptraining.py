@@ -33,7 +33,8 @@ def uptrain_from(model: LanguageModel, source: LanguageModel, method: str = "par
     decoder.stack.norm.load_state_dict(source.stack.norm.state_dict())
     for table in (model.embedder.get_parameter("embedding.weight"), decoder.embedding.weight):
         table.copy_(source.embedding.weight)
-    decoder.head.weight.copy_(source.head.weight)
+    if decoder.head is not None:
+        decoder.head.weight.copy_(source.head_weight)
     identity = torch.eye(model.config.block_decoder.width)
     if model.embedder.projection is not None:
         _fill(model.embedder.projection, (identity / model.stride).repeat(1, model.stride))

@@ -9,15 +9,22 @@ from pipeline.base.made_of import added
 from pipeline.models.block_config import BlockConfig
 from pipeline.models.embedder_config import EmbedderKeys, LookupKeys
 from pipeline.models.family_config import VanillaConfig
-from pipeline.models.stack_config import LAYERS, StackConfig, default_heads
-from pipeline.models.token_decoder_config import PrefixKeys, StackKeys, TokenDecoderKeys
+from pipeline.models.stack_config import LayerKeys, StackConfig, default_heads
+from pipeline.models.token_decoder_config import (
+    CrossAttentionKeys,
+    NeoxDecoderConfig,
+    PrefixKeys,
+    StackKeys,
+    TokenDecoderKeys,
+)
 
 
 @dataclass(frozen=True)
 class Shape:
     """A body budget that both families share. A variant's decoder keys take precedence over the size's.
 
-    ``layer`` is the kind of layers of every GPT-NeoX stack; ``window`` is a vanilla model's.
+    ``layer`` is the kind of layers of every causal stack; ``window`` is a vanilla model's. ``tied``: the head over the
+    vocabulary is the table of the inputs of a vanilla model, or of the token decoder.
     """
 
     layers: int
@@ -26,31 +33,43 @@ class Shape:
     kv_heads: int | None = None
     feed_forward: int | None = None
     window: int | None = None
-    layer: str = added("neox")
+    layer: LayerKeys = added(LayerKeys())
+    tied: bool = added(False)
     block_decoder: StackKeys = field(default_factory=StackKeys)
     token_decoder: StackKeys = field(default_factory=StackKeys)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a block transformer is made of. ``allocation`` is the ratio of its decoders' layers (paper, section 3.3)."""
+    """What a block transformer is made of. ``allocation`` is the ratio of its decoders' layers (paper, section 3.3).
+
+    ``layer``: the kind of layers where it is not the size's.
+    """
 
     allocation: list[int] = field(default_factory=lambda: [1, 1])
     embedder: EmbedderKeys = field(default_factory=LookupKeys)
     block_decoder: StackKeys = field(default_factory=StackKeys)
     token_decoder: TokenDecoderKeys = field(default_factory=PrefixKeys)
+    layer: LayerKeys | None = added(None)
 
 
 def vanilla_config(shape: Shape, vocabulary: int, context_length: int) -> VanillaConfig:
     """The vanilla model of a size. Raises ``ValueError`` where its numbers do not fit together."""
-    return VanillaConfig(vocabulary, context_length, _stack(shape, [], shape.layers, shape.window))
+    return VanillaConfig(vocabulary, context_length, _stack(shape, [], shape.layers, shape.window), shape.tied)
 
 
 def block_config(shape: Shape, parts: Parts, block_length: int, vocabulary: int, context_length: int) -> BlockConfig:
     """The block transformer of a size and a variant. Raises ``ValueError`` where they do not fit together."""
     block_layers, token_layers = split_layers(shape.layers, parts.allocation)
+    shape = shape if parts.layer is None else replace(shape, layer=parts.layer)
+    of_t5 = isinstance(parts.token_decoder, CrossAttentionKeys)  # whose layers are of a kind of their own
     block_decoder = _stack(shape, [parts.block_decoder, shape.block_decoder], block_layers)
-    token_stack = _stack(shape, [parts.token_decoder, shape.token_decoder], token_layers)
+    token_stack = _stack(
+        replace(shape, layer=LayerKeys()) if of_t5 else shape, [parts.token_decoder, shape.token_decoder], token_layers
+    )
+    token_decoder = parts.token_decoder.config(token_stack)
+    if isinstance(token_decoder, NeoxDecoderConfig):
+        token_decoder = replace(token_decoder, tied=shape.tied)
     embedder = parts.embedder.config(block_length, block_decoder.width)
     return BlockConfig(
         vocabulary=vocabulary,
@@ -58,7 +77,7 @@ def block_config(shape: Shape, parts: Parts, block_length: int, vocabulary: int,
         block_length=block_length,
         embedder=replace(embedder, overlap=parts.embedder.overlap),  # type: ignore[type-var]
         block_decoder=block_decoder,
-        token_decoder=parts.token_decoder.config(token_stack),
+        token_decoder=token_decoder,
     )
 
 
@@ -82,5 +101,5 @@ def _stack(shape: Shape, overrides: Sequence[StackKeys], layers: int, window: in
     own = shape if width == shape.width else StackKeys()
     heads = chosen("heads") or own.heads or default_heads(width)
     kv_heads = chosen("kv_heads") or own.kv_heads or heads
-    feed_forward = chosen("feed_forward") or own.feed_forward or 4 * width
-    return LAYERS[shape.layer](chosen("layers") or layers, width, heads, kv_heads, feed_forward, window)
+    feed_forward = chosen("feed_forward") or own.feed_forward or shape.layer.of.default_feed_forward(width)
+    return shape.layer.stack(chosen("layers") or layers, width, heads, kv_heads, feed_forward, window)

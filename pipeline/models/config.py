@@ -15,7 +15,7 @@ from pipeline.models.embedder_config import (
 )
 from pipeline.models.family_config import ModelConfig, VanillaConfig
 from pipeline.models.parts import kind_named
-from pipeline.models.stack_config import LayersConfig, StackConfig
+from pipeline.models.stack_config import LayersConfig, LlamaConfig, StackConfig
 from pipeline.models.token_decoder_config import (
     CrossAttentionConfig,
     NeoxDecoderConfig,
@@ -32,6 +32,7 @@ __all__ = [
     "EmbedderConfig",
     "EncoderConfig",
     "LayersConfig",
+    "LlamaConfig",
     "LookupConfig",
     "ModelConfig",
     "NeoxDecoderConfig",

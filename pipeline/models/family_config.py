@@ -86,12 +86,13 @@ class ModelConfig(Part):
 
 @dataclass(frozen=True)
 class VanillaConfig(ModelConfig):
-    """A GPT-NeoX decoder (the paper's vanilla transformer)."""
+    """A decoder over tokens (the paper's vanilla transformer). ``tied``: its head is the table of its inputs."""
 
     family: ClassVar[str] = "vanilla"
     FORM: ClassVar[Mapping[str, Any]] = dict.fromkeys(("vocabulary", "context_length", "stack", "family"))
 
     stack: StackConfig
+    tied: bool = False
 
     @property
     def stride(self) -> int:
@@ -102,7 +103,8 @@ class VanillaConfig(ModelConfig):
         return (self.stack,)
 
     def parameters(self) -> dict[str, int]:
-        return {"embedding": self.head, "token_decoder": self.stack.parameters, "head": self.head}
+        own_head = 0 if self.tied else self.head
+        return {"embedding": self.head, "token_decoder": self.stack.parameters, "head": own_head}
 
     def forward_flops(self, length: int, causal: bool = False) -> float:
         seen = length - 1

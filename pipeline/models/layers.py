@@ -1,4 +1,4 @@
-"""GPT-NeoX layers: parallel residual, partial rotary positions, grouped-query attention."""
+"""Causal layers with rotary positions and grouped-query attention, GPT-NeoX's and Llama's, and stacks of them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.attention import Mask, Rotary, attend, causal_mask, rotary, rotate, split_heads
-from pipeline.models.stack_config import StackConfig
+from pipeline.models.stack_config import LlamaConfig, StackConfig
 
 
 class Layer(nn.Module):
-    """``x + attention(norm(x)) + feed_forward(norm'(x))``, both branches reading the layer's input.
+    """GPT-NeoX: ``x + attention(norm(x)) + feed_forward(norm'(x))``, both branches reading the layer's input.
 
     A cached decoder does what :meth:`forward` does with its own attention in the middle: :meth:`qkv` of the new
     positions, append key and value to its cache, attend, :meth:`finish`.
     ``query_key_value`` holds all query heads, then all key heads, then all value heads.
     """
 
+    norm: type[nn.LayerNorm | nn.RMSNorm] = nn.LayerNorm
+    biases = True
+
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.config = config
-        width, key_width = config.width, config.key_width
-        self.attention_norm = nn.LayerNorm(width, config.norm_eps)
-        self.query_key_value = nn.Linear(width, width + 2 * key_width)
-        self.attention_output = nn.Linear(width, width)
-        self.feed_forward_norm = nn.LayerNorm(width, config.norm_eps)
-        self.feed_forward_in = nn.Linear(width, config.feed_forward)
-        self.feed_forward_out = nn.Linear(config.feed_forward, width)
+        width, query_width, biases = config.width, config.query_width, self.biases
+        self.attention_norm = self.norm(width, config.norm_eps)
+        self.query_key_value = nn.Linear(width, query_width + 2 * config.key_width, biases)
+        self.attention_output = nn.Linear(query_width, width, biases)
+        self.feed_forward_norm = self.norm(width, config.norm_eps)
+        self.feed_forward_in = nn.Linear(width, config.feed_forward, biases)
+        self.feed_forward_out = nn.Linear(config.feed_forward, width, biases)
 
     def forward(self, x: Tensor, table: Rotary, mask: Mask) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -49,7 +52,37 @@ class Layer(nn.Module):
         return output
 
 
-LAYERS: dict[str, type[Layer]] = {"neox": Layer}
+class LlamaLayer(Layer):
+    """``y = x + attention(norm(x))``, then ``y + feed_forward(norm'(y))``, whose inner state has a gate (SwiGLU).
+
+    ``feed_forward_in`` holds the gate's outputs, then the inner state's.
+    """
+
+    norm = nn.RMSNorm
+    biases = False
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__(config)
+        assert isinstance(config, LlamaConfig)
+        self.feed_forward_in = nn.Linear(config.width, 2 * config.feed_forward, bias=False)
+        self.query_norm, self.key_norm = (
+            nn.RMSNorm(config.head_width, config.norm_eps) if config.query_key_norm else None for _ in range(2)
+        )
+
+    def qkv(self, x: Tensor, table: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = split_heads(self.query_key_value(self.attention_norm(x)), self.config)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        return rotate(query, table), rotate(key, table), value
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.attention_output(attended)
+        gate, inner = self.feed_forward_in(self.feed_forward_norm(x)).chunk(2, dim=-1)
+        output: Tensor = x + self.feed_forward_out(F.silu(gate) * inner)
+        return output
+
+
+LAYERS: dict[str, type[Layer]] = {"neox": Layer, "llama": LlamaLayer}
 """The module of each kind of layer in :data:`pipeline.models.stack_config.LAYERS`."""
 
 
@@ -59,8 +92,9 @@ class Stack(nn.Module):
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(LAYERS[config.layer](config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width, config.norm_eps)
+        layer = LAYERS[config.layer]
+        self.layers = nn.ModuleList(layer(config) for _ in range(config.layers))
+        self.norm = layer.norm(config.width, config.norm_eps)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Causal [B, T, D] -> [B, T, D]; ``valid`` [B, T] is False at padding, ``None`` if there is none."""

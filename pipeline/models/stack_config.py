@@ -1,4 +1,4 @@
-"""Stacks of layers as data: the GPT-NeoX stack of both families, its kinds of layers, and what other stacks share.
+"""Stacks of layers as data: the causal stack of both families, its kinds of layers, and what other stacks share.
 
 Costs are counts: parameters, FLOPs (two a multiply-add), numbers kept for the backward pass or in a cache.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from pipeline.models.parts import Part, check_counts, kind_named
+from pipeline.models.parts import Keys, Part, check_counts, kind_named
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LayersConfig(Part):
             value = getattr(self, name, 0)
             if type(value) not in (int, float) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} {value!r} must be a number of at least 0")
-        if self.width % self.heads:
+        if getattr(self, "head_dim", None) is None and self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
@@ -52,6 +52,11 @@ class LayersConfig(Part):
         return self.width // self.heads
 
     @property
+    def query_width(self) -> int:
+        """Width of all queries of a position in one layer, and of what attention gives."""
+        return self.heads * self.head_width
+
+    @property
     def key_width(self) -> int:
         """Width of all keys, or all values, of a position in one layer."""
         return self.kv_heads * self.head_width
@@ -59,7 +64,7 @@ class LayersConfig(Part):
     @property
     def layer_matrices(self) -> int:
         """Entries of the matrices that one layer applies to every position."""
-        return self.width * (2 * self.width + 2 * self.key_width + 2 * self.feed_forward)
+        return self.width * (2 * self.query_width + 2 * self.key_width + 2 * self.feed_forward)
 
     @property
     def layer_vectors(self) -> int:
@@ -78,7 +83,7 @@ class LayersConfig(Part):
 
     def flops(self, positions: float, pairs: float) -> float:
         """Products of that many positions with the matrices, and attention over the pairs of query and key."""
-        return 2 * self.layers * self.layer_matrices * positions + 4 * self.layers * self.width * pairs
+        return 2 * self.layers * self.layer_matrices * positions + 4 * self.layers * self.query_width * pairs
 
     @property
     def cached(self) -> int:
@@ -92,8 +97,8 @@ class LayersConfig(Part):
         Its two norms' inputs and outputs; query, key and value before and after rotation; attention's output; and the
         feed-forward's inner state before and after the activation.
         """
-        rotated = 2 * (self.width + 2 * self.key_width) - self.key_width
-        return 4 * self.width + rotated + self.width + 2 * self.feed_forward
+        rotated = 2 * (self.query_width + 2 * self.key_width) - self.key_width
+        return 4 * self.width + rotated + self.query_width + 2 * self.feed_forward
 
     @property
     def kept(self) -> int:
@@ -105,10 +110,12 @@ class LayersConfig(Part):
 class StackConfig(LayersConfig):
     """Causal layers with rotary positions and a final norm, GPT-NeoX style; the base of :data:`LAYERS`.
 
+    ``centred``: norms subtract the mean (layer norms, with a bias); otherwise they are RMS norms, with a scale alone.
     ``window`` is the number of positions that a query sees, itself included; ``None``: all before it.
     """
 
     layer: ClassVar[str] = "neox"
+    centred: ClassVar[bool] = True
 
     window: int | None = None
     rotary_fraction: float = 0.25
@@ -126,6 +133,11 @@ class StackConfig(LayersConfig):
         assert issubclass(kind, cls)
         return kind
 
+    @classmethod
+    def default_feed_forward(cls, width: int) -> int:
+        """The feed-forward width where none is given."""
+        return 4 * width
+
     @property
     def rotary_width(self) -> int:
         """Leading dimensions of a head that are rotated (an even number)."""
@@ -134,7 +146,7 @@ class StackConfig(LayersConfig):
     @property
     def parameters(self) -> int:
         """The layers' and the final norm's."""
-        return super().parameters + 2 * self.width
+        return super().parameters + (2 if self.centred else 1) * self.width
 
     def keys(self, position: float) -> float:
         """Keys that a query after ``position`` others sees."""
@@ -146,8 +158,95 @@ class StackConfig(LayersConfig):
         return window * (window + 1) / 2 + (length - window) * window
 
 
-LAYERS: dict[str, type[StackConfig]] = {"neox": StackConfig}
+@dataclass(frozen=True)
+class LlamaConfig(StackConfig):
+    """Llama's layers: RMS norms, a feed-forward with a gate (SwiGLU) after attention, no biases.
+
+    ``feed_forward`` is the width behind the gate. ``query_key_norm``: every head's query and key get an RMS norm before
+    they are rotated (Qwen3). ``head_dim``: the width of a head, ``None`` for width / heads.
+    """
+
+    layer: ClassVar[str] = "llama"
+    centred: ClassVar[bool] = False
+    FORM: ClassVar[Mapping[str, Any]] = {**StackConfig.FORM, "layer": "llama"}
+
+    rotary_fraction: float = 1.0
+    query_key_norm: bool = False
+    head_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head_dim is not None:
+            check_counts(self, "head_dim")
+            if self.head_dim * self.heads == self.width:  # so that equal models have equal forms
+                object.__setattr__(self, "head_dim", None)
+        if self.head_width % 2:
+            raise ValueError(f"head_dim {self.head_width} must be even: its halves are rotated against each other")
+
+    @classmethod
+    def default_feed_forward(cls, width: int) -> int:
+        """So that a layer has as many parameters as GPT-NeoX's: 8 / 3 of the width, to the next multiple of 8 or 64."""
+        multiple = 8 if width < 512 else 64
+        return max(round(width * 8 / 3 / multiple), 1) * multiple
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads if self.head_dim is None else self.head_dim
+
+    @property
+    def layer_matrices(self) -> int:
+        """Gate and inner state have a matrix each."""
+        return super().layer_matrices + self.width * self.feed_forward
+
+    @property
+    def layer_vectors(self) -> int:
+        """The scales of the norms."""
+        return 2 * self.width + (2 * self.head_width if self.query_key_norm else 0)
+
+    @property
+    def layer_kept(self) -> int:
+        """Also the gate, before and after its activation, and what norms give before their scales."""
+        normed = 2 * (self.query_width + self.key_width) if self.query_key_norm else 0
+        return super().layer_kept + 2 * self.feed_forward + 2 * self.width + normed
+
+
+LAYERS: dict[str, type[StackConfig]] = {"neox": StackConfig, "llama": LlamaConfig}
 """The kinds of layers of causal stacks; the ``FORM`` of a further one names its ``layer``."""
+
+
+@dataclass(frozen=True)
+class LayerKeys(Keys):
+    """A study's keys of a kind of layer: those fields of its configuration that are no part of a size's shape."""
+
+    kind: str = "neox"
+
+    @classmethod
+    def kinds(cls) -> Mapping[str, type[LayerKeys]]:
+        return LAYER_KEYS
+
+    @property
+    def of(self) -> type[StackConfig]:
+        """The configuration of stacks of such layers."""
+        return LAYERS[self.kind]
+
+    def stack(self, *shape: int | None) -> StackConfig:
+        """Layers of that shape: number, width, heads, kv_heads, feed-forward width, window."""
+        own = {name: value for name, value in vars(self).items() if name != "kind"}
+        return self.of(*shape, **own)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class LlamaKeys(LayerKeys):
+    """What models of this kind differ in."""
+
+    kind: str = "llama"
+    query_key_norm: bool = False
+    head_dim: int | None = None
+    rotary_base: float = 10000.0
+    norm_eps: float = 1e-5
+
+
+LAYER_KEYS: dict[str, type[LayerKeys]] = {"neox": LayerKeys, "llama": LlamaKeys}
 
 
 def default_heads(width: int) -> int:

@@ -7,7 +7,7 @@ decoder's width; costs are a block's. The vocabulary's tables are not the token 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from pipeline.base.made_of import added
@@ -57,10 +57,10 @@ class TokenDecoderConfig(Part):
     """Base of the token decoders. ``tied``: the vocabulary's head is the table of the input embeddings."""
 
     kind: ClassVar[str]
-    tied: ClassVar[bool] = False
     FORM: ClassVar[Mapping[str, Any]] = {"kind": None, "stack": None, "prefix_length": 0}
 
     stack: LayersConfig
+    tied: bool
 
     @classmethod
     def kind_of(cls, values: dict[str, Any]) -> type[Self]:
@@ -116,9 +116,10 @@ class TokenDecoderConfig(Part):
 
 @dataclass(frozen=True)
 class NeoxDecoderConfig(TokenDecoderConfig):
-    """Base of the token decoders that are a GPT-NeoX stack with a head of its own."""
+    """Base of the token decoders that are a causal stack, with a head of its own unless ``tied``."""
 
     stack: StackConfig
+    tied: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,8 @@ class CrossAttentionConfig(TokenDecoderConfig):
     """A T5 decoder that attends to L slots; its head is its input table."""
 
     kind: ClassVar[str] = "cross_attention"
-    tied: ClassVar[bool] = True
-
     stack: T5Config
+    tied: bool = field(default=True, init=False)
 
     def cached_positions(self, block_length: int) -> int:
         return block_length + self.slots(block_length)

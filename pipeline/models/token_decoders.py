@@ -68,17 +68,18 @@ class TokenDecoder(nn.Module):
 
 
 class NeoxTokenDecoder(TokenDecoder):
-    """A GPT-NeoX stack with a vocabulary head of its own, without bias."""
+    """A causal stack with a vocabulary head without bias, which may be the embedding."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__(config)
-        assert isinstance(config.token_decoder, NeoxDecoderConfig)
-        self.stack = Stack(config.token_decoder.stack)
-        self.head = nn.Linear(self.width, config.vocabulary, bias=False)
+        decoder = config.token_decoder
+        assert isinstance(decoder, NeoxDecoderConfig)
+        self.stack = Stack(decoder.stack)
+        self.head = None if decoder.tied else nn.Linear(self.width, config.vocabulary, bias=False)
 
     @property
     def head_weight(self) -> Tensor:
-        return self.head.weight
+        return self.embedding.weight if self.head is None else self.head.weight
 
 
 class PrefixTokenDecoder(NeoxTokenDecoder):

@@ -33,6 +33,8 @@ def check_uptraining(config: ModelConfig, vanilla: ModelConfig, method: str) -> 
             f"embedder: uptraining needs an embedding of the source's width {vanilla.stack.width}, not "
             f"{config.embedder.width}; take embedder.kind: projection with that width"
         )
+    if config.token_decoder.tied and not vanilla.tied:
+        raise UserError("tied: True does not fit the vanilla model to uptrain, whose head is a matrix of its own")
     inherited_layers(vanilla.stack.layers, config, method)
 
 

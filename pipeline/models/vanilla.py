@@ -1,4 +1,4 @@
-"""The vanilla transformer: a GPT-NeoX decoder over tokens."""
+"""The vanilla transformer: a decoder over tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.models.layers import Stack
 
 
 class VanillaTransformer(LanguageModel):
-    """Token embedding, layers, untied vocabulary head without bias."""
+    """Token embedding, layers, vocabulary head without bias, which may be the embedding."""
 
     config: VanillaConfig
 
@@ -19,11 +19,11 @@ class VanillaTransformer(LanguageModel):
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.stack.width)
         self.stack = Stack(config.stack)
-        self.head = nn.Linear(config.stack.width, config.vocabulary, bias=False)
+        self.head = None if config.tied else nn.Linear(config.stack.width, config.vocabulary, bias=False)
 
     @property
     def head_weight(self) -> Tensor:
-        return self.head.weight
+        return self.embedding.weight if self.head is None else self.head.weight
 
     def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
         seen = tokens[:, :-1]

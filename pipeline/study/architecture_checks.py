@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.base.errors import UserError
 from pipeline.models.parts import LARGEST
-from pipeline.models.stack_config import LAYERS
+from pipeline.models.stack_config import LayerKeys
 from pipeline.models.uptraining import METHODS, check_uptraining
 from pipeline.study.cells import Cell, model_config, whole_cells
 from pipeline.study.rules import choice, positive, require
@@ -24,7 +24,7 @@ def check_sizes(study: Study) -> None:
         key = f"sizes.{name}"
         _in_range(key, size, STACK_KEYS)
         positive(f"{key}.window", size.window)
-        choice(f"{key}.layer", size.layer, LAYERS)
+        _in_range(f"{key}.layer", size.layer, _numbers(size.layer))
         _in_range(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
         _in_range(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
 
@@ -41,8 +41,8 @@ def check_variants(study: Study) -> None:
         )
         if variant.init is not None:
             choice(f"{key}.init.method", variant.init.method, METHODS)
-        for part in ("embedder", "block_decoder", "token_decoder"):
-            keys = getattr(variant, part)
+        for part in ("embedder", "block_decoder", "token_decoder", "layer"):
+            keys = getattr(variant, part) or LayerKeys()
             _in_range(f"{key}.{part}", keys, _numbers(keys))
 
 
@@ -110,21 +110,26 @@ def _check_size(study: Study, name: str, size: Size, having: list[Cell]) -> None
     block = [cell for cell in having if cell.family == "block"]
     for key in ("heads", "kv_heads", "feed_forward", "window"):
         _check_read(study, name, (key,), getattr(size, key), having)
+    _check_read(study, name, ("tied",), size.tied or None, having)
+    _check_read(study, name, ("layer",), size.layer if size.layer != LayerKeys() else None, having)
     for part in ("block_decoder", "token_decoder"):
         for key in STACK_KEYS:
             _check_read(study, name, (part, key), getattr(getattr(size, part), key), block)
 
 
-def _check_read(study: Study, name: str, path: tuple[str, ...], value: int | None, having: list[Cell]) -> None:
+def _check_read(
+    study: Study, name: str, path: tuple[str, ...], value: int | LayerKeys | None, having: list[Cell]
+) -> None:
     if value is None or not having:
         return
-    changed = dataclasses.replace(study, sizes=study.sizes | {name: _with(study.sizes[name], path, value + 1)})
+    other = LayerKeys() if isinstance(value, LayerKeys) else value is False if type(value) is bool else value + 1
+    changed = dataclasses.replace(study, sizes=study.sizes | {name: _with(study.sizes[name], path, other)})
     some = ", ".join(cell.name for cell in having[:3]) + (", ..." if len(having) > 3 else "")
     right = f"no cell of this size reads it ({some}): their own keys come first, or they have no such part; remove it"
     require(any(_differ(study, changed, cell) for cell in having), f"sizes.{name}.{'.'.join(path)}", value, right)
 
 
-def _with(size: Size, path: tuple[str, ...], value: int) -> Size:
+def _with(size: Size, path: tuple[str, ...], value: int | LayerKeys) -> Size:
     part, *rest = path
     changed: Any = dataclasses.replace(getattr(size, part), **{rest[0]: value}) if rest else value
     return dataclasses.replace(size, **{part: changed})

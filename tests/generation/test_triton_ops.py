@@ -16,7 +16,15 @@ from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.session import CAPTURE_STEPS
 from pipeline.models import build
-from pipeline.models.config import BlockConfig, LookupConfig, ModelConfig, PrefixConfig, StackConfig, VanillaConfig
+from pipeline.models.config import (
+    BlockConfig,
+    LlamaConfig,
+    LookupConfig,
+    ModelConfig,
+    PrefixConfig,
+    StackConfig,
+    VanillaConfig,
+)
 from pipeline.models.layers import Stack
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -28,6 +36,8 @@ STACKS = {
     "plain": StackConfig(2, 64, 4, 4, 80),
     "grouped": StackConfig(2, 64, 4, 2, 80, window=20),
     "one-head": StackConfig(1, 64, 2, 1, 64, rotary_fraction=1.0),
+    "llama": LlamaConfig(2, 64, 4, 2, 72),
+    "qwen": LlamaConfig(2, 64, 4, 2, 72, query_key_norm=True, head_dim=32, window=20),
 }
 ROWS = 5
 
@@ -65,9 +75,16 @@ def assert_attended_equal(ours: Tensor, expected: Tensor, stack: FoldedStack) ->
 
 def test_products_and_norms(stack: FoldedStack, triton: TorchOps) -> None:
     plain, layer, x = TorchOps(), stack.layers[-1], random(ROWS, 64)
-    torch.testing.assert_close(triton.normalise(x, layer.shift, 1e-5), plain.normalise(x, layer.shift, 1e-5))
+    normed = plain.normalise(x, layer.shift, stack.config)
+    torch.testing.assert_close(triton.normalise(x, layer.shift, stack.config), normed)
     torch.testing.assert_close(triton.final_norm(x, stack), plain.final_norm(x, stack))
-    torch.testing.assert_close(triton.project(x, layer, stack), plain.project(x, layer, stack), atol=1e-5, rtol=1e-5)
+    for product in ("project", "key_values"):
+        ours, expected = (getattr(ops, product)(normed, layer, stack) for ops in (triton, plain))
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    ours, expected, u = x.clone(), x.clone(), random(ROWS, stack.columns)
+    triton.output(ours, u, layer, stack)
+    plain.output(expected, u, layer, stack)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_argmax_takes_the_first_of_equals(triton: TorchOps) -> None:
@@ -158,8 +175,10 @@ def local_model(embedder: LookupConfig = LOOKUP, **keys: Any) -> BlockConfig:
         local_model(local=6),
         local_model(local=6, mix=True),
         local_model(LookupConfig(16, overlap=True, convolution=3), local=2, contexts=3),
+        VanillaConfig(97, 64, LlamaConfig(2, 64, 4, 2, 96), tied=True),
+        BlockConfig(97, 64, 4, LookupConfig(16), STACKS["qwen"], PrefixConfig(LlamaConfig(2, 32, 2, 2, 96), 2)),
     ],
-    ids=["vanilla", "block", "local", "local-mixed", "contexts-overlap"],
+    ids=["vanilla", "block", "local", "local-mixed", "contexts-overlap", "llama", "llama-block"],
 )
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0, seed=3), Sampling(1.0, top_k=20, top_p=0.9)])
 def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, sampling: Sampling, triton: TorchOps) -> None:

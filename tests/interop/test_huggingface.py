@@ -95,7 +95,7 @@ def test_what_gpt_neox_lacks_is_not_written(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model_type": "llama"}, "model_type 'llama' is not supported"),
+        ({"model_type": "mpt"}, "model_type 'mpt' is not supported"),
         ({"use_parallel_residual": False}, "use_parallel_residual: False"),
         ({"hidden_act": "gelu_fast"}, "hidden_act: 'gelu_fast'"),
         ({"num_attention_heads": 5}, "config.json: width 32 is not a multiple of heads 5"),

@@ -15,6 +15,7 @@ from pipeline.models import LanguageModel, build
 from pipeline.models.config import (
     BlockConfig,
     CrossAttentionConfig,
+    LlamaConfig,
     LookupConfig,
     PrefixConfig,
     ProjectionConfig,
@@ -23,6 +24,7 @@ from pipeline.models.config import (
     T5Config,
     VanillaConfig,
 )
+from pipeline.models.uptraining import check_uptraining
 from tests.fixture import DEAD, FOLDER
 from tests.models.variants import ENCODER
 
@@ -115,6 +117,52 @@ def test_what_a_further_matrix_adds_starts_as_nothing(changed: BlockConfig) -> N
     for started in (plain, model):
         uptrain_from(started, source, "partition")
     torch.testing.assert_close(model(tokens), plain(tokens))
+
+
+LLAMA = LlamaConfig(2, 32, 4, 2, 40, head_dim=12, query_key_norm=True)
+
+
+def llama(block_layers: int, token_layers: int, tied: bool) -> BlockConfig:
+    lower, upper = (dataclasses.replace(LLAMA, layers=layers) for layers in (block_layers, token_layers))
+    return target(1, 1, block_decoder=lower, token_decoder=PrefixConfig(upper, 1, tied=tied))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_from_a_llama_whose_tables_are_tied(tied: bool) -> None:
+    """With block length 1 the block decoder sees what the vanilla model saw, before the final norm's scale."""
+    source = build(VanillaConfig(61, 64, LLAMA, tied=True))
+    with torch.no_grad():
+        for number, parameter in enumerate(source.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) * 0.2)
+    model = build(dataclasses.replace(llama(2, 2, tied), block_length=1))
+    uptrain_from(model, source, "duplicate")
+    tokens = torch.randint(61, (2, 9))
+    last = source.state_dict()["stack.norm.weight"]
+    torch.testing.assert_close(model.contexts(tokens[:, :-1, None]) * last, source.hidden(tokens))
+    assert torch.equal(model.head_weight, source.head_weight)
+
+
+@pytest.mark.parametrize(
+    ("source", "config", "message"),
+    [
+        (VanillaConfig(61, 64, STACK_2), llama(1, 1, False), "block_decoder.layer: 'llama' does not fit"),
+        (VanillaConfig(61, 64, LLAMA), target(1, 1), "block_decoder.layer: 'neox' does not fit"),
+        (VanillaConfig(61, 64, LLAMA), llama(1, 1, True), "tied: True does not fit"),
+        (
+            VanillaConfig(61, 64, dataclasses.replace(LLAMA, rotary_base=500.0)),
+            llama(1, 1, False),
+            r"rotary_base: 10000.0 does not fit the vanilla model to uptrain, which has 500.0",
+        ),
+        (
+            VanillaConfig(61, 64, dataclasses.replace(LLAMA, query_key_norm=False)),
+            llama(1, 1, False),
+            "query_key_norm: True does not fit",
+        ),
+    ],
+)
+def test_layers_of_another_kind_are_refused(source: VanillaConfig, config: BlockConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_uptraining(config, source, "partition")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pipeline.models.config import (
     ClsConfig,
     EncoderConfig,
     LayersConfig,
+    LlamaConfig,
     ModelConfig,
     NeoxDecoderConfig,
     PrefixConfig,
@@ -29,7 +30,7 @@ def logits(config: ModelConfig, weights: Weights, tokens: Tensor, valid: Tensor)
     """[T - first, V] of one sequence [T]."""
     if isinstance(config, VanillaConfig):
         x = neox(weights["embedding.weight"][tokens[:-1]], weights, "stack", config.stack, valid[:-1])
-        return x @ weights["head.weight"].T
+        return x @ weights["embedding.weight" if config.tied else "head.weight"].T
     assert isinstance(config, BlockConfig)
     return block_logits(config, weights, tokens, valid)
 
@@ -121,12 +122,12 @@ def decode(
         x = torch.cat([before, slots, table[block[:-1]]])
         keys = torch.cat([known, torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
         x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)[len(before) + config.slots - 1 :]
-        return x @ weights["token_decoder.head.weight"].T
+        return x @ (table if decoder.tied else weights["token_decoder.head.weight"]).T
     keys = torch.cat([torch.ones(1, dtype=torch.bool), valid[:-1]])
     if isinstance(decoder, NeoxDecoderConfig):
         x = torch.cat([table[:1], table[block[:-1]]]) + slots[:count]
         x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)
-        return x @ weights["token_decoder.head.weight"].T
+        return x @ (table if decoder.tied else weights["token_decoder.head.weight"]).T
     assert isinstance(decoder.stack, T5Config)
     x = t5(torch.cat([table[1:2], table[block[:-1]]]), slots, keys, weights, decoder.stack)
     return x / math.sqrt(decoder.stack.width) @ table.T
@@ -147,6 +148,11 @@ def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Ten
     for layer in range(config.layers):
         here = f"{name}.layers.{layer}"
         query, key, value = heads(norm(x, weights, f"{here}.attention_norm", config), weights, here, config)
+        if getattr(config, "query_key_norm", False):
+            query, key = (
+                rms(query, weights, f"{here}.query_norm", config),
+                rms(key, weights, f"{here}.key_norm", config),
+            )
         query = torch.stack([rotated(query[i], i, config) for i in range(len(x))])
         key = torch.stack([rotated(key[i], i, config) for i in range(len(x))])
         attended = []
@@ -154,17 +160,17 @@ def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Ten
             window = config.window or len(x)
             seen = [j for j in range(i + 1) if valid[i] and valid[j] and i - j < window]
             attended.append(weighed(query[i], key, value, seen, config.head_width**-0.5))
-        normed = norm(x, weights, f"{here}.feed_forward_norm", config)
+        after = x + linear(torch.stack(attended), weights, f"{here}.attention_output")
+        normed = norm(after if isinstance(config, LlamaConfig) else x, weights, f"{here}.feed_forward_norm", config)
         inner = activated(linear(normed, weights, f"{here}.feed_forward_in"), config)
-        x = (
-            x
-            + linear(torch.stack(attended), weights, f"{here}.attention_output")
-            + linear(inner, weights, f"{here}.feed_forward_out")
-        )
+        x = after + linear(inner, weights, f"{here}.feed_forward_out")
     return norm(x, weights, f"{name}.norm", config)
 
 
 def activated(inner: Tensor, config: StackConfig) -> Tensor:
+    if isinstance(config, LlamaConfig):
+        gate, state = inner[:, : config.feed_forward], inner[:, config.feed_forward :]
+        return gate / (1 + torch.exp(-gate)) * state
     return F.gelu(inner)
 
 
@@ -261,10 +267,12 @@ def linear(x: Tensor, weights: Weights, name: str) -> Tensor:
 
 
 def norm(x: Tensor, weights: Weights, name: str, config: StackConfig | EncoderConfig) -> Tensor:
+    if isinstance(config, LlamaConfig):
+        return rms(x, weights, name, config)
     centred = x - x.mean(-1, keepdim=True)
     scaled = centred / (centred.square().mean(-1, keepdim=True) + config.norm_eps).sqrt()
     return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def rms(x: Tensor, weights: Weights, name: str, config: T5Config) -> Tensor:
+def rms(x: Tensor, weights: Weights, name: str, config: T5Config | LlamaConfig) -> Tensor:
     return x / (x.square().mean(-1, keepdim=True) + config.norm_eps).sqrt() * weights[f"{name}.weight"]

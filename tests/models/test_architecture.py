@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.models.architecture import Parts, Shape, block_config, split_layers, vanilla_config
@@ -9,6 +11,7 @@ from pipeline.models.config import (
     ClsConfig,
     CrossAttentionConfig,
     EncoderConfig,
+    LlamaConfig,
     LookupConfig,
     PrefixConfig,
     ProjectionConfig,
@@ -16,9 +19,10 @@ from pipeline.models.config import (
     StackConfig,
     SummationConfig,
     T5Config,
+    VanillaConfig,
 )
 from pipeline.models.embedder_config import ClsKeys, EmbedderKeys, LookupKeys, ProjectionKeys, RobertaKeys
-from pipeline.models.stack_config import default_heads
+from pipeline.models.stack_config import LayerKeys, LlamaKeys, default_heads
 from pipeline.models.token_decoder_config import CrossAttentionKeys, PrefixKeys, StackKeys, SummationKeys
 
 SHAPE = Shape(6, 64)
@@ -83,6 +87,27 @@ def test_a_variants_decoder_keys_come_before_the_sizes() -> None:
     made = block_config(shape, Parts(allocation=[1, 5], block_decoder=StackKeys(width=128)), 4, 50, 16)
     assert made.block_decoder == StackConfig(5, 128, 4, 4, 512)
     assert made.token_decoder.stack == StackConfig(5, 64, 4, 2, 256)
+
+
+def test_layers_of_another_kind() -> None:
+    keys = LlamaKeys(query_key_norm=True, head_dim=16, rotary_base=500.0)
+    shape, stack = Shape(4, 64, layer=keys, tied=True), LlamaConfig(4, 64, 2, 2, 168, None, 1.0, 500.0, 1e-5, True, 16)
+    assert vanilla_config(shape, 50, 16) == VanillaConfig(50, 16, stack, tied=True)
+    made = block_config(shape, Parts(), 4, 50, 16)
+    assert made.block_decoder == replace(stack, layers=2)
+    assert made.token_decoder == PrefixConfig(replace(stack, layers=2), 2, tied=True)
+    neox = block_config(shape, Parts(layer=LayerKeys(), token_decoder=PrefixKeys(feed_forward=99)), 4, 50, 16)
+    assert neox.block_decoder == StackConfig(2, 64, 2, 2, 256)
+    assert neox.token_decoder.stack == StackConfig(2, 64, 2, 2, 99)
+    crossed = block_config(shape, Parts(token_decoder=CrossAttentionKeys()), 4, 50, 16)
+    assert crossed.token_decoder == CrossAttentionConfig(T5Config(2, 64, 2, 2, 256))
+
+
+@pytest.mark.parametrize("width", [64, 128, 256, 512, 768, 1024, 2048])
+def test_llama_layers_have_by_default_as_many_parameters_as_neox_layers(width: int) -> None:
+    neox, llama = (vanilla_config(Shape(4, width, layer=keys), 50, 16).stack for keys in (LayerKeys(), LlamaKeys()))
+    assert llama.parameters == pytest.approx(neox.parameters, rel=0.025)
+    assert llama.feed_forward % (8 if width < 512 else 64) == 0
 
 
 def test_a_lookup_embedder_needs_a_width_that_its_blocks_divide() -> None:

@@ -8,6 +8,7 @@ from pipeline.models.config import (
     CrossAttentionConfig,
     EmbedderConfig,
     EncoderConfig,
+    LlamaConfig,
     LookupConfig,
     ModelConfig,
     PrefixConfig,
@@ -24,6 +25,8 @@ VOCABULARY = 37
 STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48)
 WIDE = StackConfig(layers=1, width=48, heads=3, kv_heads=1, feed_forward=64)
 GROUPED = StackConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=64)
+LLAMA = LlamaConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=40)
+QWEN = LlamaConfig(layers=1, width=24, heads=4, kv_heads=2, feed_forward=32, query_key_norm=True, head_dim=10)
 ENCODER = EncoderConfig(layers=2, width=24, heads=2, kv_heads=2, feed_forward=32)
 T5 = T5Config(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48)
 T5_GROUPED = T5Config(layers=1, width=48, heads=4, kv_heads=2, feed_forward=48)
@@ -58,5 +61,9 @@ VARIANTS: dict[str, ModelConfig] = {
     "contexts_mixed": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=2, mix=True, contexts=4)),
     "overlap_cls": block(3, ClsConfig(ENCODER, 1, 2, overlap=True), SummationConfig(STACK)),
     "convolution_overlap": block(3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 2, local=4)),
+    "llama": VanillaConfig(VOCABULARY, 64, LLAMA),
+    "llama_tied_qwen": VanillaConfig(VOCABULARY, 64, QWEN, tied=True),
+    "llama_prefix": block(4, LookupConfig(8), PrefixConfig(QWEN, 2, tied=True), LLAMA),
+    "llama_cross_attention": block(3, ProjectionConfig(16), CrossAttentionConfig(T5), LlamaConfig(1, 32, 4, 4, 40)),
     "cross_attention_block_20": block(20, ProjectionConfig(8), CrossAttentionConfig(T5)),
 }

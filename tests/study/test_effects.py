@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.base.errors import UserError
+from pipeline.models.stack_config import LlamaKeys
 from pipeline.study import Study, load_study
 from pipeline.study.search_checks import check_searchable
 
@@ -88,8 +89,19 @@ def test_a_key_that_the_kind_lacks(edited: Edited, variant: str, message: str) -
 
 
 def test_a_layer_of_no_kind(edited: Edited) -> None:
-    assert edited("layer: neox").sizes["s"].layer == "neox"
-    assert "sizes.s.layer: 'gated' is wrong; it is one of neox" in refusal(lambda: edited("layer: gated"))
+    assert edited("layer: {kind: llama}").sizes["s"].layer == LlamaKeys()
+    assert "sizes.s.layer.kind: 'gated' is wrong; it is one of neox, l" in refusal(
+        lambda: edited("layer: {kind: gated}")
+    )
+    assert "sizes.s.layer.head_dim: 8 is wrong; a neox layer has no" in refusal(lambda: edited("layer: {head_dim: 8}"))
+    assert "sizes.s.layer: 'llama' is wrong; it must be a mapping" in refusal(lambda: edited("layer: llama"))
+
+
+def test_a_sizes_layer_that_every_variant_replaces(edited: Edited) -> None:
+    neox = "layer: {kind: neox}"
+    text = refusal(lambda: edited("layer: {kind: llama}", neox, vanilla=""))
+    assert ": sizes.s.layer: LlamaKeys(" in text
+    edited("layer: {kind: llama}", neox)  # which the vanilla model reads
 
 
 BOTH = "block_decoder: {layers: 2}, token_decoder: {layers: 3}"

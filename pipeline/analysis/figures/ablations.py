@@ -69,6 +69,10 @@ def _heads(keys: StackKeys) -> str:
     return str(keys.heads or OWN)
 
 
+def _layer(cell: Cell, variant: Variant) -> str:
+    return OWN if variant.layer is None else variant.layer.kind
+
+
 def _number(place: str) -> float:
     """Of places that begin with a number, if any."""
     first, *rest = place.split()
@@ -134,6 +138,7 @@ AXES = (
         ("token_decoder.heads",),
         _number,
     ),
+    Axis("layer", "Kind of layers", _layer, ("layer",)),
     Axis(  # figure 7
         "padding",
         "Random-length padding while training",
