@@ -15,6 +15,7 @@ from pipeline.analysis.figures.style import RC
 from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Point, points
 from pipeline.models.embedder_config import LookupKeys, RobertaKeys
+from pipeline.models.stack_config import LlamaKeys
 from pipeline.models.token_decoder_config import PrefixKeys, StackKeys, SummationKeys
 from pipeline.study import Study
 from pipeline.study.schema import UptrainedGrid, Uptraining, Variant
@@ -34,6 +35,7 @@ VARIANTS = {
     "overlap": Variant(embedder=LookupKeys(overlap=True, convolution=3)),
     "few_heads": Variant(block_decoder=StackKeys(heads=2)),
     "many_heads": Variant(token_decoder=PrefixKeys(heads=8)),
+    "llama": Variant(layer=LlamaKeys()),
     "other": Variant(allocation=[2, 1], embedder=RobertaKeys()),
 }
 
@@ -81,6 +83,7 @@ def test_a_sweep_holds_what_differs_in_its_axis_alone(study: Study) -> None:
     assert along["overlap"] == {label: ["nothing", "block before, convolution 3"] for label in both}
     assert along["heads"] == {label: ["the size's", "2"] for label in both}
     assert along["token_heads"] == {label: ["the size's", "8"] for label in both}
+    assert along["layer"] == {label: ["the size's", "llama"] for label in both}
     assert along["padding"] == {label: ["with", "without"] for label in both}
     assert along["uptraining"] == {"size s, L=4": ["random weights", "partition", "duplicate"]}
     assert along["architecture"] == {label: ["Block Transformer", "MEGABYTE"] for label in both}
