@@ -67,6 +67,26 @@ def linear_kernel(
 
 
 @triton.jit
+def gated_linear_kernel(
+    x, w, out, M, F, K,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    GROUP: tl.constexpr, PROGRAMS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``out = silu(x g^T) * (x s^T)``, ``w`` [2 F, K] being g above s; a tile takes BN columns of both products."""
+    tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(F, BN)
+    for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
+        m, n = _tile(index, tiles_m, tiles_n, GROUP)
+        gate = tl.zeros((BM, BN), dtype=tl.float32)
+        state = tl.zeros((BM, BN), dtype=tl.float32)
+        for k in range(tl.cdiv(K, BK)):
+            rows = x.load([m * BM, k * BK])
+            gate = tl.dot(rows, w.load([n * BN, k * BK]).T, gate, input_precision=PRECISION)
+            state = tl.dot(rows, w.load([F + n * BN, k * BK]).T, state, input_precision=PRECISION)
+        # Columns from F on, of a last tile that is not full, hold rows of s in the place of g; they are not stored.
+        out.store([m * BM, n * BN], (gate * tl.sigmoid(gate) * state).to(out.dtype))
+
+
+@triton.jit
 def head_argmax_kernel(
     x, w, values, indices, M, V, K,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
@@ -138,17 +158,6 @@ def head_norm_kernel(u, stride_u, scale, M, eps, FIRST: tl.constexpr, E: tl.cons
     value = tl.load(at, mask=mask, other=0.0).to(tl.float32)
     normed = value * tl.rsqrt(tl.sum(value * value, 1) / E + eps)[:, None]
     tl.store(at, (normed * tl.load(scale + columns)[None, :]).to(u.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def gate_kernel(inner, out, F, BF: tl.constexpr):
-    """``silu(gate) * state`` [M, F] of ``inner`` [M, gate F | state F]; a program a row and BF of its columns."""
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.program_id(1) * BF + tl.arange(0, BF)
-    mask = at < F
-    gate = tl.load(inner + row * 2 * F + at, mask=mask, other=0.0).to(tl.float32)
-    state = tl.load(inner + row * 2 * F + F + at, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + row * F + at, (gate * tl.sigmoid(gate) * state).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit

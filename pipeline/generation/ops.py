@@ -79,12 +79,12 @@ class TorchOps:
         """Add both branches' outputs, without their biases, to the residual stream ``x`` [M, D]."""
         x.addmm_(u[:, stack.key_values :], layer.output_weight.t())
         if layer.feed_forward is not None:
-            inner = F.linear(self.normalise(x, None, stack.config), layer.feed_forward.input_weight)
-            x.addmm_(self.gate(inner), layer.feed_forward.output_weight.t())
+            inner = self.gated(self.normalise(x, None, stack.config), layer.feed_forward.input_weight)
+            x.addmm_(inner, layer.feed_forward.output_weight.t())
 
-    def gate(self, inner: Tensor) -> Tensor:
-        """[M, gate F | inner state F] -> [M, F]: their product, the gate activated."""
-        gate, state = inner.chunk(2, dim=-1)
+    def gated(self, y: Tensor, weight: Tensor) -> Tensor:
+        """[M, D] -> [M, F]: the inner state times its activated gate; ``weight`` [gate F | inner state F, D]."""
+        gate, state = F.linear(y, weight).chunk(2, dim=-1)
         return F.silu(gate) * state
 
     def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:

@@ -68,10 +68,19 @@ class TritonOps(TorchOps):
             FIRST=config.key_width, E=config.head_width, BM=block, num_warps=4,
         )  # fmt: skip
 
-    def gate(self, inner: Tensor) -> Tensor:
-        (rows, width), block = inner.shape, 1024
-        out = inner.new_empty(rows, width // 2)
-        kernels.gate_kernel[(rows, triton.cdiv(width // 2, block))](inner, out, width // 2, BF=block, num_warps=4)
+    def gated(self, y: Tensor, weight: Tensor) -> Tensor:
+        if _small(y):
+            return super().gated(y, weight)
+        (rows, width), inner = y.shape, len(weight) // 2
+        out = y.new_empty(rows, inner)
+        bm, bn, bk, warps, stages = self.linear_tile
+        half = bn // 2  # of both products a tile has so many columns
+        programs = min(self.processors, triton.cdiv(rows, bm) * triton.cdiv(inner, half))
+        kernels.gated_linear_kernel[(programs,)](
+            _tiles(y, bm, bk), _tiles(weight, half, bk), _tiles(out, bm, half), rows, inner, width,
+            BM=bm, BN=half, BK=bk, GROUP=8, PROGRAMS=programs, PRECISION=_precision(y),
+            num_warps=warps, num_stages=stages,
+        )  # fmt: skip
         return out
 
     def project(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
