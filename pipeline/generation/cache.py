@@ -45,7 +45,7 @@ class Cache:
         self.cosine, self.sine = rotary_tables(config, capacity, device)
         self.starts = torch.zeros(batch, dtype=torch.int32, device=device)
         self.offsets = [0] * batch
-        self._masks: tuple[int, Tensor | None] = (-1, None)
+        self._masks: dict[int | None, tuple[int, Tensor | None]] = {}
 
     @property
     def capacity(self) -> int:
@@ -61,21 +61,22 @@ class Cache:
         """Say how many positions of left padding each row has, [B]."""
         self.offsets = offsets
         self.starts.copy_(torch.tensor(offsets, dtype=torch.int32))
-        self._masks = (-1, None)
+        self._masks.clear()
 
-    def low(self, now: int) -> int:
-        """The first position that any row attends to from position ``now``."""
-        window = self.config.window
+    def low(self, now: int, layer: int) -> int:
+        """The first position that any row attends to from position ``now`` in a layer."""
+        window = self.config.windows[layer]
         return max(min(self.offsets), now + 1 - window if window else 0)
 
-    def mask(self, now: int) -> Tensor | None:
+    def mask(self, now: int, layer: int) -> Tensor | None:
         """bool [B, 1, 1, positions]: whom position ``now`` attends to, from :meth:`low` on; ``None`` for all."""
-        if self._masks[0] != now:
-            ragged = max(self.offsets) > self.low(now)
-            position = torch.arange(self.low(now), now + 1, device=self.starts.device)
-            allowed = position >= self.starts[:, None] if ragged else None
-            self._masks = (now, None if allowed is None else allowed[:, None, None, :])
-        return self._masks[1]
+        window = self.config.windows[layer]
+        if window not in self._masks or self._masks[window][0] != now:
+            low = self.low(now, layer)
+            position = torch.arange(low, now + 1, device=self.starts.device)
+            allowed = position >= self.starts[:, None] if max(self.offsets) > low else None
+            self._masks[window] = (now, None if allowed is None else allowed[:, None, None, :])
+        return self._masks[window][1]
 
 
 class Recent:

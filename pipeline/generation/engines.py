@@ -73,10 +73,11 @@ class CausalStack:
         Returns the last layer's input, [b, T, D].
         """
         batch, length, width = x.shape
-        mask, final = self._mask(rows, first, length), len(self.stack.layers) - 1
+        windows, final = self.stack.config.windows, len(self.stack.layers) - 1
+        masks = {window: self._mask(rows, first, length, window) for window in dict.fromkeys(windows[:final])}
 
         def attend(u: Tensor, index: int) -> None:
-            self.ops.sequence_attention(u, self.cache, index, rows, first, mask)
+            self.ops.sequence_attention(u, self.cache, index, rows, first, masks[windows[index]])
 
         flat = x.reshape(batch * length, width)
         for index in range(final):
@@ -88,12 +89,12 @@ class CausalStack:
             self.ops.store(self.ops.key_values(y, layer, self.stack), self.cache, final, rows, first)
         return x
 
-    def _mask(self, rows: slice, first: int, length: int) -> Tensor | None:
+    def _mask(self, rows: slice, first: int, length: int, window: int | None) -> Tensor | None:
         """bool [rows or 1, 1, T, T] for T positions from ``first`` on, ``None`` where it is plainly causal."""
         starts = self.cache.starts[rows]
         ragged = max(self.cache.offsets[rows]) > first
         valid = torch.arange(first, first + length, device=starts.device) >= starts[:, None] if ragged else None
-        return causal_mask(length, valid, self.stack.config.window, starts.device).allowed
+        return causal_mask(length, valid, window, starts.device).allowed
 
 
 class Engine(Protocol):

@@ -89,7 +89,7 @@ class TorchOps:
 
     def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
         """One new position a row, ``clock``'s: store its key and value, attend to the cache."""
-        now, low = clock.host, cache.low(clock.host)
+        now, low = clock.host, cache.low(clock.host, layer)
         value, key, query = _heads(u, cache, cache.cosine[now], cache.sine[now])
         keys, values = cache.keys[layer], cache.values[layer]
         keys[:, :, now] = key
@@ -97,7 +97,7 @@ class TorchOps:
         # [B, KV, H / KV, E]: heads that share a key head take the place of positions, so that no key is repeated.
         query = query.unflatten(1, (cache.config.kv_heads, -1))
         attended = F.scaled_dot_product_attention(
-            query, keys[:, :, low : now + 1], values[:, :, low : now + 1], attn_mask=cache.mask(now)
+            query, keys[:, :, low : now + 1], values[:, :, low : now + 1], attn_mask=cache.mask(now, layer)
         )
         _queries(u, cache).copy_(attended.flatten(1))
 

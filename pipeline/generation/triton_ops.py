@@ -133,7 +133,7 @@ class TritonOps(TorchOps):
         kernels.decode_attention_kernel[(spans, splits)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device,
             cache.cosine, cache.sine, parts, peaks, weights, width**-0.5, cache.capacity,
-            WINDOW=config.window or 0, ROTARY=config.rotary_width, BT=block, PRECISION=_precision(u), **sizes,
+            WINDOW=config.windows[layer] or 0, ROTARY=config.rotary_width, BT=block, PRECISION=_precision(u), **sizes,
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
         if splits > 1:

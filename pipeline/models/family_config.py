@@ -121,7 +121,7 @@ class VanillaConfig(ModelConfig):
         return self.stack.parameters + self.head
 
     def cached(self, length: int) -> int:
-        return self.stack.cached * int(self.stack.keys(length))
+        return int(self.stack.cached * self.stack.keys(length))
 
     @property
     def cached_per_token(self) -> float:

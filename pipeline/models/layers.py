@@ -99,10 +99,10 @@ class Stack(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Causal [B, T, D] -> [B, T, D]; ``valid`` [B, T] is False at padding, ``None`` if there is none."""
         length = x.shape[1]
-        table = self.rotary(torch.arange(length, device=x.device))
-        mask = causal_mask(length, valid, self.config.window, x.device)
-        for layer in self.layers:
-            x = layer(x, table, mask)
+        table, windows = self.rotary(torch.arange(length, device=x.device)), self.config.windows
+        masks = {window: causal_mask(length, valid, window, x.device) for window in dict.fromkeys(windows)}
+        for layer, window in zip(self.layers, windows, strict=True):
+            x = layer(x, table, masks[window])
         normed: Tensor = self.norm(x)
         return normed
 
@@ -115,9 +115,16 @@ class Stack(nn.Module):
         places = torch.arange(shared + length, device=x.device)
         positions = lengths[prefix_index][:, None] + places[:length]
         prefix_table, table = self.rotary(places[:shared]), self.rotary(positions)
-        prefix_mask = causal_mask(shared, None, self.config.window, x.device)
-        mask = _branch_mask(lengths[prefix_index], shared, length, self.config.window)
-        for layer in self.layers:
+        windows = self.config.windows
+        masks = {
+            window: (
+                causal_mask(shared, None, window, x.device),
+                _branch_mask(lengths[prefix_index], shared, length, window),
+            )
+            for window in dict.fromkeys(windows)
+        }
+        for layer, window in zip(self.layers, windows, strict=True):
+            prefix_mask, mask = masks[window]
             assert isinstance(layer, Layer)
             query, key, value = layer.qkv(prefixes, prefix_table)
             own_query, own_key, own_value = layer.qkv(x, table)

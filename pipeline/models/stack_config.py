@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from pipeline.models.parts import Keys, Part, check_counts, kind_named
@@ -111,7 +111,8 @@ class StackConfig(LayersConfig):
     """Causal layers with rotary positions and a final norm, GPT-NeoX style; the base of :data:`LAYERS`.
 
     ``centred``: norms subtract the mean (layer norms, with a bias); otherwise they are RMS norms, with a scale alone.
-    ``window`` is the number of positions that a query sees, itself included; ``None``: all before it.
+    ``window`` is the number of positions that a query sees, itself included; ``None``: all before it. With
+    ``global_every`` every so many-th layer sees all of them (3 of 4 layers have the window if it is 4).
     """
 
     layer: ClassVar[str] = "neox"
@@ -121,11 +122,19 @@ class StackConfig(LayersConfig):
     rotary_fraction: float = 0.25
     rotary_base: float = 10000.0
     norm_eps: float = 1e-5
+    global_every: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.window is not None:
             check_counts(self, "window")
+        if self.global_every is not None:
+            check_counts(self, "global_every", least=2)
+            if self.window is None or self.global_every > self.layers:
+                raise ValueError(
+                    f"global_every {self.global_every} of window {self.window} and {self.layers} layers says nothing: "
+                    "it is how often a layer has no window"
+                )
 
     @classmethod
     def kind_of(cls, values: dict[str, Any]) -> type[Self]:
@@ -148,14 +157,21 @@ class StackConfig(LayersConfig):
         """The layers' and the final norm's."""
         return super().parameters + (2 if self.centred else 1) * self.width
 
+    @property
+    def windows(self) -> list[int | None]:
+        """The window of every layer."""
+        every = self.global_every
+        return [None if every and layer % every == 0 else self.window for layer in range(1, self.layers + 1)]
+
     def keys(self, position: float) -> float:
-        """Keys that a query after ``position`` others sees."""
-        return position if self.window is None else min(position, self.window)
+        """Keys that a query after ``position`` others sees; a mean over layers."""
+        seen = [position if window is None else min(position, window) for window in self.windows]
+        return sum(seen) / self.layers
 
     def causal_pairs(self, length: int) -> float:
-        """Pairs of query and key that the mask leaves of ``length`` positions."""
-        window = int(self.keys(length))
-        return window * (window + 1) / 2 + (length - window) * window
+        """Pairs of query and key that the mask leaves of ``length`` positions; a mean over layers."""
+        seen = [length if window is None else min(length, window) for window in self.windows]
+        return sum(window * (window + 1) / 2 + (length - window) * window for window in seen) / self.layers
 
 
 @dataclass(frozen=True)
@@ -229,10 +245,9 @@ class LayerKeys(Keys):
         """The configuration of stacks of such layers."""
         return LAYERS[self.kind]
 
-    def stack(self, *shape: int | None) -> StackConfig:
-        """Layers of that shape: number, width, heads, kv_heads, feed-forward width, window."""
-        own = {name: value for name, value in vars(self).items() if name != "kind"}
-        return self.of(*shape, **own)  # type: ignore[arg-type]
+    def stack(self, *shape: int) -> StackConfig:
+        """Layers of that shape: number, width, heads, kv_heads, feed-forward width."""
+        return self.of(*shape, **{name: value for name, value in vars(self).items() if name != "kind"})
 
 
 @dataclass(frozen=True)

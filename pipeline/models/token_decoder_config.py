@@ -223,6 +223,14 @@ class StackKeys:
 
 
 @dataclass(frozen=True)
+class BlockDecoderKeys(StackKeys):
+    """What a size or a variant changes in the block decoder: also how many blocks its layers see, and which see all."""
+
+    window: int | None = added(None)
+    global_every: int | None = added(None)
+
+
+@dataclass(frozen=True)
 class TokenDecoderKeys(StackKeys, Keys):
     """A study's keys of a token decoder: its stack's, and those of its kind."""
 

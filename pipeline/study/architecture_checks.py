@@ -15,6 +15,7 @@ from pipeline.study.rules import choice, positive, require
 from pipeline.study.schema import Size, Study, Variant
 
 STACK_KEYS = ("layers", "width", "heads", "kv_heads", "feed_forward")
+BLOCK_DECODER_KEYS = (*STACK_KEYS, "window", "global_every")
 
 
 def check_sizes(study: Study) -> None:
@@ -23,9 +24,9 @@ def check_sizes(study: Study) -> None:
     for name, size in study.sizes.items():
         key = f"sizes.{name}"
         _in_range(key, size, STACK_KEYS)
-        positive(f"{key}.window", size.window)
+        _in_range(key, size, ("window", "global_every"))
         _in_range(f"{key}.layer", size.layer, _numbers(size.layer))
-        _in_range(f"{key}.block_decoder", size.block_decoder, STACK_KEYS)
+        _in_range(f"{key}.block_decoder", size.block_decoder, BLOCK_DECODER_KEYS)
         _in_range(f"{key}.token_decoder", size.token_decoder, STACK_KEYS)
 
 
@@ -108,12 +109,12 @@ def _check_size(study: Study, name: str, size: Size, having: list[Cell]) -> None
     A decoder's keys are for block cells; a size without any may keep them.
     """
     block = [cell for cell in having if cell.family == "block"]
-    for key in ("heads", "kv_heads", "feed_forward", "window"):
+    for key in ("heads", "kv_heads", "feed_forward", "window", "global_every"):
         _check_read(study, name, (key,), getattr(size, key), having)
     _check_read(study, name, ("tied",), size.tied or None, having)
     _check_read(study, name, ("layer",), size.layer if size.layer != LayerKeys() else None, having)
-    for part in ("block_decoder", "token_decoder"):
-        for key in STACK_KEYS:
+    for part, keys in (("block_decoder", BLOCK_DECODER_KEYS), ("token_decoder", STACK_KEYS)):
+        for key in keys:
             _check_read(study, name, (part, key), getattr(getattr(size, part), key), block)
 
 

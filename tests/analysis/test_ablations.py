@@ -16,7 +16,7 @@ from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Point, points
 from pipeline.models.embedder_config import LookupKeys, RobertaKeys
 from pipeline.models.stack_config import LlamaKeys
-from pipeline.models.token_decoder_config import PrefixKeys, StackKeys, SummationKeys
+from pipeline.models.token_decoder_config import BlockDecoderKeys, PrefixKeys, SummationKeys
 from pipeline.study import Study
 from pipeline.study.schema import UptrainedGrid, Uptraining, Variant
 
@@ -33,7 +33,7 @@ VARIANTS = {
     "mixed": Variant(token_decoder=PrefixKeys(local=4, mix=True)),
     "contexts": Variant(token_decoder=PrefixKeys(contexts=2)),
     "overlap": Variant(embedder=LookupKeys(overlap=True, convolution=3)),
-    "few_heads": Variant(block_decoder=StackKeys(heads=2)),
+    "few_heads": Variant(block_decoder=BlockDecoderKeys(heads=2)),
     "many_heads": Variant(token_decoder=PrefixKeys(heads=8)),
     "llama": Variant(layer=LlamaKeys()),
     "other": Variant(allocation=[2, 1], embedder=RobertaKeys()),
@@ -44,7 +44,7 @@ UPTRAINED = {
     "partition": Variant(init=Uptraining("partition")),
     "duplicate": Variant(
         init=Uptraining("duplicate"),
-        block_decoder=StackKeys(layers=6),
+        block_decoder=BlockDecoderKeys(layers=6),
         token_decoder=PrefixKeys(layers=6),
     ),
 }

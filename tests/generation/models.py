@@ -30,7 +30,7 @@ STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=48)
 WINDOWED = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48, window=3)
 NARROW = StackConfig(layers=2, width=24, heads=3, kv_heads=3, feed_forward=40)
 LLAMA = LlamaConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=40)
-QWEN = LlamaConfig(2, 24, 4, 2, 32, window=5, query_key_norm=True, head_dim=10)
+QWEN = LlamaConfig(3, 24, 4, 2, 32, window=3, query_key_norm=True, head_dim=10, global_every=2)
 ENCODER = EncoderConfig(layers=1, width=32, heads=4, kv_heads=4, feed_forward=48)
 T5 = T5Config(layers=1, width=32, heads=4, kv_heads=4, feed_forward=48)
 
@@ -62,7 +62,7 @@ CONFIGS: dict[str, ModelConfig] = {
     "llama": VanillaConfig(VOCABULARY, 64, LLAMA),
     "llama-tied-qwen": VanillaConfig(VOCABULARY, 64, QWEN, tied=True),
     "llama-prefix": block(4, LookupConfig(6), PrefixConfig(LLAMA, 2, tied=True, contexts=2), QWEN),
-    "llama-summation": block(3, ProjectionConfig(20), SummationConfig(QWEN), LLAMA),
+    "llama-summation": block(3, ProjectionConfig(20), SummationConfig(LLAMA), LLAMA),
     "summation": block(4, ProjectionConfig(20), SummationConfig(NARROW)),
     "cross-attention": block(4, RobertaConfig(ENCODER), CrossAttentionConfig(T5)),
     "cls": block(3, ClsConfig(ENCODER, cls_tokens=2), CrossAttentionConfig(T5)),

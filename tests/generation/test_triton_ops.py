@@ -37,7 +37,7 @@ STACKS = {
     "grouped": StackConfig(2, 64, 4, 2, 80, window=20),
     "one-head": StackConfig(1, 64, 2, 1, 64, rotary_fraction=1.0),
     "llama": LlamaConfig(2, 64, 4, 2, 72),
-    "qwen": LlamaConfig(2, 64, 4, 2, 72, query_key_norm=True, head_dim=32, window=20),
+    "qwen": LlamaConfig(2, 64, 4, 2, 72, query_key_norm=True, head_dim=32, window=4, global_every=2),
 }
 ROWS = 5
 
@@ -134,7 +134,7 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
     masks.cache = expected
     for rows in (slice(0, 2), slice(2, ROWS)):
         first = min(starts[rows])
-        mask = masks._mask(rows, first, length - first)
+        mask = masks._mask(rows, first, length - first, stack.config.windows[0])
         u = random((rows.stop - rows.start) * (length - first), stack.columns)
         other = u.clone()
         triton.sequence_attention(u, ours, 0, rows, first, mask)

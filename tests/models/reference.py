@@ -158,6 +158,8 @@ def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Ten
         attended = []
         for i in range(len(x)):
             window = config.window or len(x)
+            if config.global_every and (layer + 1) % config.global_every == 0:
+                window = len(x)
             seen = [j for j in range(i + 1) if valid[i] and valid[j] and i - j < window]
             attended.append(weighed(query[i], key, value, seen, config.head_width**-0.5))
         after = x + linear(torch.stack(attended), weights, f"{here}.attention_output")

@@ -23,7 +23,13 @@ from pipeline.models.config import (
 )
 from pipeline.models.embedder_config import ClsKeys, EmbedderKeys, LookupKeys, ProjectionKeys, RobertaKeys
 from pipeline.models.stack_config import LayerKeys, LlamaKeys, default_heads
-from pipeline.models.token_decoder_config import CrossAttentionKeys, PrefixKeys, StackKeys, SummationKeys
+from pipeline.models.token_decoder_config import (
+    BlockDecoderKeys,
+    CrossAttentionKeys,
+    PrefixKeys,
+    StackKeys,
+    SummationKeys,
+)
 
 SHAPE = Shape(6, 64)
 
@@ -42,7 +48,7 @@ def test_heads_are_those_of_the_published_configurations(width: int, heads: int)
 
 
 def test_a_vanilla_model_has_the_sizes_shape_and_window() -> None:
-    shape = Shape(3, 64, heads=4, kv_heads=2, feed_forward=100, window=7, block_decoder=StackKeys(layers=9))
+    shape = Shape(3, 64, heads=4, kv_heads=2, feed_forward=100, window=7, block_decoder=BlockDecoderKeys(layers=9))
     assert vanilla_config(shape, 50, 16).stack == StackConfig(3, 64, 4, 2, 100, window=7)
 
 
@@ -83,10 +89,23 @@ def test_token_decoders() -> None:
 
 
 def test_a_variants_decoder_keys_come_before_the_sizes() -> None:
-    shape = Shape(6, 64, heads=4, block_decoder=StackKeys(layers=5, width=32), token_decoder=StackKeys(kv_heads=2))
-    made = block_config(shape, Parts(allocation=[1, 5], block_decoder=StackKeys(width=128)), 4, 50, 16)
+    shape = Shape(
+        6, 64, heads=4, block_decoder=BlockDecoderKeys(layers=5, width=32), token_decoder=StackKeys(kv_heads=2)
+    )
+    made = block_config(shape, Parts(allocation=[1, 5], block_decoder=BlockDecoderKeys(width=128)), 4, 50, 16)
     assert made.block_decoder == StackConfig(5, 128, 4, 4, 512)
     assert made.token_decoder.stack == StackConfig(5, 64, 4, 2, 256)
+
+
+def test_a_pattern_of_windows_is_of_a_vanilla_model_or_a_block_decoder() -> None:
+    shape = Shape(8, 64, window=7, global_every=4, block_decoder=BlockDecoderKeys(window=5))
+    assert vanilla_config(shape, 50, 16).stack.windows == [7, 7, 7, None] * 2
+    made = block_config(shape, Parts(block_decoder=BlockDecoderKeys(global_every=2)), 4, 50, 16)
+    assert made.block_decoder.windows == [5, None] * 2
+    assert made.token_decoder.stack.windows == [None] * 4
+    for wrong in (Shape(8, 64, global_every=4), Shape(2, 64, window=7, global_every=3)):
+        with pytest.raises(ValueError, match="says nothing: it is how often a layer has no window"):
+            vanilla_config(wrong, 50, 16)
 
 
 def test_layers_of_another_kind() -> None:

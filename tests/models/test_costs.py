@@ -110,8 +110,8 @@ def test_the_papers_ablations() -> None:
 
 def test_prefill_and_decode_flops_add_up_to_a_causal_forward() -> None:
     """Decoding tokens one by one computes what a prefill of them computes, and a head's row more for each."""
-    for name in ("vanilla", "vanilla_window", "vanilla_multi_query"):
-        config = VARIANTS[name]
+    pattern = VanillaConfig(VOCABULARY, 64, StackConfig(3, 32, 4, 2, 48, window=5, global_every=3))
+    for config in (*(VARIANTS[name] for name in ("vanilla", "vanilla_window", "vanilla_multi_query")), pattern):
         assert isinstance(config, VanillaConfig)
         head = 2 * config.stack.width * VOCABULARY
         steps = sum(config.decode_flops(position) for position in range(1, 33))
@@ -154,6 +154,8 @@ def test_kv_bytes_by_hand() -> None:
     position = 2 * 2 * 32 * 2  # keys and values, 2 layers, width 32, 2 bytes
     assert costs.kv_bytes(vanilla, 100) == 100 * position
     assert costs.kv_bytes(window, 100) == 3 * position // 2
+    pattern = VanillaConfig(VOCABULARY, 64, StackConfig(3, 32, 4, 4, 48, window=3, global_every=3))
+    assert costs.kv_bytes(pattern, 100) == (100 + 2 * 3) * position // 2
     assert costs.kv_bytes(block, 100) == 25 * position + 5 * position
     assert costs.kv_bytes_per_token(block) == position / 4
     assert costs.kv_bytes_read(vanilla, 100) == 100 * position

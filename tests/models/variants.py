@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.models.config import (
     BlockConfig,
     ClsConfig,
@@ -63,7 +65,9 @@ VARIANTS: dict[str, ModelConfig] = {
     "convolution_overlap": block(3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 2, local=4)),
     "llama": VanillaConfig(VOCABULARY, 64, LLAMA),
     "llama_tied_qwen": VanillaConfig(VOCABULARY, 64, QWEN, tied=True),
-    "llama_prefix": block(4, LookupConfig(8), PrefixConfig(QWEN, 2, tied=True), LLAMA),
+    "llama_prefix_pattern": block(
+        4, LookupConfig(8), PrefixConfig(QWEN, 2, tied=True), replace(LLAMA, window=2, global_every=2)
+    ),
     "llama_cross_attention": block(3, ProjectionConfig(16), CrossAttentionConfig(T5), LlamaConfig(1, 32, 4, 4, 40)),
     "cross_attention_block_20": block(20, ProjectionConfig(8), CrossAttentionConfig(T5)),
 }
