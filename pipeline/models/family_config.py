@@ -121,7 +121,7 @@ class VanillaConfig(ModelConfig):
         return self.stack.parameters + self.head
 
     def cached(self, length: int) -> int:
-        return int(self.stack.cached * self.stack.keys(length))
+        return round(self.stack.cached * self.stack.keys(length))
 
     @property
     def cached_per_token(self) -> float:

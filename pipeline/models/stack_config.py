@@ -165,13 +165,19 @@ class StackConfig(LayersConfig):
 
     def keys(self, position: float) -> float:
         """Keys that a query after ``position`` others sees; a mean over layers."""
-        seen = [position if window is None else min(position, window) for window in self.windows]
-        return sum(seen) / self.layers
+        windowed = position if self.window is None else min(position, self.window)
+        return windowed + self._global_share * (position - windowed)
 
     def causal_pairs(self, length: int) -> float:
         """Pairs of query and key that the mask leaves of ``length`` positions; a mean over layers."""
-        seen = [length if window is None else min(length, window) for window in self.windows]
-        return sum(window * (window + 1) / 2 + (length - window) * window for window in seen) / self.layers
+        window = length if self.window is None else min(length, self.window)
+        windowed = window * (window + 1) / 2 + (length - window) * window
+        return windowed + self._global_share * (length * (length + 1) / 2 - windowed)
+
+    @property
+    def _global_share(self) -> float:
+        """The share of layers that see all positions in spite of a window."""
+        return self.layers // self.global_every / self.layers if self.global_every else 0.0
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,7 @@ class LlamaConfig(StackConfig):
 
     @classmethod
     def default_feed_forward(cls, width: int) -> int:
-        """So that a layer has as many parameters as GPT-NeoX's: 8 / 3 of the width, to the next multiple of 8 or 64."""
+        """8 / 3 of the width, to the nearest multiple of 8 or 64: a layer has as many parameters as GPT-NeoX's then."""
         multiple = 8 if width < 512 else 64
         return max(round(width * 8 / 3 / multiple), 1) * multiple
 

@@ -192,6 +192,7 @@ class CrossAttentionConfig(TokenDecoderConfig):
     """A T5 decoder that attends to L slots; its head is its input table."""
 
     kind: ClassVar[str] = "cross_attention"
+
     stack: T5Config
     tied: bool = field(default=True, init=False)
 

@@ -111,26 +111,32 @@ def _check_size(study: Study, name: str, size: Size, having: list[Cell]) -> None
     block = [cell for cell in having if cell.family == "block"]
     for key in ("heads", "kv_heads", "feed_forward", "window", "global_every"):
         _check_read(study, name, (key,), getattr(size, key), having)
-    _check_read(study, name, ("tied",), size.tied or None, having)
-    _check_read(study, name, ("layer",), size.layer if size.layer != LayerKeys() else None, having)
+    if size.tied:
+        _require_read(study, name, "tied", True, dataclasses.replace(size, tied=False), having)
+    if size.layer != LayerKeys():
+        _require_read(study, name, "layer.kind", size.layer.kind, dataclasses.replace(size, layer=LayerKeys()), having)
     for part, keys in (("block_decoder", BLOCK_DECODER_KEYS), ("token_decoder", STACK_KEYS)):
         for key in keys:
             _check_read(study, name, (part, key), getattr(getattr(size, part), key), block)
 
 
-def _check_read(
-    study: Study, name: str, path: tuple[str, ...], value: int | LayerKeys | None, having: list[Cell]
-) -> None:
-    if value is None or not having:
+def _check_read(study: Study, name: str, path: tuple[str, ...], value: int | None, having: list[Cell]) -> None:
+    if value is not None:
+        other = _with(study.sizes[name], path, value + 1)
+        _require_read(study, name, ".".join(path), value, other, having)
+
+
+def _require_read(study: Study, name: str, key: str, value: object, other: Size, having: list[Cell]) -> None:
+    """Raise :class:`UserError` unless a cell is another one with the size ``other``, where ``key`` differs."""
+    if not having:
         return
-    other = LayerKeys() if isinstance(value, LayerKeys) else value is False if type(value) is bool else value + 1
-    changed = dataclasses.replace(study, sizes=study.sizes | {name: _with(study.sizes[name], path, other)})
+    changed = dataclasses.replace(study, sizes=study.sizes | {name: other})
     some = ", ".join(cell.name for cell in having[:3]) + (", ..." if len(having) > 3 else "")
     right = f"no cell of this size reads it ({some}): their own keys come first, or they have no such part; remove it"
-    require(any(_differ(study, changed, cell) for cell in having), f"sizes.{name}.{'.'.join(path)}", value, right)
+    require(any(_differ(study, changed, cell) for cell in having), f"sizes.{name}.{key}", value, right)
 
 
-def _with(size: Size, path: tuple[str, ...], value: int | LayerKeys) -> Size:
+def _with(size: Size, path: tuple[str, ...], value: int) -> Size:
     part, *rest = path
     changed: Any = dataclasses.replace(getattr(size, part), **{rest[0]: value}) if rest else value
     return dataclasses.replace(size, **{part: changed})

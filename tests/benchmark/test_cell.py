@@ -17,7 +17,7 @@ from pipeline.commands import benchmark as cli
 from pipeline.data import model_vocabulary
 from pipeline.models import build
 from pipeline.models.checkpoint import save
-from pipeline.models.config import StackConfig, VanillaConfig
+from pipeline.models.config import LlamaConfig, StackConfig, VanillaConfig
 from pipeline.results.records import BenchmarkResult, read_result, write_result
 from pipeline.study import Study, cells, find_cell, load_study, model_config
 from pipeline.study.arguments import add_study_arguments
@@ -160,15 +160,21 @@ def test_without_a_checkpoint_the_stage_to_run_is_named(study: Study) -> None:
         benchmark(study, find_cell(study, VANILLA), report=quiet)
 
 
+MODELS = {
+    "neox": VanillaConfig(300, 64, StackConfig(layers=2, width=64, heads=4, kv_heads=4, feed_forward=128)),
+    "llama": VanillaConfig(300, 64, LlamaConfig(layers=2, width=64, heads=4, kv_heads=2, feed_forward=96), tied=True),
+}
+
+
 @pytest.mark.slow
-def test_transformers_generates_the_same_tokens_and_is_timed() -> None:
+@pytest.mark.parametrize("kind", MODELS)
+def test_transformers_generates_the_same_tokens_and_is_timed(kind: str) -> None:
     from pipeline.benchmark.baselines import _converted
     from pipeline.benchmark.timing import random_prompts
     from pipeline.generation import Session
 
     pytest.importorskip("transformers")
-    stack = StackConfig(layers=2, width=64, heads=4, kv_heads=4, feed_forward=128)
-    model, setting = build(VanillaConfig(300, 64, stack)).eval(), Setting(9, 7)
+    model, setting = build(MODELS[kind]).eval(), Setting(9, 7)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.2)

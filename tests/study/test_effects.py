@@ -100,7 +100,7 @@ def test_a_layer_of_no_kind(edited: Edited) -> None:
 def test_a_sizes_layer_that_every_variant_replaces(edited: Edited) -> None:
     neox = "layer: {kind: neox}"
     text = refusal(lambda: edited("layer: {kind: llama}", neox, vanilla=""))
-    assert ": sizes.s.layer: LlamaKeys(" in text
+    assert ": sizes.s.layer.kind: 'llama' is wrong; no cell of this size reads it (block-s-2-base-0, " in text
     edited("layer: {kind: llama}", neox)  # which the vanilla model reads
 
 
