@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from pipeline.base.made_of import added
 from pipeline.models.block_config import BlockConfig
@@ -17,6 +16,7 @@ from pipeline.models.token_decoder_config import (
     NeoxDecoderConfig,
     PrefixKeys,
     StackKeys,
+    TokenDecoderConfig,
     TokenDecoderKeys,
 )
 
@@ -25,9 +25,8 @@ from pipeline.models.token_decoder_config import (
 class Shape:
     """A body budget that both families share. A variant's decoder keys take precedence over the size's.
 
-    ``layer`` is the kind of layers of every causal stack; ``window`` and ``global_every`` are a
-    vanilla model's. ``tied``: the head over the
-    vocabulary is the table of the inputs of a vanilla model, or of the token decoder.
+    ``layer`` is the kind of layers of every causal stack; ``window`` and ``global_every`` are a vanilla model's.
+    ``tied``: the head is the table of inputs, of a vanilla model and of a token decoder.
     """
 
     layers: int
@@ -59,27 +58,15 @@ class Parts:
 
 def vanilla_config(shape: Shape, vocabulary: int, context_length: int) -> VanillaConfig:
     """The vanilla model of a size. Raises ``ValueError`` where its numbers do not fit together."""
-    stack = replace(_stack(shape, [], shape.layers), window=shape.window, global_every=shape.global_every)
-    return VanillaConfig(vocabulary, context_length, stack, shape.tied)
+    seen = BlockDecoderKeys(window=shape.window, global_every=shape.global_every)
+    return VanillaConfig(vocabulary, context_length, _stack(shape, [seen], shape.layers), shape.tied)
 
 
 def block_config(shape: Shape, parts: Parts, block_length: int, vocabulary: int, context_length: int) -> BlockConfig:
     """The block transformer of a size and a variant. Raises ``ValueError`` where they do not fit together."""
     block_layers, token_layers = split_layers(shape.layers, parts.allocation)
     shape = shape if parts.layer is None else replace(shape, layer=parts.layer)
-    of_t5 = isinstance(parts.token_decoder, CrossAttentionKeys)  # whose layers are of a kind of their own
-    block_keys = [parts.block_decoder, shape.block_decoder]
-    block_decoder = replace(
-        _stack(shape, block_keys, block_layers),
-        window=_chosen(block_keys, "window"),
-        global_every=_chosen(block_keys, "global_every"),
-    )
-    token_stack = _stack(
-        replace(shape, layer=LayerKeys()) if of_t5 else shape, [parts.token_decoder, shape.token_decoder], token_layers
-    )
-    token_decoder = parts.token_decoder.config(token_stack)
-    if isinstance(token_decoder, NeoxDecoderConfig):
-        token_decoder = replace(token_decoder, tied=shape.tied)
+    block_decoder = _stack(shape, [parts.block_decoder, shape.block_decoder], block_layers)
     embedder = parts.embedder.config(block_length, block_decoder.width)
     return BlockConfig(
         vocabulary=vocabulary,
@@ -87,7 +74,7 @@ def block_config(shape: Shape, parts: Parts, block_length: int, vocabulary: int,
         block_length=block_length,
         embedder=replace(embedder, overlap=parts.embedder.overlap),  # type: ignore[type-var]
         block_decoder=block_decoder,
-        token_decoder=token_decoder,
+        token_decoder=_token_decoder(shape, parts.token_decoder, token_layers),
     )
 
 
@@ -98,8 +85,11 @@ def split_layers(layers: int, allocation: list[int]) -> tuple[int, int]:
     return first, layers - first
 
 
-def _chosen(overrides: Sequence[StackKeys], key: str) -> int | None:
-    return next((value for override in overrides if (value := getattr(override, key)) is not None), None)
+def _token_decoder(shape: Shape, keys: TokenDecoderKeys, layers: int) -> TokenDecoderConfig:
+    if isinstance(keys, CrossAttentionKeys):  # whose layers are T5's, whatever the other ones are
+        shape = replace(shape, layer=LayerKeys())
+    made = keys.config(_stack(shape, [keys, shape.token_decoder], layers))
+    return replace(made, tied=shape.tied) if isinstance(made, NeoxDecoderConfig) else made
 
 
 def _stack(shape: Shape, overrides: Sequence[StackKeys], layers: int) -> StackConfig:
@@ -108,10 +98,14 @@ def _stack(shape: Shape, overrides: Sequence[StackKeys], layers: int) -> StackCo
     Heads and feed-forward width are the size's only where the width is: other widths have defaults of their own.
     """
 
-    chosen = partial(_chosen, overrides)
+    def chosen(key: str) -> int | None:
+        given = (getattr(override, key, None) for override in overrides)
+        return next((value for value in given if value is not None), None)
+
     width = chosen("width") or shape.width
     own = shape if width == shape.width else StackKeys()
     heads = chosen("heads") or own.heads or default_heads(width)
     kv_heads = chosen("kv_heads") or own.kv_heads or heads
     feed_forward = chosen("feed_forward") or own.feed_forward or shape.layer.of.default_feed_forward(width)
-    return shape.layer.stack(chosen("layers") or layers, width, heads, kv_heads, feed_forward)
+    stack = shape.layer.stack(chosen("layers") or layers, width, heads, kv_heads, feed_forward)
+    return replace(stack, window=chosen("window"), global_every=chosen("global_every"))
