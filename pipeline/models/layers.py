@@ -72,7 +72,7 @@ class LlamaLayer(Layer):
     def qkv(self, x: Tensor, table: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = split_heads(self.query_key_value(self.attention_norm(x)), self.config)
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+            query, key = _normed(query, self.query_norm), _normed(key, self.key_norm)
         return rotate(query, table), rotate(key, table), value
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -80,6 +80,12 @@ class LlamaLayer(Layer):
         gate, inner = self.feed_forward_in(self.feed_forward_norm(x)).chunk(2, dim=-1)
         output: Tensor = x + self.feed_forward_out(F.silu(gate) * inner)
         return output
+
+
+def _normed(heads: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """In the type of the norm's scale, which autocast leaves as it is: there is no fused kernel for two types."""
+    normed: Tensor = norm(heads.to(norm.weight.dtype)).to(heads.dtype)
+    return normed
 
 
 LAYERS: dict[str, type[Layer]] = {"neox": Layer, "llama": LlamaLayer}
