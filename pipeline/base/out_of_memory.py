@@ -8,7 +8,14 @@ from contextlib import contextmanager
 
 from pipeline.base.errors import UserError
 
-WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "cuda error: out of memory")
+WORDS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "cuda error: out of memory",
+    "could not create a primitive",  # oneDNN, which has no room for its code
+)
+LOST = ("without setting an exception", "error return without exception set")
 
 
 @contextmanager
@@ -29,5 +36,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, SystemError):  # the interpreter had no memory for the MemoryError, in an import for instance
+        return any(words in str(error) for words in LOST)
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in WORDS)
