@@ -63,7 +63,8 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         charts=vega.packed(json.dumps({drawing.name: drawing.chart for drawing in drawings}, separators=(",", ":"))),
         study=study.name,
         question=_question(findings),
-        headline=findings.headline,
+        answer=findings.answer,
+        basis=" ".join(findings.basis),
         further=findings.further,
         notes=findings.notes,
         missing=TextTable(
