@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pipeline.analysis.figures.interactive import chart_of
 from pipeline.analysis.figures.style import DARK_STYLE, SeriesStyle, short
 from pipeline.analysis.rows.points import Point
@@ -128,14 +130,14 @@ def name_points(axes: Axes, named: Iterable[tuple[str, float, float]]) -> None:
     """
     listed = list(named)
     pixel = 72 / axes.figure.dpi
-    places = axes.transData.transform([(x, y) for _, x, y in listed]) * pixel if listed else []
+    places = axes.transData.transform([(x, y) for _, x, y in listed] or np.empty((0, 2))) * pixel
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
-    for (name, *at), (x, y) in zip(listed, places, strict=True):
+    for (name, *at), (x, y) in zip(listed, places.tolist(), strict=True):
         width = 5.0 * len(name)
         boxes = [(dx, dy, (x + dx, y + dy, x + dx + width, y + dy + 8.0)) for dx, dy in _around(width)]
         dx, dy, box = min(boxes, key=lambda each: sum(_overlap(each[2], other) for other in taken))
         taken.append(box)
-        axes.annotate(name, tuple(at), xytext=(dx, dy), textcoords="offset points", fontsize=8)
+        axes.annotate(name, (at[0], at[1]), xytext=(dx, dy), textcoords="offset points", fontsize=8)
 
 
 def _around(width: float) -> list[tuple[float, float]]:

@@ -93,15 +93,8 @@ def _draw_series(
     series, colour = points[0].series, style.colour
     kept = [point for point in points if point in split.front]
     beaten = [point for point in points if point not in split.front]
-    line(
-        axes,
-        [located(point, *metrics) for point in beaten],
-        style,
-        series,
-        linestyle="none",
-        markersize=5,
-        alpha=BEATEN,
-    )
+    entry, faint = (f"_{series}" if kept else series), {"markersize": 5, "alpha": BEATEN}
+    line(axes, [located(point, *metrics) for point in beaten], style, entry, linestyle="none", **faint)
     bars(axes, (spread(point, *metrics) for point in beaten), colour, series, BEATEN)
     bars(axes, (spread(point, *metrics) for point in kept), colour, series)
     line(axes, [located(point, *metrics) for point in kept], style, series, linestyle="none", markersize=7, zorder=3)

@@ -106,8 +106,8 @@ def _panel(axes: Axes) -> Panel:
         for collection in container.lines[2]:
             for (x, y), (x2, y2) in collection.get_segments():
                 panel.rules.append(_record(container, collection.get_alpha(), x=x, y=y, x2=x2, y2=y2))
-    for number, collection in enumerate(each for each in axes.collections if isinstance(each, PolyCollection)):
-        panel.bands += [_record(collection, collection.get_alpha(), k=number, **at) for at in _band(collection)]
+    for number, filled in enumerate(each for each in axes.collections if isinstance(each, PolyCollection)):
+        panel.bands += [_record(filled, filled.get_alpha(), k=number, **at) for at in _band(filled)]
     for image in axes.images:
         panel.squares += list(_squares(image))
     for bar in axes.patches:
@@ -124,22 +124,20 @@ def _scale(axis: Axis) -> Scale:
     formatter = axis.get_major_formatter()
     ticks = {}
     if isinstance(formatter, FixedFormatter) or type(formatter).__name__ == "StrCategoryFormatter":
-        places = axis.get_major_locator()()
+        places = list(axis.get_major_locator()())
         ticks = {_round(at): label for at, label in zip(places, formatter.format_ticks(places), strict=True)}
     return Scale(axis.get_label_text(), axis.get_scale() == "log", [_round(low), _round(high)], ticks)
 
 
 def _read_line(panel: Panel, axes: Axes, line: Line2D, number: int) -> None:
     """Its path and its markers, whichever it has."""
-    x, y = _places(axes, line)
+    pairs = list(zip(*_places(axes, line), strict=True))
     if line.get_linestyle() != "None":
         look = {"k": number, "d": DASHES[line.get_linestyle()], "w": line.get_linewidth()}
-        pairs = enumerate(zip(x, y, strict=True))
-        panel.lines += [_record(line, line.get_alpha(), x=at, y=up, i=turn, **look) for turn, (at, up) in pairs]
+        panel.lines += [_record(line, line.get_alpha(), x=x, y=y, i=turn, **look) for turn, (x, y) in enumerate(pairs)]
     if str(line.get_marker()) in SHAPES:
-        every = int(line.get_markevery() or 1)
-        pairs = list(zip(x, y, strict=True))[::every]
-        panel.points += [_record(line, line.get_alpha(), x=at, y=up) for at, up in pairs]
+        every: Any = line.get_markevery() or 1
+        panel.points += [_record(line, line.get_alpha(), x=x, y=y) for x, y in pairs[::every]]
 
 
 def _places(axes: Axes, line: Line2D) -> tuple[list[float], list[float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import importlib
 import os
 from contextlib import suppress
 from functools import cache
@@ -43,7 +44,7 @@ def layers() -> dict[str, Any]:
         "strokeDash": alt.StrokeDash("d:N", **plain),
         "strokeWidth": alt.StrokeWidth("w:Q", **plain),
     }
-    offset = {"dx": alt.expr("datum.dx"), "dy": alt.expr("datum.dy"), "align": alt.expr("datum.a")}
+    offset: dict[str, Any] = {"dx": alt.expr("datum.dx"), "dy": alt.expr("datum.dy"), "align": alt.expr("datum.a")}
     made = {
         "squares": _layer("rect", **box, color=alt.Color("c:N", **plain)),
         "bands": _layer("area", **place, **series, y2=alt.Y2("y2"), detail=alt.Detail("k:N")),
@@ -54,8 +55,8 @@ def layers() -> dict[str, Any]:
             alt.MarkDef("text", fontSize=11, **offset), **place, text=alt.Text("t:N"), color=alt.Color("c:N", **plain)
         ),
     }
-    zoom = alt.selection_interval(name="zoom", bind="scales", zoom=ZOOM)
-    return made | {"zoom": zoom.param.to_dict()}
+    zoom: Any = alt.selection_interval(name="zoom", bind="scales", zoom=ZOOM).param
+    return made | {"zoom": zoom.to_dict()}
 
 
 def _layer(mark: Any, **encoding: Any) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def packed(text: str) -> str:
 
 def library() -> str:
     """Vega, Vega-Lite and vega-embed as one script, packed; made once a version and user, as it takes seconds."""
-    import vl_convert
+    vl_convert: Any = importlib.import_module("vl_convert")  # whose types are not those of its functions
 
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "blockscale"
     path = folder / f"vega-{vl_convert.__version__}.js.gz.txt"

@@ -122,12 +122,11 @@ def _certainty(points: list[Point], main: list[Quality]) -> str:
     counts = {len(point.rows) for point in points}
     rows = [row for point in points for row in point.rows]
     repeats = min(timing.repeats(row, comparison.matched.measured) for row in rows for comparison in main)
-    parts = (
-        ("seeds", "other seeds", min(counts) > 1),
-        ("test documents", "test documents", all(row.evaluate.nats_by_document for row in rows)),
-        (f"the {repeats} repeats of each timing", "repeats of a timing", repeats > 1),
-    )
-    covered, left = ([part[not there] for part in parts if part[2] == there] for there in (True, False))
+    known = (min(counts) > 1, all(row.evaluate.nats_by_document for row in rows), repeats > 1)
+    taken_in = ("seeds", "test documents", f"the {repeats} repeats of each timing")
+    covered = [part for part, there in zip(taken_in, known, strict=True) if there]
+    missing = ("other seeds", "test documents", "repeats of a timing")
+    left = [part for part, there in zip(missing, known, strict=True) if not there]
     trained = "once" if max(counts) == 1 else f"with {' to '.join(map(str, sorted({min(counts), max(counts)})))} seeds"
     if not any(comparison.matched.best and comparison.matched.best.low for comparison in main):
         return f"Each model was trained {trained}, and there is no interval."
