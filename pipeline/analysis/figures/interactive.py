@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def chart_of(figure: Figure) -> dict[str, Any]:
 def _looks(every: Iterable[Axes]) -> dict[str, Look]:
     """Each series once; one that has markers by these."""
     found: dict[str, Look] = {}
-    for line in (line for axes in every for line in axes.lines if id(line) not in _caps(axes)):
+    for line in (line for axes in every for line in _lines(axes)):
         name, shape = _series(line), SHAPES.get(str(line.get_marker()), STROKE)
         if name not in found or found[name].shape == STROKE:
             dash = " ".join(map(str, DASHES.get(line.get_linestyle(), ())))
@@ -80,9 +81,10 @@ def _looks(every: Iterable[Axes]) -> dict[str, Look]:
     return found
 
 
-def _caps(axes: Axes) -> set[int]:
-    """The ends of error bars, which Matplotlib has among the lines."""
-    return {id(cap) for container in _whiskers(axes) for cap in container.lines[1]}
+def _lines(axes: Axes) -> list[Line2D]:
+    """Those of a series: neither the ends of error bars, which Matplotlib has among the lines, nor ornaments."""
+    caps = {id(cap) for container in _whiskers(axes) for cap in container.lines[1]}
+    return [line for line in axes.lines if id(line) not in caps and not str(line.get_label()).startswith("_child")]
 
 
 def _whiskers(axes: Axes) -> list[ErrorbarContainer]:
@@ -99,8 +101,7 @@ def _panel(axes: Axes) -> Panel:
     from matplotlib.collections import PolyCollection
 
     panel = Panel(axes.get_title(), _scale(axes.xaxis), _scale(axes.yaxis))
-    caps = _caps(axes)
-    for number, line in enumerate(line for line in axes.lines if id(line) not in caps):
+    for number, line in enumerate(_lines(axes)):
         _read_line(panel, axes, line, number)
     for container in _whiskers(axes):
         for collection in container.lines[2]:
@@ -118,20 +119,23 @@ def _panel(axes: Axes) -> Panel:
 
 
 def _scale(axis: Axis) -> Scale:
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.category import StrCategoryLocator
+    from matplotlib.ticker import FixedLocator
 
-    low, high = sorted(axis.get_view_interval())
-    formatter = axis.get_major_formatter()
-    ticks = {}
-    if isinstance(formatter, FixedFormatter) or type(formatter).__name__ == "StrCategoryFormatter":
-        places = list(axis.get_major_locator()())
-        ticks = {_round(at): label for at, label in zip(places, formatter.format_ticks(places), strict=True)}
-    return Scale(axis.get_label_text(), axis.get_scale() == "log", [_round(low), _round(high)], ticks)
+    ends = [_round(float(end)) for end in axis.get_view_interval()]
+    locator, ticks = axis.get_major_locator(), {}
+    if isinstance(locator, FixedLocator | StrCategoryLocator):
+        places = list(locator())
+        labels = axis.get_major_formatter().format_ticks(places)
+        ticks = {_round(at): label for at, label in zip(places, labels, strict=True)}
+    return Scale(axis.get_label_text(), axis.get_scale() == "log", ends, ticks)
 
 
 def _read_line(panel: Panel, axes: Axes, line: Line2D, number: int) -> None:
     """Its path and its markers, whichever it has."""
     pairs = list(zip(*_places(axes, line), strict=True))
+    if line.get_drawstyle() == "steps-post":
+        pairs = [pairs[0], *(corner for (_, y), after in pairwise(pairs) for corner in ((after[0], y), after))]
     if line.get_linestyle() != "None":
         look = {"k": number, "d": DASHES[line.get_linestyle()], "w": line.get_linewidth()}
         panel.lines += [_record(line, line.get_alpha(), x=x, y=y, i=turn, **look) for turn, (x, y) in enumerate(pairs)]
