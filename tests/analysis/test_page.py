@@ -265,5 +265,7 @@ def test_every_figure_is_drawn_when_it_comes_into_view_and_none_is_clipped(
             place,
         )
         assert over <= 1, place.get_attribute("data-chart")
+    blocks = page.find_element("css selector", "[data-chart='ablation_block_length'] svg.marks").text
+    assert {"vanilla", "2", "4"} <= set(blocks.split()), "places with names of their own"
     root = "document.documentElement"
     assert page.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")

@@ -32,12 +32,12 @@ DASHES: dict[Any, list[int]] = {"-": [1, 0], "--": [6, 4], ":": [2, 3]}
 
 @dataclass
 class Scale:
-    """One axis of a panel; ``ticks`` are its labels by their places, where it has such of its own."""
+    """One axis of a panel; ``ticks`` are its labels by their places as a script writes these, if it has its own."""
 
     title: str
     logarithmic: bool
     domain: list[float]
-    ticks: dict[float, str]
+    ticks: dict[str, str]
 
 
 @dataclass
@@ -123,11 +123,12 @@ def _scale(axis: Axis) -> Scale:
     from matplotlib.ticker import FixedLocator
 
     ends = [_round(float(end)) for end in axis.get_view_interval()]
-    locator, ticks = axis.get_major_locator(), {}
+    locator = axis.get_major_locator()
+    ticks = {}
     if isinstance(locator, FixedLocator | StrCategoryLocator):
         places = list(locator())
         labels = axis.get_major_formatter().format_ticks(places)
-        ticks = {_round(at): label for at, label in zip(places, labels, strict=True)}
+        ticks = {f"{_round(at):.12g}": label for at, label in zip(places, labels, strict=True)}
     return Scale(axis.get_label_text(), axis.get_scale() == "log", ends, ticks)
 
 
