@@ -172,6 +172,7 @@ def test_a_report_of_sixty_cells_takes_less_than_fifteen_seconds(
     seconds = time.perf_counter() - began
     print(json.dumps({"cells": len(cells(study)), "seconds": round(seconds, 1)}))
     assert len(cells(study)) == 60
+    assert (tmp_path / "report/index.html").stat().st_size < 1_500_000
     assert seconds < 15
 
 
