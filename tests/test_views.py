@@ -28,6 +28,7 @@ from pipeline.base.files import write_json
 from pipeline.study import Study, cells
 from pipeline.tracking.ui import open_when_up
 from tests.analysis.synthetic import identity, study_file, write_results
+from tests.browser import chromium
 
 PICTURES = os.environ.get("PICTURES")
 """Keep the views' pictures there: `PICTURES=docs/images pytest tests/test_views.py -m slow` makes those of the docs."""
@@ -150,18 +151,8 @@ def server(of_one_seed: Study) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    from selenium import webdriver
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("Chromium or its driver is not installed (Debian: apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,900"):
-        options.add_argument(argument)
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
+    with chromium() as opened:
+        yield opened
 
 
 def shown(browser: Any, address: str, selector: str, count: int) -> list[str]:

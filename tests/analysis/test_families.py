@@ -129,9 +129,10 @@ def test_each_family_of_block_transformers_has_its_sentences_and_the_colour_of_i
     drawn = {drawing.name: figure for figure, drawing in figures(study, found)}
     lines = {str(line.get_label()): line for line in drawn["throughput_decode"].axes[0].lines}
     for name in ("vanilla", "block"):
-        plain, shared = lines[f"{name} front"].get_color(), lines[f"{name}, grouped-query front"].get_color()
-        assert plain == lines["vanilla front"].get_color()
-        assert shared == lines["vanilla, grouped-query front"].get_color() != plain
+        plain, shared = lines[f"{name} front"], lines[f"{name}, grouped-query front"]
+        assert plain.get_color() == shared.get_color()
+        assert (plain.get_linestyle(), shared.get_linestyle()) == ("-", "--")
+    assert lines["vanilla front"].get_color() != lines["block front"].get_color()
 
 
 def test_attention_is_told_by_the_resolved_heads(grouped: Study) -> None:
@@ -167,7 +168,7 @@ def test_summary_figures_page_and_file_tell_every_comparison(
     assert lines >= {f"{name} front" for name in (*VANILLA, "block")}
     page = render(grouped, findings, [], tmp_path)
     assert "Against vanilla transformers with grouped-query attention (" in page
-    assert all(f"Decode generation, against {name}</caption>" in page for name in VANILLA)
+    assert all(f"Decode generation, against {name}</span></caption>" in page for name in VANILLA)
     records = list(csv.DictReader(io.StringIO(speedup_csv(findings.quality))))
     assert len(records) == sum(len(each.matched.estimates) for each in findings.quality)
     best = next(each.matched.best for each in findings.quality if each.matched.second == VANILLA[1])

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import html.parser
-import json
-import re
-import shutil
-import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic import HOSTILE
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium)")
+from tests.browser import chromium
+
+Open = Callable[..., Any]
 
 
 class Outline(html.parser.HTMLParser):
@@ -39,7 +36,6 @@ class Outline(html.parser.HTMLParser):
 def test_the_page_needs_no_network_and_describes_its_images(hostile: Path) -> None:
     page = Outline((hostile / "index.html").read_text())
     assert [link for link in page.links if not link.startswith(("#", "data:"))] == []
-    assert len(page.of("img")) == len(list((hostile / "figures").glob("*.svg")))
     assert all(len(image["alt"] or "") > 20 for image in page.of("img"))
     targets = {attributes.get("id") for _, attributes in page.elements}
     assert {link[1:] for link in page.links if link.startswith("#")} <= targets
@@ -49,45 +45,73 @@ def test_the_page_needs_no_network_and_describes_its_images(hostile: Path) -> No
 def test_text_from_results_is_escaped(hostile: Path) -> None:
     text = (hostile / "index.html").read_text()
     assert HOSTILE not in text
-    assert len(Outline(text).of("script")) == 2
+    assert len(Outline(text).of("script")) == 4
 
 
-def test_without_scripts_the_figures_and_the_table_remain(hostile: Path) -> None:
-    page = Outline((hostile / "index.html").read_text())
-    scripted = [attributes for _, attributes in page.elements if "scripted" in (attributes.get("class") or "").split()]
-    assert scripted
-    assert all("hidden" in attributes for attributes in scripted)
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened(browser: Any, hostile: Path) -> Iterator[Open]:
+    """Opens the page, at a width, in light or dark, with scripts or without, and waits for its plot."""
+
+    def load(fragment: str = "", width: int = 1400, scheme: str = "light", scripts: bool = True) -> Any:
+        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get("about:blank")
+        browser.get(f"file://{hostile}/index.html{fragment}")
+        if scripts:
+            wait(browser, "return document.querySelector('#plot [data-drawn]') !== null")
+        return browser
+
+    yield load
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def wait(browser: Any, script: str) -> None:
+    deadline = time.monotonic() + 60
+    while not browser.execute_script(script):
+        assert time.monotonic() < deadline, script
+        time.sleep(0.05)
+
+
+def marks(browser: Any) -> dict[str, bool]:
+    """Each point of the plot, and whether it is drawn as one that others beat."""
+    script = """return Object.fromEntries([...document.querySelectorAll("#plot .mark")].map(
+        (mark) => [mark.dataset.point, mark.classList.contains("beaten")]))"""
+    found: dict[str, bool] = browser.execute_script(script)
+    return found
+
+
+def press(browser: Any, selector: str) -> None:
+    """A click as a user's, after which the plot may be drawn anew."""
+    before = browser.execute_script("return document.querySelector('#plot .drawing').dataset.drawn")
+    browser.find_element("css selector", selector).click()
+    if "#families" in selector or "#settings" in selector or "#beaten" in selector:
+        wait(browser, f"return document.querySelector('#plot .drawing').dataset.drawn !== '{before}'")
+
+
+def test_without_scripts_pictures_and_table_remain(opened: Open, hostile: Path) -> None:
+    page = opened(scripts=False)
+    shown = [image for image in page.find_elements("css selector", "img") if image.is_displayed()]
+    elsewhere = page.find_element("css selector", "#figures").text.count(" beside this page")
+    assert elsewhere < len(shown)
+    assert len(shown) + elsewhere == len(list((hostile / "figures").glob("*.svg")))
+    assert [each for each in page.find_elements("css selector", ".scripted") if each.is_displayed()] == []
     names = {path.stem for path in (hostile / "metrics").iterdir()}
-    assert all(f'<th scope="row">{name}</th>' in (hostile / "index.html").read_text() for name in names)
+    rows = page.find_elements("css selector", ".sortable tbody th")
+    assert {row.text for row in rows} == names
 
 
-def browse(page: Path, script: str, fragment: str = "", *options: str) -> object:
-    """Open the page in Chromium, run ``script`` in it, and return what it assigns to ``answer``."""
-    probe = page.with_name("probe.html")
-    report = "document.body.dataset.answer = JSON.stringify(answer);"
-    text = page.read_text().replace("</body>", f"<script>let answer; {script}; {report}</script></body>")
-    probe.write_text(text)
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command += ["--allow-file-access-from-files", "--window-size=1280,900", *options, "--dump-dom"]
-    ran = subprocess.run([*command, f"file://{probe}{fragment}"], capture_output=True, text=True, timeout=120)
-    probe.unlink()
-    assert [line for line in ran.stderr.splitlines() if "Uncaught" in line] == []
-    found = re.search(r'data-answer="([^"]*)"', ran.stdout)
-    assert found, ran.stderr
-    return json.loads(html.unescape(found[1]))
-
-
-MARKS = """
-answer = {};
-for (const mark of document.querySelectorAll("#plot .mark"))
-  answer[mark.dataset.point] = mark.classList.contains("beaten")
-"""
-
-
-@browser
-def test_the_plot_greys_what_its_own_family_beats(hostile: Path) -> None:
-    beaten = browse(hostile / "index.html", MARKS)
-    assert beaten == {
+def test_a_family_s_beaten_points_are_faint_and_keep_their_hue(opened: Open) -> None:
+    page = opened()
+    assert marks(page) == {
         "pythia": False,
         "vanilla-s": False,
         "vanilla-m": False,
@@ -99,114 +123,149 @@ def test_the_plot_greys_what_its_own_family_beats(hostile: Path) -> None:
         "block-m-4-base": False,
         "block-vanilla-s-0-4-up": False,
     }
+    script = "return ['block-s-2-base', 'block-m-2-base'].map((n) => document.querySelector(`[data-point='${n}']`))"
+    faint, full = page.execute_script(script)
+    assert faint.value_of_css_property("fill") == full.value_of_css_property("fill")
+    assert float(faint.get_attribute("opacity")) < 0.5 < float(full.get_attribute("opacity") or 1)
 
 
-@browser
-def test_the_address_chooses_axes_and_series(hostile: Path) -> None:
-    fragment = (
-        "#x=non_embedding_parameters&y=bits_per_byte&hide=vanilla;pretrained;vanilla,+transformers+generate&front=1"
-    )
-    script = f"""{MARKS};
-    answer = [Object.keys(answer), document.getElementById("x").value, document.getElementById("plot").textContent]
-    """
-    names, x, text = browse(hostile / "index.html", script, fragment)  # type: ignore[misc]
-    assert set(names) == {"block-s-2-base", "block-m-2-base", "block-vanilla-s-0-4-up"}
-    assert x == "non_embedding_parameters"
-    assert "Bits a byte" in text
+def test_the_address_chooses_axes_and_families(opened: Open) -> None:
+    hidden = "hide=vanilla;pretrained;vanilla,+transformers+generate"
+    page = opened(f"#x=non_embedding_parameters&y=bits_per_byte&{hidden}&front=1&on=block+L%3D2")
+    assert set(marks(page)) == {"block-s-2-base", "block-m-2-base", "block-vanilla-s-0-4-up"}
+    assert page.find_element("id", "x").get_attribute("value") == "non_embedding_parameters"
+    assert "Bits a byte" in page.find_element("id", "plot").text
+    (pressed,) = page.find_elements("css selector", '#plot [aria-pressed="true"]')
+    assert pressed.text == "block L=2"
 
 
-@browser
-def test_pointing_toggling_and_sorting_answer(hostile: Path) -> None:
-    script = """
-    const press = (index) => document.querySelectorAll(".sortable thead button")[index].click();
-    const rows = () => [...document.querySelectorAll(".sortable tbody tr")];
-    const losses = () => rows().map((row) => Number(row.cells[8].dataset.value));
-    document.querySelector('[data-point="vanilla-m"]').dispatchEvent(new Event("focus"));
-    const detail = document.getElementById("detail").textContent;
-    document.querySelector('input[name="vanilla"]').click();
-    const left = [...document.querySelectorAll("#plot .mark")].map((mark) => mark.dataset.point);
-    press(8); const rising = losses(); press(8); const falling = losses();
-    answer = { detail, left, rising, falling, hash: location.hash }
-    """
-    answer = browse(hostile / "index.html", script)
-    assert isinstance(answer, dict)
-    assert answer["detail"].startswith("vanilla-m (vanilla, size m)")
-    assert HOSTILE in answer["detail"]
-    assert "vanilla-m" not in answer["left"]
-    assert "hide=vanilla" in answer["hash"]
-    assert answer["rising"] == sorted(answer["rising"])
-    assert answer["falling"] == sorted(answer["rising"], reverse=True)
+def test_the_legend_has_every_series_and_highlights(opened: Open) -> None:
+    page = opened()
+    entries = {entry.text for entry in page.find_elements("css selector", "#plot .legend button")}
+    assert entries >= {
+        "vanilla",
+        "vanilla front",
+        "block front",
+        "block L=2",
+        "block L=4",
+        "uptrained L=4",
+        "pretrained",
+    }
+    press(page, '#plot .legend [data-series="block L=4"]')
+    opacity = """return Object.fromEntries([...document.querySelectorAll("#plot .mark")].map(
+        (mark) => [mark.dataset.point, Number(mark.getAttribute("opacity") ?? 1)]))"""
+    told = page.execute_script(opacity)
+    assert {name for name, value in told.items() if value > 0.5} == {"block-s-4-base", "block-m-4-base"}
+    assert "on=block+L%3D4" in page.current_url
+    press(page, '#plot .legend [data-series="block L=4"]')
+    page.execute_script("document.activeElement.blur()")
+    assert sum(value > 0.5 for value in page.execute_script(opacity).values()) == len(told) - 1
+
+
+def test_points_are_reached_by_keyboard_and_say_what_they_are(opened: Open) -> None:
+    page = opened()
+    page.execute_script("""document.querySelector('#plot [data-point="vanilla-m"]').focus()""")
+    detail = page.find_element("id", "detail").text
+    assert detail.startswith("vanilla-m (vanilla, size m). ")
+    assert HOSTILE in detail
+
+
+def test_families_and_settings_are_chosen_by_a_click(opened: Open) -> None:
+    page = opened()
+    press(page, '#families input[value="block"]')
+    assert set(marks(page)) >= {"pythia", "vanilla-s", "vanilla-m", "block-vanilla-s-0-4-up"}
+    assert [name for name in marks(page) if name.startswith(("block-s", "block-m"))] == []
+    assert "hide=block" in page.current_url
+    press(page, '#settings input[value="prefill_heavy"]')
+    axes = [page.find_element("id", axis).get_attribute("value") for axis in ("x", "y")]
+    assert axes == ["prefill_heavy_tokens_per_second", "loss"]
+
+
+def test_the_table_has_eight_columns_until_asked_for_all_and_sorts(opened: Open) -> None:
+    page = opened()
+
+    def shown() -> list[str]:
+        heads = "[...document.querySelectorAll('.sortable thead th')].filter((head) => head.offsetWidth)"
+        found: list[str] = page.execute_script(f"return {heads}.map((head) => head.innerText)")
+        return found
+
+    assert len(shown()) == 8
+    assert shown()[0].startswith("cell")
+    every = len(page.find_elements("css selector", ".sortable thead th"))
+    page.find_element("css selector", "#chosen").click()
+    page.find_element("id", "every").click()
+    assert len(shown()) == every > 20
+    assert page.find_element("id", "chosen").text == f"{every} of {every} columns"
+    page.find_element("id", "every").click()
+    column = next(at for at, head in enumerate(shown()) if head.startswith("Loss"))
+    head = [each for each in page.find_elements("css selector", ".sortable thead th") if each.is_displayed()][column]
+    for order in ("ascending", "descending"):
+        head.find_element("css selector", "button").click()
+        read = (
+            "return [...arguments[0].closest('table').tBodies[0].rows].map((row) => row.cells[arguments[0].cellIndex]"
+        )
+        losses = page.execute_script(f"{read}.dataset.value).map(Number)", head)
+        assert losses == sorted(losses, reverse=order == "descending")
+        assert head.get_attribute("aria-sort") == order
+
+
+def test_the_first_screen_holds_headline_plot_and_caveats(opened: Open) -> None:
+    page = opened()
+    assert page.title.startswith("How much faster do block transformers generate at equal loss?")
+    for selector in ("h1", ".headline", "#plot svg.marks", ".notes"):
+        box = page.find_element("css selector", selector).rect
+        assert box["height"] > 20
+        assert box["y"] + min(box["height"], 600) <= 900, selector
 
 
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 
 
-@browser
-@pytest.mark.parametrize(("scheme", "paper"), [("1", "rgb(255, 255, 255)"), ("0", "rgb(22, 24, 28)")])
-def test_text_and_marks_stand_out_in_light_and_dark(hostile: Path, scheme: str, paper: str) -> None:
+@pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 28)")])
+def test_text_and_marks_stand_out_in_light_and_dark(opened: Open, scheme: str, paper: str) -> None:
     """WCAG 2 AA: text 4.5:1, graphics 3:1, a label for every control."""
-    answer = browse(hostile / "index.html", CONTRAST, "", f"--blink-settings=preferredColorScheme={scheme}")
-    assert isinstance(answer, list)
-    assert answer[0] > 50
-    assert answer[1] == []
-    assert answer[2] == paper
+    count, failures, found = opened(scheme=scheme).execute_script(f"let answer; {CONTRAST}; return answer")
+    assert count > 50
+    assert failures == []
+    assert found == paper
 
 
 STRUCTURE = (Path(__file__).parent / "structure.js").read_text(encoding="utf-8")
 
 
-@browser
-def test_everything_has_a_name_and_answers_to_the_keyboard(hostile: Path) -> None:
-    answer = browse(hostile / "index.html", STRUCTURE)
-    assert isinstance(answer, list)
-    assert answer[0] > 300
-    assert answer[1] == []
+def test_everything_has_a_name_and_answers_to_the_keyboard(opened: Open) -> None:
+    count, failures = opened().execute_script(f"let answer; {STRUCTURE}; return answer")
+    assert count > 300
+    assert failures == []
 
 
-@browser
-def test_families_and_settings_are_toggled_together_and_pointing_shows_a_tip(hostile: Path) -> None:
-    script = """
-    const box = (name) => document.querySelector(`#families input[name="${name}"]`);
-    const marks = () => [...document.querySelectorAll("#plot .mark")].map((mark) => mark.dataset.point);
-    const tip = document.getElementById("tip");
-    document.querySelector('[data-point="vanilla-m"]').dispatchEvent(new Event("mouseenter"));
-    const shown = [tip.hidden, tip.textContent];
-    document.querySelector('[data-point="vanilla-m"]').dispatchEvent(new Event("mouseleave"));
-    shown.push(tip.hidden);
-    box("block").click();
-    const without = marks();
-    document.querySelector('#series input[name="block L=2"]').click();
-    const some = [box("block").checked, box("block").indeterminate];
-    document.querySelector('#settings input[value="prefill_heavy"]').click();
-    answer = { shown, without, some, axes: ["x", "y"].map((id) => document.getElementById(id).value) };
-    """
-    answer = browse(hostile / "index.html", script)
-    assert isinstance(answer, dict)
-    hidden, text, gone = answer["shown"]
-    assert (hidden, gone) == (False, True)
-    assert text.startswith("vanilla-m\ndecode-heavy tokens/s: ")
-    assert [name for name in answer["without"] if name.startswith("block-s")] == []
-    assert set(answer["without"]) >= {"pythia", "vanilla-s", "vanilla-m", "block-vanilla-s-0-4-up"}
-    assert answer["some"] == [True, True]
-    assert answer["axes"] == ["prefill_heavy_tokens_per_second", "loss"]
+def test_a_phone_needs_no_sideways_scrolling(opened: Open) -> None:
+    page = opened(width=390)
+    root = "document.documentElement"
+    assert page.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth && {root}.clientWidth <= 390")
 
 
-@browser
-def test_a_phone_needs_no_sideways_scrolling(hostile: Path, tmp_path: Path) -> None:
-    frame = hostile / "phone.html"
-    frame.write_text(
-        f"<iframe src='file://{hostile}/index.html' style='width:390px;height:800px'></iframe><body></body>"
-    )
-    script = """
-    const inner = document.querySelector("iframe");
-    const measure = () => {
-      const root = inner.contentDocument.documentElement;
-      answer = [root.scrollWidth, root.clientWidth];
-      document.body.dataset.answer = JSON.stringify(answer);
-    };
-    inner.addEventListener("load", measure);
-    """
-    answer = browse(frame, script)
-    frame.unlink()
-    assert isinstance(answer, list)
-    assert answer[0] <= answer[1] <= 390
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1400, 390])
+def test_every_figure_is_drawn_when_it_comes_into_view_and_none_is_clipped(
+    opened: Open, hostile: Path, width: int
+) -> None:
+    page = opened(width=width)
+    places = page.find_elements("css selector", "[data-chart]")
+    assert len(places) == len(list((hostile / "figures").glob("*.svg")))
+    for place in places:
+        page.execute_script("arguments[0].scrollIntoView()", place)
+        wait(
+            page,
+            f"return document.querySelector(`[data-chart='{place.get_attribute('data-chart')}'] svg.marks`) !== null",
+        )
+        over = page.execute_script(
+            "const box = arguments[0].querySelector('.drawing'), svg = box.querySelector('svg.marks');"
+            "return svg.getBoundingClientRect().width - box.clientWidth",
+            place,
+        )
+        assert over <= 1, place.get_attribute("data-chart")
+    blocks = page.find_element("css selector", "[data-chart='ablation_block_length'] svg.marks").text
+    assert {"vanilla", "2", "4"} <= set(blocks.split()), "places with names of their own"
+    root = "document.documentElement"
+    assert page.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")

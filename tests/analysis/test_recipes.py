@@ -111,15 +111,15 @@ def test_untuned_rates_by_size_are_a_table_of_rates_alone(study: Study) -> None:
 
 def test_the_headline_says_tuned_only_where_every_model_compared_is(study: Study) -> None:
     every = models(study)
-    assert with_tuning(study, {}).headline.endswith("on Test CPU, 2 threads, fp32, with untuned recipes.")
-    assert with_tuning(study, dict.fromkeys(every, FOUND)).headline.endswith("fp32, with tuned recipes.")
+    assert with_tuning(study, {}).answer.endswith("on Test CPU, 2 threads, fp32, with untuned recipes.")
+    assert with_tuning(study, dict.fromkeys(every, FOUND)).answer.endswith("fp32, with tuned recipes.")
     most = dict.fromkeys(every, FOUND) | {"vanilla-m": LAW, "block-s-2-base": None, "block-s-4-base": SHARED}
-    told = with_tuning(study, most).headline
+    told = with_tuning(study, most).answer
     assert told.endswith(
         "with recipes tuned for 5 of 8 models "
         "(block-s-2-base is untuned, block-s-4-base is shared, vanilla-m is predicted)."
     )
-    few = with_tuning(study, {"vanilla-s": FOUND, "vanilla-m": LAW}).headline
+    few = with_tuning(study, {"vanilla-s": FOUND, "vanilla-m": LAW}).answer
     assert few.endswith("with recipes tuned for 1 of 8 models (1 predicted, 6 untuned).")
 
 
@@ -127,10 +127,10 @@ def test_a_recipe_whose_other_keys_were_edited_since_is_not_called_tuned(study: 
     cell = next(cell for cell in cells(study) if cell.model == "vanilla-s")
     own = dataclasses.replace(FOUND, keys=recipe_hash(study, cell))
     every = dict.fromkeys(models(study), FOUND) | {"vanilla-s": own}
-    assert with_tuning(study, every).headline.endswith("fp32, with tuned recipes.")
+    assert with_tuning(study, every).answer.endswith("fp32, with tuned recipes.")
     edited = dataclasses.replace(study, pretrain=dataclasses.replace(study.pretrain, weight_decay=0.0))
     findings = with_tuning(edited, every)
-    assert findings.headline.endswith("tuned for 7 of 8 models (vanilla-s is tuned with other keys).")
+    assert findings.answer.endswith("tuned for 7 of 8 models (vanilla-s is tuned with other keys).")
     assert page.section(findings)["summary"][0] == "Recipes of 8 models: 7 tuned, 1 tuned with other keys."
 
 
@@ -141,7 +141,7 @@ def test_a_family_that_is_not_compared_does_not_make_the_headline_untuned(
     study = study_file(tmp_path, {"s": (4, 64), "m": (4, 128)}, [2, 4], others=True)
     write_results(study)
     plain = [model for model in models(study) if model.startswith(("vanilla", "block-s", "block-m"))]
-    assert with_tuning(study, dict.fromkeys(plain, FOUND)).headline.endswith("with tuned recipes.")
+    assert with_tuning(study, dict.fromkeys(plain, FOUND)).answer.endswith("with tuned recipes.")
 
 
 def test_models_trained_elsewhere_have_no_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,9 @@ def make(template: Row, family: str, values: list[tuple[float, float]], memory: 
     made = []
     for index, (loss, rate) in enumerate(values):
         setting = template.benchmark.settings["decode_heavy"]
-        setting = dataclasses.replace(setting, tokens_per_second=rate, bytes_per_sample=memory * (index + 1))
+        setting = dataclasses.replace(
+            setting, tokens_per_second=rate, spread=0.0, bytes_per_sample=memory * (index + 1)
+        )
         row = dataclasses.replace(
             template,
             cell=dataclasses.replace(template.cell, family=family, size=f"size{index}"),

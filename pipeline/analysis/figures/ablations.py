@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.figures.canvas import Drawing, Figures, bars, legend, line, log_axis, panels
-from pipeline.analysis.figures.style import COLOURS, MARKERS, SeriesStyle
+from pipeline.analysis.figures.canvas import Drawing, Figures, bars, directed, legend, line, log_axis, panels
+from pipeline.analysis.figures.style import BLOCK, MARKERS, SeriesStyle, series_styles
 from pipeline.analysis.rows.points import Point, Row
 from pipeline.analysis.statistics.tasks import main_task_metrics
 from pipeline.base.made_of import made_of
@@ -169,24 +169,26 @@ def ablation_figures(study: Study, points: list[Point]) -> Figures:
     for axis in AXES:
         sweeps = sweeps_along(study, points, axis)
         if sweeps:
-            yield _draw(axis, sweeps)
+            yield _draw(axis, sweeps, points)
 
 
-def _draw(axis: Axis, sweeps: list[Sweep]) -> tuple[Figure, Drawing]:
+def _draw(axis: Axis, sweeps: list[Sweep], points: list[Point]) -> tuple[Figure, Drawing]:
     named = list(dict.fromkeys(place for sweep in sweeps for place in sweep.places))
     places = sorted(named, key=axis.order or named.index)
     metrics = _compared([row for sweep in sweeps for point in sweep.places.values() for row in point.rows], axis)
     figure, drawn = panels(len(metrics), share_y=False)
     for axes, metric in zip(drawn, metrics, strict=True):
-        for sweep, style in zip(sweeps, _styles(sweeps), strict=True):
+        for sweep, style in zip(sweeps, _styles(sweeps, points), strict=True):
             along = [(float(at), sweep.places[place]) for at, place in enumerate(places) if place in sweep.places]
             known = [(at, value, point) for at, point in along if (value := metric.of(point)) is not None]
             line(axes, [(at, value) for at, value, _ in known], style, sweep.label)
-            bars(axes, ((at, value, None, metric.spread(point)) for at, value, point in known), style.colour)
+            bars(
+                axes, ((at, value, None, metric.spread(point)) for at, value, point in known), style.colour, sweep.label
+            )
         axes.set_xticks(range(len(places)), places)
         axes.set_xlim(-0.4, len(places) - 0.6)
         axes.set_xlabel(axis.label)
-        axes.set_ylabel(metric.label)
+        axes.set_ylabel(directed(metric))
         if metric.logarithmic:
             log_axis(axes, "y")
     legend(figure, *drawn)
@@ -243,15 +245,17 @@ def _compared(rows: list[Row], axis: Axis) -> list[Metric]:
     return [LOSS, *(setting_metric(setting, "tokens_per_second") for setting in settings_of(rows))]
 
 
-def _styles(sweeps: list[Sweep]) -> list[SeriesStyle]:
-    """A colour and a marker each; where there are too many, the marker tells the size and the colour the rest."""
-    if len(sweeps) <= len(COLOURS):
-        return [SeriesStyle(COLOURS[i], MARKERS[i]) for i in range(len(sweeps))]
-    sizes = [sweep.size for sweep in sweeps]
-    ranks = [sizes[:i].count(size) for i, size in enumerate(sizes)]
-    shapes = [list(dict.fromkeys(sizes)).index(size) for size in sizes]
-    pairs = zip(ranks, shapes, strict=True)
-    return [SeriesStyle(COLOURS[rank % len(COLOURS)], MARKERS[shape % len(MARKERS)]) for rank, shape in pairs]
+def _styles(sweeps: list[Sweep], points: list[Point]) -> list[SeriesStyle]:
+    """The colour of the block length that a sweep has, or of block transformers where it has several; a marker each."""
+    series = series_styles(points)
+    colours = [_colour([series[point.series].colour for point in sweep.places.values()]) for sweep in sweeps]
+    markers = [marker for markers in MARKERS.values() for marker in markers]
+    turns = [colours[:at].count(colour) for at, colour in enumerate(colours)]
+    return [SeriesStyle(colour, markers[turn % len(markers)]) for colour, turn in zip(colours, turns, strict=True)]
+
+
+def _colour(colours: list[str]) -> str:
+    return colours[0] if len(set(colours)) == 1 else BLOCK
 
 
 def _describe(axis: Axis, sweeps: list[Sweep]) -> str:

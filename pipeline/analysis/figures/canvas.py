@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from pipeline.analysis.figures.interactive import chart_of
 from pipeline.analysis.figures.style import DARK_STYLE, SeriesStyle, short
 from pipeline.analysis.rows.points import Point
 from pipeline.base.files import replacing, write_text
+from pipeline.results.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -26,12 +30,16 @@ WIDE = 9.0  # inches past which a figure takes the page's whole width
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that lies in the report's folder as ``figures/{name}.png`` and ``.svg``."""
+    """A figure that lies in the report's folder as ``figures/{name}.png`` and ``.svg``.
+
+    ``chart`` is the same one as data (:func:`pipeline.analysis.figures.interactive.chart_of`).
+    """
 
     name: str
     title: str
     description: str
     wide: bool = False
+    chart: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 QUICK = 2
@@ -53,7 +61,7 @@ def save(figure: Figure, drawing: Drawing, folder: Path) -> Drawing:
     written = io.StringIO()
     svg.print_svg(written, metadata={"Date": None, "Creator": "blockscale"})
     write_text(folder / f"{drawing.name}.svg", written.getvalue().replace("</svg>", f"{DARK_STYLE}</svg>"))
-    return replace(drawing, wide=figure.get_figwidth() > WIDE)
+    return replace(drawing, wide=figure.get_figwidth() > WIDE, chart=chart_of(figure))
 
 
 def panels(count: int, width: float = 4.3, height: float = 3.6, share_y: bool = True) -> tuple[Figure, list[Axes]]:
@@ -98,11 +106,76 @@ def line(axes: Axes, pairs: Iterable[tuple[float, float]], style: SeriesStyle, l
     axes.plot(*unzip(pairs), **({"color": style.colour, "marker": style.marker, "label": label} | options))
 
 
-def bars(axes: Axes, marks: Iterable[tuple[float, float, float | None, float | None]], colour: str) -> None:
-    """To either side of each mark (x, y) its standard deviations over seeds, where it has several."""
+def name_axes(axes: Axes, x: Metric, y: Metric) -> None:
+    """Label both axes, with an arrow towards what is better."""
+    axes.set_xlabel(directed(x))
+    axes.set_ylabel(directed(y))
+
+
+def directed(metric: Metric) -> str:
+    """A metric's label with an arrow along its axis, which points to what is better."""
+    if metric.lower is None:
+        return metric.label
+    return (
+        f"{metric.label} (\N{LEFTWARDS ARROW} better)"
+        if metric.lower
+        else f"{metric.label} (better \N{RIGHTWARDS ARROW})"
+    )
+
+
+def name_points(axes: Axes, named: Iterable[tuple[str, float, float]]) -> None:
+    """Write each name beside its point (x, y), where it covers no point and no name before it if there is such a place.
+
+    The axes must have their final scale.
+    """
+    listed = list(named)
+    pixel = 72 / axes.figure.dpi
+    places = axes.transData.transform([(x, y) for _, x, y in listed] or np.empty((0, 2))) * pixel
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
+    for (name, *at), (x, y) in zip(listed, places.tolist(), strict=True):
+        width = 5.0 * len(name)
+        boxes = [(dx, dy, (x + dx, y + dy, x + dx + width, y + dy + 8.0)) for dx, dy in _around(width)]
+        dx, dy, box = min(boxes, key=lambda each: sum(_overlap(each[2], other) for other in taken))
+        taken.append(box)
+        axes.annotate(name, (at[0], at[1]), xytext=(dx, dy), textcoords="offset points", fontsize=8)
+
+
+def _around(width: float) -> list[tuple[float, float]]:
+    """Offsets of a text's lower left corner from its point, the preferred one first; in points."""
+    sides = [
+        (6.0, -11.0),
+        (6.0, 4.0),
+        (-6.0 - width, -11.0),
+        (-6.0 - width, 4.0),
+        (-width / 2, 8.0),
+        (-width / 2, -15.0),
+    ]
+    return sides + [(dx * 2, dy * 2) for dx, dy in sides[:4]]
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The area that two boxes (left, bottom, right, top) share."""
+    across, up = (min(one[side + 2], other[side + 2]) - max(one[side], other[side]) for side in (0, 1))
+    return max(across, 0.0) * max(up, 0.0)
+
+
+def bars(
+    axes: Axes,
+    marks: Iterable[tuple[float, float, float | None, float | None]],
+    colour: str,
+    label: str,
+    alpha: float = 1,
+) -> None:
+    """To either side of each mark (x, y) of a series how far it spreads over seeds or repeats, where that is known."""
     for x, y, across, up in marks:
-        if across is not None or up is not None:
-            axes.errorbar(x, y, xerr=across, yerr=up, fmt="none", ecolor=colour, elinewidth=1, capsize=2, zorder=2)
+        if across or up:
+            look: Any = {"ecolor": colour, "elinewidth": 1, "capsize": 2, "zorder": 2, "alpha": alpha}
+            axes.errorbar(x, y, xerr=across, yerr=up, fmt="none", label=f"_{label}", **look)
+
+
+def band(axes: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, label: str) -> None:
+    """A series' interval along x."""
+    axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0, label=f"_{label}")
 
 
 def log_axis(axes: Axes, which: str, ticks: list[float] | None = None) -> None:

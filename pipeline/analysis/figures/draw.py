@@ -10,12 +10,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.analysis.figures.ablations import ablation_figures
-from pipeline.analysis.figures.canvas import Drawing, Figures, bars, legend, line, log_axis, panels, save
+from pipeline.analysis.figures.canvas import (
+    Drawing,
+    Figures,
+    band,
+    bars,
+    directed,
+    legend,
+    line,
+    log_axis,
+    name_axes,
+    panels,
+    save,
+)
 from pipeline.analysis.figures.copying import copy_figures
 from pipeline.analysis.figures.fronts import front_figures, located, spread
 from pipeline.analysis.figures.losses import loss_figures
 from pipeline.analysis.figures.speed import speed_figures
-from pipeline.analysis.figures.style import MARKERS, RC, VANILLA, SeriesStyle, family_colour, series_styles, short
+from pipeline.analysis.figures.style import (
+    MARKERS,
+    RC,
+    VANILLA,
+    SeriesStyle,
+    attention_of,
+    family_style,
+    series_styles,
+    short,
+)
 from pipeline.analysis.figures.training import training_figures
 from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import by_family, contenders
@@ -96,9 +117,9 @@ def _ratios(points: list[Point], quality: list[Quality]) -> Figures:
                 _draw_ratio(panel, matched, styles[matched.first], 2.4 if matched.first in families else 1.2)
             panel.axhline(1, color=VANILLA, linewidth=1, linestyle=":", label=f"as fast as {reference}")
             panel.set_title(f"{readable(setting)} generation")
-            panel.set_xlabel(LOSS.label)
+            panel.set_xlabel(directed(LOSS))
             log_axis(panel, "y")
-        axes[0].set_ylabel(f"Tokens/s relative to {reference}")
+        axes[0].set_ylabel(f"Tokens/s relative to {reference} (better \N{RIGHTWARDS ARROW})")
         legend(figure, *axes)
         told = "Ratios of tokens a second along both families' fronts, with 95 % intervals where there are any."
         yield figure, Drawing(f"speedup_{slug(reference)}", f"Speed at equal loss, against {reference}", told)
@@ -109,7 +130,7 @@ def _contender_styles(points: list[Point]) -> dict[str, SeriesStyle]:
     styles = series_styles(points)
     groups = contenders(points)
     families = [name for name, members in groups.items() if members[0].family == name]
-    whole = {name: SeriesStyle(family_colour(name), MARKERS[turn]) for turn, name in enumerate(families)}
+    whole = {name: SeriesStyle(family_style(name)[0], MARKERS[attention_of(name)][0]) for name in families}
     return {name: styles[members[0].series] for name, members in groups.items()} | whole
 
 
@@ -117,7 +138,7 @@ def _draw_ratio(axes: Axes, matched: Matched, style: SeriesStyle, width: float) 
     line(axes, [(estimate.at, estimate.value) for estimate in matched.estimates], style, matched.first, linewidth=width)
     known = [estimate for estimate in matched.estimates if estimate.low is not None and estimate.high is not None]
     low, high = [estimate.low or 0.0 for estimate in known], [estimate.high or 0.0 for estimate in known]
-    axes.fill_between([estimate.at for estimate in known], low, high, color=style.colour, alpha=0.15, linewidth=0)
+    band(axes, [estimate.at for estimate in known], low, high, style.colour, matched.first)
 
 
 def _laws(points: list[Point], scaling: Scaling) -> Figures:
@@ -129,10 +150,9 @@ def _laws(points: list[Point], scaling: Scaling) -> Figures:
         for law in laws:
             pairs = [located(point, x, LOSS) for point in law.points]
             line(axes, pairs, styles[law.series], law.series + law.at, linestyle="none")
-            bars(axes, (spread(point, x, LOSS) for point in law.points), styles[law.series].colour)
+            bars(axes, (spread(point, x, LOSS) for point in law.points), styles[law.series].colour, law.series + law.at)
             _draw_law(axes, law, styles[law.series].colour)
-        axes.set_xlabel(x.label)
-        axes.set_ylabel(LOSS.label)
+        name_axes(axes, x, LOSS)
         log_axis(axes, "x")
         legend(figure, axes)
         title = f"Loss against {x.label.lower()}"
@@ -147,10 +167,11 @@ def _draw_law(axes: Axes, law: SeriesLaw, colour: str) -> None:
     for low, high, dashes in ((law.law.low, law.law.high, "-"), (law.law.high, BEYOND * law.law.high, ":")):
         x = np.geomspace(low, high, 40)
         predicted = [law.law.predict(float(value)) for value in x]
-        axes.plot(x, [loss.value for loss in predicted], dashes, color=colour, linewidth=1.2)
-        axes.fill_between(
-            x, [loss.low for loss in predicted], [loss.high for loss in predicted], color=colour, alpha=0.1, linewidth=0
+        axes.plot(
+            x, [loss.value for loss in predicted], dashes, color=colour, linewidth=1.2, label=f"_{law.series}{law.at}"
         )
+        bounds = [loss.low for loss in predicted], [loss.high for loss in predicted]
+        band(axes, x.tolist(), *bounds, colour, law.series + law.at)
 
 
 def _optima(points: list[Point], scaling: Scaling) -> Figures:
@@ -166,9 +187,9 @@ def _optima(points: list[Point], scaling: Scaling) -> Figures:
             line(panel, pairs, styles[optimum.series], optimum.series, linestyle="none")
             _draw_parabola(panel, optimum, styles[optimum.series].colour)
         panel.set_title(f"{budget} FLOPs")
-        panel.set_xlabel(PARAMETERS.label)
+        panel.set_xlabel(directed(PARAMETERS))
         log_axis(panel, "x")
-    axes[0].set_ylabel(LOSS.label)
+    axes[0].set_ylabel(directed(LOSS))
     legend(figure, *axes)
     told = "; ".join(
         f"{o.series} at {short(o.budget)}: {short(o.fit.optimum.value)} parameters" for o in scaling.optima
@@ -184,6 +205,6 @@ def _draw_parabola(axes: Axes, optimum: IsoFlop, colour: str) -> None:
 
     sizes = [PARAMETERS.of(point) or 1.0 for point in optimum.points]
     x = np.geomspace(min(sizes), max(sizes), 60)
-    axes.plot(x, optimum.fit.at(x), "--", color=colour, linewidth=1.2)
+    axes.plot(x, optimum.fit.at(x), "--", color=colour, linewidth=1.2, label=f"_{optimum.series}")
     if min(sizes) <= optimum.fit.optimum.value <= max(sizes):
-        axes.axvline(optimum.fit.optimum.value, color=colour, linestyle=":", linewidth=1)
+        axes.axvline(optimum.fit.optimum.value, color=colour, linestyle=":", linewidth=1, label=f"_{optimum.series}")

@@ -6,8 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.figures.canvas import Drawing, Figures, bars, legend, line, log_axis, panels, unzip
-from pipeline.analysis.figures.style import GREY, family_colour, series_styles
+from pipeline.analysis.figures.canvas import (
+    Drawing,
+    Figures,
+    bars,
+    legend,
+    line,
+    log_axis,
+    name_axes,
+    name_points,
+    panels,
+    unzip,
+)
+from pipeline.analysis.figures.style import BEATEN, SeriesStyle, family_style, series_styles
+from pipeline.analysis.rows import timing
 from pipeline.analysis.rows.groups import by_family, generate_points
 from pipeline.analysis.rows.points import Point
 from pipeline.analysis.statistics.pareto import Front, front
@@ -53,33 +65,41 @@ def _fronts(points: list[Point], setting: str) -> Figures:
 
 
 def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric, names: bool = True) -> None:
-    """Points by series, with each family's front and each series' as lines; points that their family beats are grey."""
+    """Points by series, with each family's front and each series' as lines; faint where their family beats them."""
     styles = series_styles(points)
-    for family, split in _families(points, x, y).items():
+    families = _families(points, x, y)
+    for family, split in families.items():
         if len(split.front) > 1:
-            dashes = "-" if family.startswith("vanilla") else "--"
-            colour = styles[family].colour if family in styles else family_colour(family)
+            colour, dashes = family_style(family)
             pairs = sorted(located(point, x, y) for point in split.front)
             axes.plot(*unzip(pairs), dashes, color=colour, zorder=1, label=f"{family} front")
         for series, style in styles.items():
-            beaten = (located(point, x, y) for point in split.dominated if point.series == series)
-            axes.plot(*unzip(beaten), color=GREY, marker=style.marker, markersize=5, linestyle="none", zorder=2)
-            bars(axes, (spread(point, x, y) for point in split.dominated if point.series == series), GREY)
-            bars(axes, (spread(point, x, y) for point in split.front if point.series == series), style.colour)
-            kept = [located(point, x, y) for point in split.front if point.series == series]
-            if kept:
-                line(axes, kept, style, series, linestyle="none", markersize=7, zorder=3)
-            if series != family:
-                own = front([point for point in (*split.front, *split.dominated) if point.series == series], (x, y))
-                pairs = sorted(located(point, x, y) for point in own.front)
-                axes.plot(*unzip(pairs), color=style.colour, linewidth=0.8, alpha=0.6, zorder=1)
-        for point in split.front if names else ():
-            axes.annotate(point.size, located(point, x, y), xytext=(6, -11), textcoords="offset points", fontsize=8)
-    axes.set_xlabel(x.label)
-    axes.set_ylabel(y.label)
+            members = [point for point in (*split.front, *split.dominated) if point.series == series]
+            if members:
+                _draw_series(axes, members, split, style, (x, y))
+    name_axes(axes, x, y)
     for metric, which in ((x, "x"), (y, "y")):
         if metric.logarithmic:
             log_axis(axes, which)
+    if names:
+        kept = [point for split in families.values() for point in split.front]
+        name_points(axes, [(point.size, *located(point, x, y)) for point in kept])
+
+
+def _draw_series(
+    axes: Axes, points: list[Point], split: Front, style: SeriesStyle, metrics: tuple[Metric, Metric]
+) -> None:
+    """Its points, those on the family's front over the others, and its own front as a thin line."""
+    series, colour = points[0].series, style.colour
+    kept = [point for point in points if point in split.front]
+    beaten = [point for point in points if point not in split.front]
+    entry, faint = (f"_{series}" if kept else series), {"markersize": 5, "alpha": BEATEN}
+    line(axes, [located(point, *metrics) for point in beaten], style, entry, linestyle="none", **faint)
+    bars(axes, (spread(point, *metrics) for point in beaten), colour, series, BEATEN)
+    bars(axes, (spread(point, *metrics) for point in kept), colour, series)
+    line(axes, [located(point, *metrics) for point in kept], style, series, linestyle="none", markersize=7, zorder=3)
+    own = sorted(located(point, *metrics) for point in front(points, metrics).front)
+    axes.plot(*unzip(own), color=colour, linewidth=0.8, alpha=0.6, zorder=1, label=f"_{series}")
 
 
 def _families(points: Sequence[Point], x: Metric, y: Metric) -> dict[str, Front]:
@@ -139,5 +159,5 @@ def located(point: Point, x: Metric, y: Metric) -> tuple[float, float]:
 
 
 def spread(point: Point, x: Metric, y: Metric) -> tuple[float, float, float | None, float | None]:
-    """A point's place and its standard deviations over seeds, for bars."""
-    return *located(point, x, y), x.spread(point), y.spread(point)
+    """A point's place and how far it spreads to either side, for bars: over seeds, or over a timing's repeats."""
+    return *located(point, x, y), timing.spread(point, x), timing.spread(point, y)

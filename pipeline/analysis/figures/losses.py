@@ -7,7 +7,7 @@ import math
 import statistics
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.figures.canvas import Drawing, Figures, count_axis, legend, line, panels, size_panels
+from pipeline.analysis.figures.canvas import Drawing, Figures, count_axis, directed, legend, line, panels, size_panels
 from pipeline.analysis.figures.style import VANILLA, series_styles
 from pipeline.analysis.rows.points import Point
 from pipeline.results.metrics import LOSS
@@ -36,7 +36,7 @@ def _curves(points: list[Point]) -> Figures:
             line(axes, losses, styles[point.series], point.series, markersize=3.5, markevery=max(len(losses) // 10, 1))
         axes.set_xlabel("Training tokens")
         count_axis(axes)
-    sizes[0][0].set_ylabel("Validation loss (nats a token)")
+    sizes[0][0].set_ylabel("Validation loss (nats a token) (\N{LEFTWARDS ARROW} better)")
     legend(figure, *(axes for axes, _, _ in sizes))
     yield figure, Drawing("curves", "Loss while training", "Validation loss against training tokens, a panel a size.")
 
@@ -66,7 +66,7 @@ def _block_positions(points: list[Point]) -> Figures:
             line(axes, _by_position(point), styles[point.series], point.series)
         axes.set_xlabel("Position in the block")
         count_axis(axes)
-    sizes[0][0].set_ylabel(LOSS.label)
+    sizes[0][0].set_ylabel(directed(LOSS))
     legend(figure, *(axes for axes, _, _ in sizes))
     told = "Loss at each position of a block, a panel a size."
     yield figure, Drawing("block_position", "Loss by position in the block", told)
@@ -93,7 +93,7 @@ def _contexts(points: list[Point]) -> Figures:
                 line(axes, _by_context(point, length), styles[point.series], point.series, markersize=4)
             axes.set_xlabel("Tokens of context")
             count_axis(axes)
-        sizes[0][0].set_ylabel(LOSS.label)
+        sizes[0][0].set_ylabel(directed(LOSS))
         legend(figure, *(axes for axes, _, _ in sizes))
         title = f"Loss by context, up to {length} tokens"
         yield figure, Drawing(f"context_{length}", title, "Loss by the number of tokens before the predicted one.")
@@ -147,7 +147,7 @@ def _recall(points: list[Point]) -> Figures:
             axes.plot(pairs, [1 / each for each in pairs], ":", color="grey", linewidth=1, label="guessing")
         axes.set_xlabel("Pairs")
         count_axis(axes)
-    sizes[0][0].set_ylabel("Queries answered")
+    sizes[0][0].set_ylabel("Queries answered (better \N{RIGHTWARDS ARROW})")
     legend(figure, *(axes for axes, _, _ in sizes))
     told = "The share of keys whose value a model finds likelier than those of all other pairs."
     yield figure, Drawing("recall", "Associative recall", told)

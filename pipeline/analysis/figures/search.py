@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.analysis.figures.canvas import Drawing, Figures, legend, log_axis, panels, save
-from pipeline.analysis.figures.style import COLOURS, GREY, RC
+from pipeline.analysis.figures.style import BLOCK, GREY, RC
 from pipeline.results.metrics import readable
 from pipeline.results.search import LOWER, SearchResult, TrialResult, read_search
 
-FRONT = COLOURS[0]
+FRONT = BLOCK
 
 
 def draw_search(study_name: str, folder: Path) -> list[Drawing]:

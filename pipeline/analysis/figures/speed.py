@@ -35,7 +35,7 @@ def _batches(points: list[Point]) -> Figures:
             log_axis(axes, "x", batches if len(batches) < 8 else None)
             log_axis(axes, "y")
             axes.set_xlabel("Batch (sequences)")
-        drawn[0][0].set_ylabel(f"{readable(setting)} tokens/s")
+        drawn[0][0].set_ylabel(f"{readable(setting)} tokens/s (better \N{RIGHTWARDS ARROW})")
         legend(figure, *(axes for axes, _, _ in drawn))
         title = f"Throughput by batch, {readable(setting)}"
         told = "Generated tokens a second at each batch measured, a panel a size."
@@ -61,7 +61,7 @@ def _lengths(points: list[Point], varied: str, fixed: str, length: int) -> Figur
         log_axis(axes, "x", sorted({x for point in drawn for x, _ in _by_length(point.rows[0], varied, fixed, length)}))
         log_axis(axes, "y")
         axes.set_xlabel(WORDS[varied].capitalize())
-    sizes[0][0].set_ylabel("Tokens/s")
+    sizes[0][0].set_ylabel("Tokens/s (better \N{RIGHTWARDS ARROW})")
     legend(figure, *(axes for axes, _, _ in sizes))
     title = f"Throughput by {WORDS[varied]}, {length} {WORDS[fixed]}"
     yield figure, Drawing(f"length_{varied}_{length}", title, f"{title}: generated tokens a second, a panel a size.")

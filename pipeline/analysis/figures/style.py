@@ -10,14 +10,20 @@ from pipeline.analysis.rows.points import Point, series_of
 
 # Paul Tol's "bright" scheme and Okabe and Ito's orange: distinct under the common colour vision deficiencies, and each
 # with a contrast of 3:1 or more to white.
-VANILLA = "#222222"
-SLATE = "#4b5d8a"
-PRETRAINED = "#5f6368"
 COLOURS = ("#0072b2", "#b5540a", "#00845e", "#aa3377", "#7a5195", "#8a6d00", "#00838f", "#c1121f")
+"""One a block length; block and uptrained models of the same length have two."""
+FAMILIES = {"vanilla": "#222222", "block": "#4b5d8a", "uptrained": "#33691e", "pretrained": "#5f6368"}
+"""Of vanilla models, and of the others over all block lengths."""
+VANILLA = FAMILIES["vanilla"]
+BLOCK = FAMILIES["block"]
+ELSEWHERE = "#9a6324"
+"""Of another implementation's speed."""
 DARK = {
     "#222222": "#e6e6e6",
     "#4b5d8a": "#a9b8e8",
+    "#33691e": "#9ccc65",
     "#5f6368": "#a5abb3",
+    "#9a6324": "#d9a066",
     "#0072b2": "#56b4e9",
     "#b5540a": "#f0913f",
     "#00845e": "#2ecc9a",
@@ -35,12 +41,31 @@ DARK_CHROME = {
     "#b8b8b8": "#5c626c",
     "#e4e4e4": "#33373f",
 }
-MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
-GREY = "#b8b8b8"
+MARKERS = {"": ("o", "D", "P", "X", "*", "p"), GROUPED: ("^", "v", "<", ">"), GENERATE: ("s",)}
+"""Of each attention: the first one, and others where its models differ in their variants too."""
+SHAPES = {
+    "o": "circle",
+    "s": "square",
+    "D": "diamond",
+    "^": "triangle-up",
+    "v": "triangle-down",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "P": "cross",
+    "X": "M-1,-.55L-.55,-1L0,-.45L.55,-1L1,-.55L.45,0L1,.55L.55,1L0,.45L-.55,1L-1,.55L-.45,0Z",
+    "p": "M0,-1L.95,-.31L.59,.81H-.59L-.95,-.31Z",
+    "*": "M0,-1.2L.29,-.4L1.14,-.37L.46,.15L.7,.97L0,.48L-.7,.97L-.46,.15L-1.14,-.37L-.29,-.4Z",
+}
+"""Matplotlib's markers as Vega's, a path where Vega has none of that name."""
+DASHES = {"": "-", GROUPED: "--", GENERATE: ":"}
+BEATEN = 0.35
+"""The opacity of a point that another one of its family beats."""
+GREY = "#8a8f98"
 
 RC: Any = {
     "svg.hashsalt": "blockscale",
     "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans"],  # every text of an SVG file names them all
     "font.size": 10.0,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -66,37 +91,38 @@ class SeriesStyle:
     marker: str
 
 
-WHOLE = {  # models that are not made of blocks
-    "vanilla": SeriesStyle(VANILLA, "o"),
-    f"vanilla, {GROUPED}": SeriesStyle(SLATE, "p"),
-    f"vanilla, {GENERATE}": SeriesStyle(PRETRAINED, "d"),
-}
+def attention_of(family: str) -> str:
+    """What follows the family's kind: a key of :data:`MARKERS` and :data:`DASHES`."""
+    return family.partition(", ")[2]
 
 
-def family_colour(family: str) -> str:
-    """What a front of several series is drawn in: its colour tells the attention, as it does for vanilla models."""
-    return SLATE if family.endswith(GROUPED) else VANILLA
+def family_style(family: str) -> tuple[str, str]:
+    """Colour and dashes of a front over several series: the kind's, and the attention's."""
+    attention = attention_of(family)
+    return ELSEWHERE if attention == GENERATE else FAMILIES[family.partition(", ")[0]], DASHES[attention]
 
 
 def series_styles(points: list[Point]) -> dict[str, SeriesStyle]:
-    """A style for each series, in their order: a colour and a marker of its own, as long as there are enough.
+    """A style for each series, in their order: the colour tells family and block length, the marker attention.
 
-    Past that the colour tells the variant and the marker the block length.
+    Where block transformers of one attention differ in their variants, the marker tells these too.
     """
-    cells = {name: next(point.cell for point in points if point.series == name) for name in series_of(points)}
-    blocks = {name: cell for name, cell in cells.items() if cell.block_length is not None}
-    lengths = list(dict.fromkeys(cell.block_length for cell in blocks.values()))
-    variants = list(dict.fromkeys(cell.variant for cell in blocks.values()))
-    styles = {}
-    for name, cell in cells.items():
-        if name not in blocks:
-            styles[name] = WHOLE.get(name, SeriesStyle(PRETRAINED, "*"))
-            continue
-        turn = list(blocks).index(name)
-        few = len(blocks) <= len(COLOURS)
-        shade, shape = (turn, turn) if few else (variants.index(cell.variant), lengths.index(cell.block_length))
-        styles[name] = SeriesStyle(COLOURS[shade % len(COLOURS)], MARKERS[shape % len(MARKERS)])
-    return styles
+    firsts = {name: next(point for point in points if point.series == name) for name in series_of(points)}
+    blocks = [point for point in firsts.values() if point.cell.block_length is not None]
+    lengths = sorted({(point.kind, point.cell.block_length or 0) for point in blocks})
+    return {name: _style(point, blocks, lengths) for name, point in firsts.items()}
+
+
+def _style(point: Point, blocks: list[Point], lengths: list[tuple[str, int]]) -> SeriesStyle:
+    markers = MARKERS[attention_of(point.family)]
+    if point.cell.block_length is None:
+        return SeriesStyle(family_style(point.family)[0], markers[-1 if point.kind == "pretrained" else 0])
+    same = [other for other in blocks if attention_of(other.family) == attention_of(point.family)]
+    turn = list(dict.fromkeys((other.kind, other.cell.variant) for other in same)).index(
+        (point.kind, point.cell.variant)
+    )
+    colour = lengths.index((point.kind, point.cell.block_length))
+    return SeriesStyle(COLOURS[colour % len(COLOURS)], markers[turn % len(markers)])
 
 
 def short(value: float | None) -> str:
@@ -121,8 +147,3 @@ def _dark_style() -> str:
 
 
 DARK_STYLE = _dark_style()
-
-
-def on_dark(colour: str) -> str:
-    """The series' colour for a dark background: the same hue, lighter."""
-    return DARK[colour]

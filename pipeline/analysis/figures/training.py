@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, panels
+from pipeline.analysis.figures.canvas import Drawing, Figures, legend, line, log_axis, name_axes, name_points, panels
 from pipeline.analysis.figures.style import series_styles, short
 from pipeline.analysis.rows.points import Point
 from pipeline.analysis.rows.training import LossPoint, loss_points, over_seeds
@@ -28,9 +28,7 @@ def training_figures(points: list[Point]) -> Figures:
     figure, drawn = panels(len(columns), width=5.2, height=4.2)
     for axes, metric in zip(drawn, columns, strict=True):
         _draw(axes, points, models, "tokens" if metric is TRAINING_TOKENS else "flops")
-        axes.set_xlabel(metric.label)
-        log_axis(axes, "x")
-    drawn[0].set_ylabel(LOSS.label)
+        name_axes(axes, metric, LOSS)
     legend(figure, *drawn)
     title = f"Loss against training {'tokens and FLOPs' if several else 'FLOPs'}"
     yield figure, Drawing("training", title, f"{title}, each point a finished training. {_least(models)}.")
@@ -44,11 +42,11 @@ def _draw(axes: Axes, points: list[Point], models: Trained, x: str) -> None:
     for model, losses in models.items():
         series, size = cells[model].series, cells[model].size
         lines.setdefault((series, size if budgets else ""), []).extend((getattr(p, x), p.loss) for p in losses)
-        axes.annotate(
-            size, (getattr(losses[-1], x), losses[-1].loss), xytext=(6, -11), textcoords="offset points", fontsize=8
-        )
     for (series, _), pairs in lines.items():
         line(axes, sorted(pairs), styles[series], series, linewidth=1.2)
+    log_axis(axes, "x")
+    last = ((model, losses[-1]) for model, losses in models.items())
+    name_points(axes, [(cells[model].size, getattr(end, x), end.loss) for model, end in last])
 
 
 def _least(models: Trained) -> str:

@@ -70,8 +70,9 @@ def _panel(axes: Axes, key: str, models: list[ModelTuning]) -> None:
 
 def _style(models: list[ModelTuning], number: int) -> SeriesStyle:
     """Vanilla models in one colour, block transformers in the others; a marker each."""
+    markers = [marker for markers in MARKERS.values() for marker in markers]
     blocks = [model.model for model in models if not model.model.startswith("vanilla-")]
-    name, marker = models[number].model, ("o", *MARKERS)[number % (len(MARKERS) + 1)]
+    name, marker = models[number].model, markers[number % len(markers)]
     return SeriesStyle(COLOURS[blocks.index(name) % len(COLOURS)] if name in blocks else VANILLA, marker)
 
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
+import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pipeline.analysis.figures import style
 from pipeline.analysis.figures.canvas import Drawing
 from pipeline.analysis.figures.draw import BEYOND
-from pipeline.analysis.page import recipes
-from pipeline.analysis.page.tables import IDENTITY, Line, TextTable, identity, lines, marked, summary_metrics
+from pipeline.analysis.figures.interactive import DASHES
+from pipeline.analysis.page import recipes, vega
+from pipeline.analysis.page.tables import (
+    IDENTITY,
+    Line,
+    TextTable,
+    identity,
+    lines,
+    main_metrics,
+    marked,
+    summary_metrics,
+)
+from pipeline.analysis.rows import timing
 from pipeline.analysis.statistics import ordering
 from pipeline.analysis.statistics.findings import Findings, environments
 from pipeline.analysis.statistics.scaling import held_out_in_words
@@ -23,6 +36,9 @@ from pipeline.results.metrics import LOSS, all_metrics, readable, setting_metric
 from pipeline.study import Study
 
 FOLDER = Path(__file__).parent
+ANSWERS = ("throughput_", "speedup_")
+"""How the names of figures begin that answer the study's question, those of the page's first screen first."""
+MOST_PICTURES = 550_000  # characters
 
 
 def render(study: Study, findings: Findings, drawings: list[Drawing], figures: Path) -> str:
@@ -41,9 +57,14 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
     first = findings.rows[0].evaluate
     return environment.get_template("report.html").render(
         css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
-        js=Markup((FOLDER / "report.js").read_text(encoding="utf-8")),
+        js=Markup("\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("charts.js", "report.js"))),
+        templates=vega.layers(),
+        library=vega.library(),
+        charts=vega.packed(json.dumps({drawing.name: drawing.chart for drawing in drawings}, separators=(",", ":"))),
         study=study.name,
-        headline=findings.headline,
+        question=_question(findings),
+        answer=findings.answer,
+        basis=" ".join(findings.basis),
         further=findings.further,
         notes=findings.notes,
         missing=TextTable(
@@ -58,7 +79,7 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         equal_quality=[_equal_quality(setting, findings.quality) for setting in findings.settings if findings.quality],
         equal_cost=_equal_cost(findings.costs),
         orderings=[ordering.summary(comparisons) for comparisons in findings.orderings.values()],
-        figures=[_figure(drawing, figures) for drawing in drawings],
+        figures=_figures(drawings, figures),
         recipes=recipes.section(findings),
         fits=_laws(findings),
         tests=[held_out_in_words(law) for law in findings.scaling.laws],
@@ -70,8 +91,14 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         samples=_samples(findings),
         environments=_environments(findings),
         configuration=_configuration(study),
-        data=_data(findings),
+        points=len(findings.compared),
+        packed_data=vega.packed(json.dumps(_data(findings), separators=(",", ":"))),
     )
+
+
+def _as_address(svg: str) -> str:
+    """The picture as a data URI, which is shorter so than in base64."""
+    return "data:image/svg+xml," + quote(re.sub(r"\s*\n\s*", " ", svg), safe=" !'()*+,-./:;=?@[]_{|}~")
 
 
 def _equal_quality(setting: str, quality: list[Quality]) -> dict[str, Any]:
@@ -181,9 +208,26 @@ def _interval(estimate: Estimate, shape: str) -> str:
     return f"{shape.format(estimate.low)} to {shape.format(estimate.high)}"
 
 
-def _figure(drawing: Drawing, figures: Path) -> dict[str, str]:
-    svg = base64.b64encode((figures / f"{drawing.name}.svg").read_bytes()).decode("ascii")
-    return dataclasses.asdict(drawing) | {"svg": svg}
+def _question(findings: Findings) -> str:
+    """What the study asks."""
+    if findings.quality:
+        return "How much faster do block transformers generate at equal loss?"
+    return "What loss do these models reach, and how fast do they generate?"
+
+
+def _figures(drawings: list[Drawing], figures: Path) -> list[dict[str, Any]]:
+    """Each with its picture for readers without scripts, those that answer the question first, as far as they fit."""
+    pictures: dict[str, str] = {}
+    for drawing in sorted(drawings, key=lambda drawing: not drawing.name.startswith(ANSWERS)):
+        picture = _as_address((figures / f"{drawing.name}.svg").read_text(encoding="utf-8"))
+        if sum(map(len, pictures.values())) + len(picture) <= MOST_PICTURES:
+            pictures[drawing.name] = picture
+    shown = ("name", "title", "description", "wide")
+    return [
+        {key: getattr(drawing, key) for key in shown}
+        | {"svg": pictures.get(drawing.name, ""), "first": drawing.name.startswith(ANSWERS[0])}
+        for drawing in drawings
+    ]
 
 
 def _cells(findings: Findings) -> dict[str, Any]:
@@ -193,8 +237,9 @@ def _cells(findings: Findings) -> dict[str, Any]:
         names: list[dict[str, Any]] = [{"text": text, "number": None} for text in identity(row)[1:]]
         numbers = [{"text": Line(row.name, [row]).shown(metric), "number": metric.value(row)} for metric in metrics]
         rows.append({"name": marked(row), "fields": names + numbers})
-    head = [name.replace("_", " ") for name in IDENTITY] + [metric.label for metric in metrics]
-    return {"head": head, "rows": rows}
+    main = [metric.key for metric in main_metrics(findings.rows)]
+    head = [{"label": name.replace("_", " "), "main": name == IDENTITY[0]} for name in IDENTITY]
+    return {"head": head + [{"label": metric.label, "main": metric.key in main} for metric in metrics], "rows": rows}
 
 
 def _models(findings: Findings) -> TextTable:
@@ -275,15 +320,10 @@ def _data(findings: Findings) -> dict[str, Any]:
         "settings": findings.settings,
         "shown": [metric.key for metric in summary_metrics(findings.rows)],
         "metrics": [{"key": m.key, "label": m.label, "lower": m.lower, "logarithmic": m.logarithmic} for m in metrics],
-        "series": {
-            name: {
-                "light": look.colour,
-                "dark": style.on_dark(look.colour),
-                "marker": look.marker,
-                "family": next(point.family for point in findings.compared if point.series == name),
-            }
-            for name, look in styles.items()
-        },
+        "dark": style.DARK | style.DARK_CHROME,
+        "beaten": style.BEATEN,
+        "families": {family: _front_look(family) for family in dict.fromkeys(p.family for p in findings.compared)},
+        "series": {name: {"colour": look.colour, "shape": style.SHAPES[look.marker]} for name, look in styles.items()},
         "points": [
             {
                 "name": point.name,
@@ -291,7 +331,13 @@ def _data(findings: Findings) -> dict[str, Any]:
                 "series": point.series,
                 "size": point.size,
                 "values": {metric.key: metric.of(point) for metric in metrics},
+                "spread": {metric.key: spread for metric in metrics if (spread := timing.spread(point, metric))},
             }
             for point in findings.compared
         ],
     }
+
+
+def _front_look(family: str) -> dict[str, Any]:
+    colour, dashes = style.family_style(family)
+    return {"colour": colour, "dash": DASHES[dashes]}

@@ -34,6 +34,7 @@ from pipeline.results.probes import Detail, details
 
 IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed", "attention")
 
+MAIN_COLUMNS = 7
 SUMMARY = ("tokens_per_second", "roofline_fraction", "bytes_per_sample")
 
 
@@ -89,6 +90,14 @@ def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
     tokens = [TRAINING_TOKENS] if any(row.cell.budget for row in rows) else []
     metrics = [PARAMETERS, *tokens, TRAINING_FLOPS, LOSS, BITS_PER_BYTE, *main_task_metrics(rows), *generation]
     return [metric for metric in metrics if any(metric.value(row) is not None for row in rows)]
+
+
+def main_metrics(rows: Sequence[Row]) -> list[Metric]:
+    """The columns that the page's table of cells shows to begin with, beside their names."""
+    fields = ("tokens_per_second", "bytes_per_sample")
+    generation = [setting_metric(setting, field) for field in fields for setting in settings_of(rows)]
+    metrics = [PARAMETERS, LOSS, BITS_PER_BYTE, *generation, *main_task_metrics(rows), TRAINING_FLOPS]
+    return [metric for metric in metrics if any(metric.value(row) is not None for row in rows)][:MAIN_COLUMNS]
 
 
 def results_csv(rows: Sequence[Row]) -> str:

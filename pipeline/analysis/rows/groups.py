@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pipeline.analysis.rows.families import GENERATE, ORDER
 from pipeline.analysis.rows.points import Point, Row
-from pipeline.results.records import SettingResult
+from pipeline.results.records import Baseline, SettingResult
 
 Members = dict[str, list[Point]]
 
@@ -55,13 +55,19 @@ def generate_points(points: Iterable[Point]) -> list[Point]:
 
 
 def _at_their_speed(row: Row) -> Row:
-    settings = {name: _theirs(ours) for name, ours in row.benchmark.settings.items() if ours.baselines}
-    return dataclasses.replace(row, benchmark=dataclasses.replace(row.benchmark, settings=settings))
+    fastest = {name: _fastest(ours) for name, ours in row.benchmark.settings.items() if ours.baselines}
+    settings = {name: _theirs(row.benchmark.settings[name], best) for name, best in fastest.items()}
+    repeats = min((best.repeats for best in fastest.values()), default=0)
+    return dataclasses.replace(row, benchmark=dataclasses.replace(row.benchmark, settings=settings, repeats=repeats))
 
 
-def _theirs(ours: SettingResult) -> SettingResult:
-    """The setting as its fastest baseline (of transformers' caches) measured it."""
-    best = max(ours.baselines, key=lambda baseline: baseline.tokens_per_second)
+def _fastest(ours: SettingResult) -> Baseline:
+    """The faster one of transformers' caches."""
+    return max(ours.baselines, key=lambda baseline: baseline.tokens_per_second)
+
+
+def _theirs(ours: SettingResult, best: Baseline) -> SettingResult:
+    """The setting as the baseline measured it."""
     return SettingResult(
         prompt=ours.prompt,
         new_tokens=ours.new_tokens,

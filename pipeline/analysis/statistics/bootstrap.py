@@ -1,4 +1,7 @@
-"""Two numbers of several points, and how they vary: over seeds, and over the held-out documents that losses average."""
+"""Two numbers of several points, and how they vary.
+
+Over seeds, over the held-out documents that losses average, and over the repeats of the timing that rates are from.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.analysis.rows import timing
 from pipeline.analysis.rows.points import Point
 from pipeline.results.metrics import LOSS, Metric
 
@@ -16,28 +20,40 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Column:
-    """One number of each point, by seed. Of losses by document also ``nats`` [seeds, documents], and their targets."""
+    """One number of each point, by seed. Of losses by document also ``nats`` [seeds, documents], and their targets.
+
+    ``errors`` are each seed's standard error over the repeats of its timing, as a share; 0 for what is not timed.
+    """
 
     seeds: list[Floats]
+    errors: list[Floats]
     nats: list[Floats] | None = None
     targets: Floats | None = None
 
     @classmethod
     def of(cls, points: Sequence[Point], metric: Metric) -> Column:
         seeds = [np.array([metric.value(row) for row in point.rows], float) for point in points]
+        errors = [np.array([timing.error(row, metric) for row in point.rows]) for point in points]
         rows = [row for point in points for row in point.rows]
         if metric.key != LOSS.key or not rows or not all(row.evaluate.nats_by_document for row in rows):
-            return cls(seeds)
+            return cls(seeds, errors)
         nats = [np.array([row.evaluate.nats_by_document for row in point.rows]) for point in points]
-        return cls(seeds, nats, np.array(rows[0].evaluate.targets_by_document, float))
+        return cls(seeds, errors, nats, np.array(rows[0].evaluate.targets_by_document, float))
 
     def mean(self) -> Floats:
         return np.array([seeds.mean() for seeds in self.seeds])
 
-    def draw(self, drawn: list[NDArray[np.int64]]) -> Floats:
-        """Means [replicates, points] over the seeds ``drawn`` [replicates, seeds] of each point."""
+    def draw(self, drawn: list[NDArray[np.int64]], timed: np.random.Generator) -> Floats:
+        """Means [replicates, points] over each point's seeds ``drawn`` [replicates, seeds], each ``timed`` anew."""
         if self.nats is None or self.targets is None:
-            means = [seeds[index].mean(axis=1) for seeds, index in zip(self.seeds, drawn, strict=True)]
+            again = (
+                np.exp(errors[index] * timed.normal(size=index.shape))
+                for errors, index in zip(self.errors, drawn, strict=True)
+            )
+            means = [
+                (seeds[index] * factor).mean(axis=1)
+                for seeds, index, factor in zip(self.seeds, drawn, again, strict=True)
+            ]
             return np.stack(means, axis=1)
         times = _document_times(len(drawn[0]), len(self.targets))
         sums = ((nats @ times.T).T for nats in self.nats)
@@ -72,11 +88,14 @@ class Sample:
     def draw(self, replicates: int, seed: int) -> tuple[Floats, Floats]:
         """x and y [replicates, points] of the bootstrap: for each point its seeds drawn anew, and documents for all.
 
+        A rate varies with its timing too, as much as the timing's repeats did.
+
         The documents drawn are the same for every sample, since every point is scored on the same ones.
         """
         generator = np.random.default_rng([1, seed])
         drawn = [generator.integers(len(seeds), size=(replicates, len(seeds))) for seeds in self.x.seeds]
-        return self.x.draw(drawn), self.y.draw(drawn)
+        timed = np.random.default_rng([2, seed])
+        return self.x.draw(drawn, timed), self.y.draw(drawn, timed)
 
 
 def _document_times(replicates: int, documents: int) -> Floats:

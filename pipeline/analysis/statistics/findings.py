@@ -11,7 +11,7 @@ from pipeline.analysis.rows.groups import contenders, generate_points, reference
 from pipeline.analysis.rows.load import Missing
 from pipeline.analysis.rows.points import Point, Row, points, series_of, whole
 from pipeline.analysis.statistics import ordering, pareto, speedup, training
-from pipeline.analysis.statistics.headline import answers
+from pipeline.analysis.statistics.headline import answers, basis
 from pipeline.analysis.statistics.ordering import Comparison
 from pipeline.analysis.statistics.pareto import Front
 from pipeline.analysis.statistics.recipes import ModelRecipe, recipes
@@ -35,7 +35,8 @@ class Findings:
     ``points`` are compared in quality and speed; ``trained`` are these and what cells with a budget reached.
     ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``. ``compute``
     has the ratios of training FLOPs at equal loss, ``recipes`` one a model that the study trains. ``contrasts`` are
-    empty where no two neighbours share two seeds.
+    empty where no two neighbours share two seeds. ``answer`` is the study's, ``basis`` what that rests on, ``further``
+    the same against other families.
     """
 
     rows: list[Row]
@@ -54,8 +55,14 @@ class Findings:
     scaling: Scaling
     missing: list[Missing]
     notes: list[str]
-    headline: str
+    answer: str
+    basis: list[str]
     further: list[str]
+
+    @property
+    def headline(self) -> str:
+        """The answer, with what it rests on."""
+        return " ".join((self.answer, *self.basis))
 
 
 def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
@@ -70,7 +77,8 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
     fronts = _fronts(kept, settings)
     quality = _at_equal_quality(compared, settings)
     rates = [setting_metric(setting, "tokens_per_second") for setting in settings]
-    headline, *further = answers(kept, quality, hardware([row for point in kept for row in point.rows]))
+    orderings = _orderings(kept, rates)
+    answer, *further = answers(kept, quality, hardware([row for point in kept for row in point.rows]))
     return Findings(
         rows=rows,
         points=kept,
@@ -83,12 +91,13 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
         costs=_at_equal_cost(kept, settings),
         compute=training.compute(trained),
         recipes=recipes(rows),
-        orderings=_orderings(kept, rates),
+        orderings=orderings,
         contrasts=contrasts(kept, [LOSS, *rates]),
         scaling=scale(trained),
         missing=list(missing),
         notes=_notes(rows, fronts),
-        headline=headline,
+        answer=answer,
+        basis=basis(kept, quality, orderings),
         further=further,
     )
 

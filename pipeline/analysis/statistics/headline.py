@@ -1,42 +1,64 @@
-"""The study's answer in words: how much faster block transformers generate at equal loss."""
+"""The study's answer in words: how much faster block transformers generate at equal loss, and what that rests on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from pipeline.analysis.rows import timing
 from pipeline.analysis.rows.families import named
 from pipeline.analysis.rows.groups import by_family
 from pipeline.analysis.rows.points import Point
+from pipeline.analysis.statistics.ordering import Comparison
 from pipeline.analysis.statistics.recipes import in_words, recipes
 from pipeline.analysis.statistics.speedup import Estimate, Quality
-from pipeline.results.metrics import readable
+from pipeline.results.metrics import LOSS, readable
+
+Orderings = Mapping[str, Sequence[Comparison]]
 
 
 def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> list[str]:
     """A sentence for each family of block transformers and each vanilla family that it is compared with."""
     if not points:
         return ["No model of the study was trained without diverging."]
-    families = by_family(points)
     if not quality:
-        return [f"The study has only {' and '.join(families)} models that trained."]
-    pairs: dict[tuple[str, str], list[Quality]] = {}
-    for name in families:
-        for comparison in quality:
-            if comparison.matched.first == name:
-                pairs.setdefault((name, comparison.matched.second), []).append(comparison)
-    main, *others = pairs.values()
-    compared = [point for name in (main[0].matched.first, main[0].matched.second) for point in families.get(name, [])]
-    trained = recipes([row for point in compared for row in point.rows])
+        return [f"The study has only {' and '.join(by_family(points))} models that trained."]
+    main, *others = _pairs(points, quality)
+    trained = recipes([row for point in _compared(points, main) for row in point.rows])
     return [
         _answer(main, hardware, f" {in_words(trained)}" if trained else ""),
         *(_further(other, main[0].matched.first) for other in others),
     ]
 
 
+def basis(points: list[Point], quality: Sequence[Quality], orderings: Orderings) -> list[str]:
+    """Sentences on what the first answer rests on; none where there is none."""
+    pairs = _pairs(points, quality)
+    if not pairs or not any(comparison.matched.best for comparison in pairs[0]):
+        return []
+    main = [comparison for comparison in pairs[0] if comparison.matched.best]
+    sentences = [_certainty(_compared(points, main), main), *_distances(points, main), *_range(main), _order(orderings)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _pairs(points: list[Point], quality: Sequence[Quality]) -> list[list[Quality]]:
+    """The comparisons of each two families, a setting each."""
+    pairs: dict[tuple[str, str], list[Quality]] = {}
+    for name in by_family(points):
+        for comparison in quality:
+            if comparison.matched.first == name:
+                pairs.setdefault((name, comparison.matched.second), []).append(comparison)
+    return list(pairs.values())
+
+
+def _compared(points: list[Point], main: list[Quality]) -> list[Point]:
+    families = by_family(points)
+    return [point for name in (main[0].matched.first, main[0].matched.second) for point in families.get(name, [])]
+
+
 def _answer(compared: list[Quality], hardware: str, recipe: str) -> str:
     loss, gains = _gains(compared)
     if not gains:
-        return f"No speed-up at equal quality can be stated{recipe}: {_reasons(compared)}."
+        return f"No speed-up at equal loss can be stated{recipe}: {_reasons(compared)}."
     gains[0] = gains[0].replace(" times", f" times as fast as {named(compared[0].matched.second)}", 1)
     subject = named(compared[0].matched.first)
     answer = f"{subject} generate {_listed(gains)}, on {hardware}{recipe and ','}{recipe}."
@@ -50,7 +72,7 @@ def _further(compared: list[Quality], main: str) -> str:
     against = f"against {named(second)}" if first == main else f"{named(first)} against {named(second)}"
     against = against[0].upper() + against[1:]
     if not gains:
-        return f"{against}: no speed-up at equal quality can be stated; {_reasons(compared)}."
+        return f"{against}: no speed-up at equal loss can be stated; {_reasons(compared)}."
     return f"{against}{loss}: {_listed(gains)}.{_missing(compared)}"
 
 
@@ -64,14 +86,27 @@ def _gains(compared: list[Quality]) -> tuple[str, list[str]]:
 
 def _missing(compared: list[Quality]) -> str:
     return "".join(
-        f" None can be stated for {readable(comparison.setting)}: {comparison.matched.remark}."
+        f" None can be stated for {readable(comparison.setting)}: {_reason(comparison)}."
         for comparison in compared
         if not comparison.matched.best
     )
 
 
 def _reasons(compared: list[Quality]) -> str:
-    return "; ".join(dict.fromkeys(comparison.matched.remark for comparison in compared))
+    return "; ".join(dict.fromkeys(_reason(comparison) for comparison in compared))
+
+
+def _reason(comparison: Quality) -> str:
+    """The two losses that keep both families apart, or what else is missing."""
+    matched = comparison.matched
+    if not matched.reach:
+        return matched.remark
+    sides = zip(matched.reach, (named(matched.first), named(matched.second)), strict=True)
+    (better, low), (worse, high) = ((name, losses) for losses, name in sorted(sides))
+    return (
+        f"the lowest loss of {worse} is {high[0]:.3f} nats a token, above the highest on the front of {better}, "
+        f"{low[1]:.3f}"
+    )
 
 
 def _gain(setting: str, best: Estimate, at_its_own_loss: bool) -> str:
@@ -80,6 +115,61 @@ def _gain(setting: str, best: Estimate, at_its_own_loss: bool) -> str:
     interval = [f"95 % interval {best.low:.3g} to {best.high:.3g}"] if known else []
     details = f" ({', '.join(loss + interval)})" if loss or interval else ""
     return f"{best.value:.3g} times in the {readable(setting)} setting{details}"
+
+
+def _certainty(points: list[Point], main: list[Quality]) -> str:
+    """How many seeds there are, and what the intervals take in."""
+    counts = {len(point.rows) for point in points}
+    rows = [row for point in points for row in point.rows]
+    repeats = min(timing.repeats(row, comparison.matched.measured) for row in rows for comparison in main)
+    known = (min(counts) > 1, all(row.evaluate.nats_by_document for row in rows), repeats > 1)
+    taken_in = ("seeds", "test documents", f"the {repeats} repeats of each timing")
+    covered = [part for part, there in zip(taken_in, known, strict=True) if there]
+    missing = ("other seeds", "test documents", "repeats of a timing")
+    left = [part for part, there in zip(missing, known, strict=True) if not there]
+    trained = "once" if max(counts) == 1 else f"with {' to '.join(map(str, sorted({min(counts), max(counts)})))} seeds"
+    if not any(comparison.matched.best and comparison.matched.best.low for comparison in main):
+        return f"Each model was trained {trained}, and there is no interval."
+    lacking = f", but not {_listed(left)}" if left else ""
+    return f"Each model was trained {trained}; the intervals take in {_listed(covered)}{lacking}."
+
+
+def _distances(points: list[Point], main: list[Quality]) -> list[str]:
+    """Between how distant models the ratio's other side is interpolated."""
+    told: dict[str, list[str]] = {}
+    for comparison in main:
+        matched, best = comparison.matched, comparison.matched.best
+        assert best is not None
+        anchored = any(point.name == best.anchor for point in by_family(points).get(matched.first, []))
+        other = named(matched.second if anchored else matched.first)
+        how = f"interpolated between models {best.gap:.2f} nats apart" if best.gap else "a trained model's"
+        told.setdefault(f"The speed of {other} at that loss is {how}", []).append(readable(comparison.setting))
+    one = len(told) == 1
+    return [f"{sentence}{'' if one else f' ({_listed(settings)})'}." for sentence, settings in told.items()]
+
+
+def _range(main: list[Quality]) -> list[str]:
+    """That the ratio is the greatest one, where it is, with the least one."""
+    found = []
+    for comparison in main:
+        estimates = comparison.matched.estimates
+        least = min(estimates, key=lambda estimate: estimate.value)
+        if len(estimates) > 1 and estimates[0].value == max(estimate.value for estimate in estimates):
+            found.append(f"{readable(comparison.setting)}, where the least is {least.value:.3g} at {least.at:.3f}")
+    return [f"It is the greatest ratio at any loss that both reach in {_listed(found)}."] if found else []
+
+
+def _order(orderings: Orderings) -> str:
+    """Whether block lengths are ordered as in the paper."""
+    rates = [
+        comparison for key, order in orderings.items() if key.endswith("tokens_per_second") for comparison in order
+    ]
+    parts = [
+        f"{sum(comparison.holds for comparison in order)} of {len(order)} comparisons of {what}"
+        for what, order in (("loss", orderings.get(LOSS.key, [])), ("speed", rates))
+        if order
+    ]
+    return f"Neighbouring block lengths are ordered as in the paper in {_listed(parts)}." if parts else ""
 
 
 def _listed(texts: list[str]) -> str:

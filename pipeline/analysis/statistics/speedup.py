@@ -28,12 +28,14 @@ DEFINED = 0.8  # share of the replicates that must reach a value for it to have 
 class Estimate:
     """A comparison where both have the value ``at`` of what is held equal, the value of the point ``anchor``.
 
-    ``low`` and ``high`` bound it with 95 % confidence.
+    ``low`` and ``high`` bound it with 95 % confidence. ``gap`` is how far apart, in what is held equal, the two points
+    are between which the other side is interpolated.
     """
 
     anchor: str
     at: float
     value: float
+    gap: float
     low: float | None = None
     high: float | None = None
 
@@ -49,7 +51,8 @@ class Matched:
 
     ``estimates`` holds one for each point of either curve within the range that both reach, from the best value of
     ``equal``: a ratio where ``measured`` is logarithmic, else a difference. Between two points the comparison lies
-    between theirs. ``remark`` says why there is no estimate, or no interval.
+    between theirs. ``remark`` says why there is no estimate, or no interval. ``reach`` are the least and the greatest
+    value of ``equal`` on either curve.
     """
 
     equal: Metric
@@ -58,6 +61,7 @@ class Matched:
     second: str
     estimates: tuple[Estimate, ...]
     remark: str = ""
+    reach: tuple[tuple[float, float], ...] = ()
 
     @property
     def best(self) -> Estimate | None:
@@ -105,6 +109,14 @@ class _Curves:
         """y at x [replicates, places], ``nan`` where the curve does not reach."""
         return np.asarray(np.fmax.reduce([self._between(x), *(part.at(x) for part in self.parts)]))
 
+    def gap(self, x: float) -> float:
+        """How far apart the corners are between which the first replicate's curve runs at a place that it reaches."""
+        curves = (self, *self.parts)
+        heights = [np.nan_to_num(curve._between(np.array([[x]]))[0, 0], nan=-np.inf) for curve in curves]
+        highest = curves[int(np.argmax(heights))]
+        corners = highest.x[0][highest.kept[0]]
+        return float(corners[corners >= x].min() - corners[corners <= x].max())
+
     def _between(self, x: Floats) -> Floats:
         mine, kept, x_ = self.x[:, None], self.kept[:, None], x[:, :, None]
         before = np.where(kept & (mine <= x_), mine, -np.inf)
@@ -146,18 +158,18 @@ def _match(
     pair = _Pair(samples, scales, build)
     anchors = pair.anchors()
     if not anchors:
-        return Matched(equal, measured, *labels, (), _no_overlap(equal, labels, samples))
+        return Matched(equal, measured, *labels, (), _no_overlap(equal, labels, samples), pair.reach())
     means = pair.means()
     bounds, remark = pair.interval(anchors) if intervals else (np.full((2, len(anchors)), np.nan), "")
     low, high = np.sort(scales[1].back(bounds), axis=0)
     at = [means[side][0][0, index] for side, index in anchors]
-    columns = (at, scales[1].back(pair.compare(means, anchors)[0]), low, high)
+    columns = (at, scales[1].back(pair.compare(means, anchors)[0]), pair.gaps(anchors), low, high)
     estimates = [
-        Estimate(samples[side].points[index].name, *(float(x) for x in row[:2]), *(_or_none(x) for x in row[2:]))
+        Estimate(samples[side].points[index].name, *(float(x) for x in row[:3]), *(_or_none(x) for x in row[3:]))
         for (side, index), row in zip(anchors, zip(*columns, strict=True), strict=True)
     ]
     best_first = sorted(estimates, key=lambda estimate: estimate.at if equal.lower else -estimate.at)
-    return Matched(equal, measured, *labels, tuple(best_first), remark)
+    return Matched(equal, measured, *labels, tuple(best_first), remark, pair.reach())
 
 
 Values = tuple[Floats, Floats]
@@ -182,6 +194,16 @@ class _Pair:
         low, high = max(x.min() for x in corners), min(x.max() for x in corners)
         inside = (np.flatnonzero(curve.kept[0] & (curve.x[0] >= low) & (curve.x[0] <= high)) for curve in curves)
         return [(side, int(index)) for side, columns in enumerate(inside) for index in columns]
+
+    def reach(self) -> tuple[tuple[float, float], ...]:
+        """The least and the greatest value of what is held equal on either curve."""
+        values = (x[0][curve.kept[0]] for (x, _), curve in zip(self.means(), self._curves(self.means()), strict=True))
+        return tuple((float(corners.min()), float(corners.max())) for corners in values)
+
+    def gaps(self, anchors: list[tuple[int, int]]) -> list[float]:
+        """Between how distant points the side that has not the anchor is interpolated."""
+        curves = self._curves(self.means())
+        return [curves[1 - side].gap(curves[side].x[0, index]) for side, index in anchors]
 
     def compare(self, values: list[Values], anchors: list[tuple[int, int]]) -> Floats:
         """The first curve less the second at each anchor's own x [replicates, anchors]; ``nan`` beyond one's reach."""
