@@ -17,7 +17,6 @@ from tests.conftest import ROOT
 
 FILES = {path.stem: path for path in sorted((ROOT / "studies").glob("*.yaml"))}
 HARDWARE = {"h100"}  # a study of one machine, in one setting
-TASKS = {"recall"}  # a task made for two cores, in one setting
 LARGE = [name for name in FILES if name.endswith(("_paper", "_h100"))]
 SMALL = [name for name in FILES if name not in LARGE and name not in HARDWARE]
 MINUTES = 2.5e13  # training FLOPs that two cores do in about ten minutes
@@ -51,14 +50,13 @@ def test_a_study_is_complete_and_named_as_its_file(name: str, keys: list[str]) -
 
 def test_each_experiment_has_a_small_setting_and_a_large_one() -> None:
     """The paper's scale, or one GPU's."""
-    large = sorted(name.removesuffix("_paper").removesuffix("_h100") for name in LARGE)
-    assert large == [name for name in SMALL if name not in TASKS]
+    assert sorted(name.removesuffix("_paper").removesuffix("_h100") for name in LARGE) == SMALL
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_setting_is_minutes_of_two_cores_and_fetches_nothing(name: str) -> None:
     study = load_study(FILES[name])
-    assert study.corpus.source == ("recall" if name in TASKS else "sotu")
+    assert study.corpus.source == "sotu"
     assert study.tokenize.tokenizer is None
     assert set(study.evaluate.tasks) <= {"cloze", "continuation"}
     assert not study.pretrained
