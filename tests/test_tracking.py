@@ -13,7 +13,7 @@ import pytest
 from pipeline import tracking
 from pipeline.base import paths
 from pipeline.base.files import write_json, write_text
-from pipeline.results.records import CellIdentity, Environment, PretrainResult, write_result
+from pipeline.results.records import CellIdentity, Environment, EvaluateResult, PretrainResult, Waypoint, write_result
 
 ENVIRONMENT = Environment("test processor", 2, "fp32", "2.13.0", "3.11.7", "0" * 40, False)
 
@@ -45,6 +45,34 @@ def write_pretrain_result(fingerprint: str) -> None:
         validation_loss=4.75, seconds=2.0, tokens_per_second=50.0, peak_memory=1,
     )  # fmt: skip
     write_result(paths.result("pretrain", result.cell.name), result)
+
+
+def evaluated(loss: float, along: dict[int, float] | None = None) -> EvaluateResult:
+    return EvaluateResult(
+        cell=identity("a"), environment=ENVIRONMENT, loss=loss, loss_stderr=None, perplexity=2.0, word_perplexity=2.0,
+        bits_per_byte=1.0, unigram_loss=6.0, documents=1, skipped_documents=0, target_tokens=1, bytes=1, words=1,
+        stride=1, loss_by_block_position=[], loss_by_context=[], tasks=[], needle=[], samples=[], documents_hash="",
+        tokenizer_hash="", lm_eval="", seconds=1.0,
+        along=[Waypoint(tokens, evaluated(then)) for tokens, then in (along or {}).items()],
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("mlflow_database")
+def test_scores_along_training_are_curves_over_tokens_to_the_final_one(workspace: Path) -> None:
+    name = identity().name
+    write_checkpoint("a", steps=4)
+    write_pretrain_result("a")
+    for way in ({25: 5.0, 50: 4.0}, {25: 5.0, 50: 4.0}, {25: 5.0, 50: 4.0, 75: 3.75}):
+        write_result(paths.result("evaluate", name), evaluated(3.5, way))
+        tracking.sync_cell("study", name)
+        mlflow = tracking.client()
+        experiment = mlflow.get_experiment_by_name("study")
+        assert experiment is not None
+        (run,) = mlflow.search_runs([experiment.experiment_id])
+        history = mlflow.get_metric_history(run.info.run_id, "along/loss")
+        assert sorted((metric.step, metric.value) for metric in history) == [*way.items(), (100, 3.5)]
+    assert run.data.metrics["loss"] == run.data.metrics["along/loss"] == 3.5
+    assert "along/unigram_loss" not in run.data.metrics
 
 
 def test_an_experiment_of_dvcs_queue_writes_to_the_repositorys_database(

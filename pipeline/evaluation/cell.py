@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -32,6 +34,7 @@ from pipeline.evaluation.perplexity import (
     unigram_loss,
 )
 from pipeline.evaluation.scoring import Scorer
+from pipeline.evaluation.waypoints import kept_weights, load_weights
 from pipeline.results.environment import describe, provenance
 from pipeline.results.records import (
     CopyScore,
@@ -41,6 +44,7 @@ from pipeline.results.records import (
     RecallScore,
     Sample,
     TaskScore,
+    Waypoint,
     identity_of,
 )
 
@@ -73,6 +77,12 @@ class HeldOut:
         """Each document's text."""
         return islice(read_documents(paths.CORPUS, SPLIT), self.count)
 
+    @cached_property
+    def unigram_loss(self) -> float:
+        """That of the training split's token frequencies."""
+        return unigram_loss(_token_counts(), self.tokens())
+
+    @cached_property
     def sizes(self) -> tuple[int, int]:
         """UTF-8 bytes and words of the documents' text."""
         documents = size = words = 0
@@ -98,11 +108,30 @@ def evaluate(study: Study, cell: Cell) -> EvaluateResult:
 
 
 def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
-    started = time.perf_counter()
     settings = study.evaluate
     opened = open_cell(cell.name, accelerator(study.hardware), settings.precision, study.tokenize.end_of_text)
     require_study_tokenizer(opened)
     held_out = HeldOut.open(settings.max_documents)
+    final = _scored(study, opened, held_out)
+    samples = _samples(study, opened, held_out, opened.model.config.context_length)
+    return dataclasses.replace(final, samples=samples, along=_along(study, cell, opened, held_out))
+
+
+def _along(study: Study, cell: Cell, opened: Opened, held_out: HeldOut) -> list[Waypoint]:
+    """The scores of the weights that training kept on its way, which take the place of the final ones in ``opened``."""
+    found = []
+    for tokens, path in kept_weights(study, cell, opened.folder).items():
+        load_weights(opened, path)
+        scores = _scored(study, opened, held_out)
+        slim = dataclasses.replace(scores, nats_by_document=[], targets_by_document=[], provenance=None)
+        found.append(Waypoint(tokens, slim))
+    return found
+
+
+def _scored(study: Study, opened: Opened, held_out: HeldOut) -> EvaluateResult:
+    """All that the study asks of one model's weights, but for samples."""
+    started = time.perf_counter()
+    settings = study.evaluate
     scorer = Scorer(opened.model, padded=opened.padded)
     refuse_foresight(scorer, held_out.tokens())
     context = opened.model.config.context_length
@@ -111,16 +140,16 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
     losses = document_losses(scorer, held_out.tokens(), context, stride)
     if not losses.targets:
         raise UserError(f"the {held_out.count} held-out documents hold no token to predict")
-    size, words = held_out.sizes()
+    size, words = held_out.sizes
     return EvaluateResult(
-        cell=identity_of(opened.record, paths.checkpoint(cell.name)),
+        cell=identity_of(opened.record, opened.folder),
         environment=describe(device_name(opened.device), torch.get_num_threads(), opened.precision),
         loss=losses.loss,
         loss_stderr=bootstrap_stderr(losses),
         perplexity=math.exp(losses.loss),
         bits_per_byte=losses.nats / math.log(2) / size,
         word_perplexity=_exp(losses.nats / words),
-        unigram_loss=unigram_loss(_token_counts(), held_out.tokens()),
+        unigram_loss=held_out.unigram_loss,
         documents=held_out.count,
         skipped_documents=int((losses.targets_by_document == 0).sum()),
         target_tokens=losses.targets,
@@ -135,12 +164,12 @@ def _evaluate(study: Study, cell: Cell) -> EvaluateResult:
         needle=_needle(study, opened, held_out, context),
         copies=_copies(study, scorer, held_out, context),
         recall=_recall(study, scorer, opened, context),
-        samples=_samples(study, opened, held_out, context),
+        samples=[],
         documents_hash=held_out.corpus.hash,
         tokenizer_hash=Manifest.read(paths.TOKENS).tokenizer_hash,
         lm_eval=version("lm_eval"),
         seconds=time.perf_counter() - started,
-        provenance=provenance(paths.checkpoint(cell.name)),
+        provenance=provenance(opened.folder),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipeline.base.errors import UserError
+from pipeline.data.recall import CITIES
 from pipeline.generation import generate
 from pipeline.results.records import NeedleScore
 
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 NEW_TOKENS = 20
 DEPTHS = tuple(range(0, 101, 10))
-CITIES = (
-    "Amsterdam Bogota Cairo Dublin Hanoi Helsinki Istanbul Jakarta Lagos Lima Lisbon Madrid Manila Nairobi Oslo Paris "
-)
-CITIES += "Prague Quito Riga Rome Santiago Seoul Sofia Stockholm Sydney Tallinn Tokyo Toronto Vienna Warsaw"
 NEEDLE = "The special magic {city} number is: {number}."
 PROMPTS = {
     "question": (
@@ -61,7 +58,7 @@ def haystack(
     tokenizer: Tokenizer, stack: list[int], form: str, depth: int, length: int, generator: random.Random
 ) -> tuple[list[int], str]:
     """A prompt of ``length`` minus the new tokens, and the number in it, ``depth`` percent of the way through."""
-    city, number = generator.choice(CITIES.split()), str(generator.randrange(10**6, 10**7))
+    city, number = generator.choice(CITIES), str(generator.randrange(10**6, 10**7))
     parts = (PROMPTS[form][0], f"\n{NEEDLE}\n", PROMPTS[form][1])
     before, needle, after = (
         tokenizer.encode(part.format(city=city, number=number), add_special_tokens=False).ids for part in parts

@@ -1,8 +1,8 @@
-"""Associative recall in context: pairs of a key and a value as text, then a key whose value is asked for.
+"""Associative recall in context: lines of a city and a number, then a city whose number is asked for.
 
-The form of multi-query associative recall (Arora et al., 2023, "Zoology") for models that were trained on text: keys
-are cities, values numbers of two digits. Right is an answer that the model finds likelier than the value of every other
-pair, so that guessing finds one in as many as there are pairs.
+The text is that of :mod:`pipeline.data.recall`, with the answers of the cities that were asked for before. Right is an
+answer that the model finds likelier than the number of every other line, so that guessing finds one in as many as there
+are pairs.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.base.errors import UserError
+from pipeline.data.recall import drawn, lines
 from pipeline.evaluation.answers import mean_and_error
-from pipeline.evaluation.needle import CITIES
 from pipeline.evaluation.scoring import Request, Scorer
 from pipeline.results.records import RecallScore
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PAIRS = (2, 4, 8, 16)
-QUERIES = 4
+QUERIES = 8
 
 
 def recall_scores(
     scorer: Scorer, tokenizer: Tokenizer, context: int, examples: int, seed: int = 0
 ) -> list[RecallScore]:
-    """Accuracy by the number of pairs, over ``examples`` lists of pairs and up to four queries about each.
+    """Accuracy by the number of pairs, over ``examples`` lists of pairs and up to eight queries about each.
 
     Numbers of pairs whose text exceeds ``context`` tokens are left out. Raises :class:`UserError` if all do.
     """
@@ -59,14 +59,11 @@ def _questions(tokenizer: Tokenizer, pairs: int, examples: int, seed: int) -> li
     generator = random.Random(f"{seed} {pairs}")
     questions = []
     for _ in range(examples):
-        keys = generator.sample(CITIES.split(), pairs)
-        values = generator.sample(range(10, 100), pairs)
-        lines = "".join(f"{key}: {value}\n" for key, value in zip(keys, values, strict=True))
-        for place in generator.sample(range(pairs), min(pairs, QUERIES)):
-            others = [value for value in values if value != values[place]]
-            questions.append(
-                [_request(tokenizer, f"{lines}\n{keys[place]}:", f" {value}") for value in (values[place], *others)]
-            )
+        listed, asked = drawn(pairs, generator)
+        for place, (city, number) in enumerate(asked[:QUERIES]):
+            before = f"{lines(listed)}\n{lines(asked[:place])}{city}"
+            answers = (number, *(other for _, other in listed if other != number))
+            questions.append([_request(tokenizer, before, f" {answer}") for answer in answers])
     return questions
 
 

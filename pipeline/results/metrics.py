@@ -242,7 +242,23 @@ def result_metrics(record: AnyResult, diverged: bool = False) -> dict[str, float
     (stage,) = (name for name, kind in STAGES.items() if isinstance(record, kind))
     metrics = [metric for metric in _metrics(stage, [record]) if not (diverged and metric.quality)]
     values = {metric.key: metric.of_record(record) for metric in metrics}
-    return {re.sub(r"[^\w/.\- :]", "", key): float(value) for key, value in values.items() if value is not None}
+    return {in_mlflow(key): float(value) for key, value in values.items() if value is not None}
+
+
+def in_mlflow(key: str) -> str:
+    """A metric's name without the characters that MLflow takes in none."""
+    return re.sub(r"[^\w/.\- :]", "", key)
+
+
+def quality_metrics(records: Sequence[EvaluateResult]) -> list[Metric]:
+    """What evaluation says of weights, by the columns that any of the records has: losses, tasks, probes."""
+    return [metric for metric in _metrics("evaluate", records) if metric.quality and metric.column]
+
+
+def quality(record: EvaluateResult) -> dict[str, float]:
+    """The record's numbers of :func:`quality_metrics`, by their names in results.csv."""
+    values = {metric.key: metric.of_record(record) for metric in quality_metrics([record])}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _metrics(stage: str, records: Sequence[Any]) -> list[Metric]:

@@ -213,7 +213,8 @@ class EvaluateResult:
     ``skipped_documents`` of the ``documents`` hold no target. ``loss_stderr`` is by resampling documents, ``None``
     where fewer than two hold one. Losses compare between records with equal ``documents_hash``, ``tokenizer_hash``,
     ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ.
-    ``nats_by_document`` and ``targets_by_document`` are what the loss is made of, for paired resampling.
+    ``nats_by_document`` and ``targets_by_document`` are what the loss is made of, for paired resampling. ``along`` are
+    the scores on the way, at the counts of ``evaluate.at``; everything else is of the final weights.
     """
 
     cell: CellIdentity
@@ -244,6 +245,15 @@ class EvaluateResult:
     provenance: Provenance | None = None
     copies: list[CopyScore] = added([])
     recall: list[RecallScore] = added([])
+    along: list[Waypoint] = added([])
+
+
+@dataclass(frozen=True)
+class Waypoint:
+    """What weights scored that had seen ``tokens`` tokens of their training; without samples and losses by document."""
+
+    tokens: int
+    scores: EvaluateResult
 
 
 @dataclass(frozen=True)

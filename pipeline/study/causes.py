@@ -22,6 +22,7 @@ from pipeline.study.pretraining import pretraining
 from pipeline.study.schema import Json, Study
 from pipeline.study.superseded import mark, training_in
 from pipeline.study.trunks import COOLDOWN_KEYS
+from pipeline.study.waypoints import waypoints
 
 READING = ("pipeline.base", "pipeline.study", "pipeline.commands", "pipeline.tracking")
 """Code that no result is made by: it reads the study, whose keys count as they were read, and writes files."""
@@ -103,12 +104,14 @@ def stage_cause(study: Study, name: str) -> Json:
 
 
 def cell_cause(study: Study, cell: Cell, vocabulary: int) -> Json:
-    """What decides the cell's weights, beside the tokens and an uptrained cell's source."""
+    """What decides the cell's weights, those of its waypoints too, beside the tokens and an uptrained cell's source."""
     if cell.family == "pretrained":
         code = code_of(["stages.pretrained"], (*READING, RECORDS))
         return {"keys": made_of(study.pretrained[cell.name]), "code": code}
     config = model_config(study, cell, vocabulary)
-    return {**keys_of(study, cell, config), "code": training_code(study, cell, config)}
+    kept = list(waypoints(study, cell).values())
+    causes = {**keys_of(study, cell, config), "code": training_code(study, cell, config)}
+    return causes | ({"at": kept} if kept else {})
 
 
 def keys_of(study: Study, cell: Cell, config: ModelConfig) -> Json:

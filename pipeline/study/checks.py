@@ -9,15 +9,19 @@ from pipeline.study.cells import cells, model_config, whole_cells
 from pipeline.study.recipe_checks import check_recipes, check_steps
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.run_checks import check_run
-from pipeline.study.schema import Study
+from pipeline.study.schema import Corpus, Study
 from pipeline.study.search_checks import check_search
 from pipeline.study.tune_checks import check_tune
+from pipeline.study.waypoints import check_reached, check_waypoints
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}")
 NAME_RULE = "a name has letters, digits and '_', starts with a letter or digit, and is at most 64 long"
 MOST_CELLS = 1000
+MOST_PAIRS = 30
+"""As many cities as :mod:`pipeline.data.recall` has."""
+
 MOST_TOKENS = 2**31 - 64
-SOURCES = ("sotu", "files", "huggingface")
+SOURCES = ("sotu", "files", "huggingface", "recall")
 FORMATS = ("huggingface", "published")
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -42,6 +46,7 @@ def check(study: Study) -> None:
         if cell.family != "pretrained":
             model_config(study, cell, vocabulary=64)
             check_steps(study, cell)
+            check_reached(study, cell)
     check_starts(study)
     check_effects(study)
 
@@ -71,6 +76,8 @@ def _check_corpus(study: Study) -> None:
     if corpus.source == "huggingface":
         name = corpus.dataset.name if corpus.dataset else ""
         require(bool(name), "corpus.dataset.name", name, "source 'huggingface' needs a dataset's name")
+    if corpus.source == "recall":
+        _check_recall_texts(corpus)
     for key in ("validation_fraction", "test_fraction"):
         value = getattr(corpus, key)
         require(0 < value < 0.5, f"corpus.{key}", value, "it must be between 0 and 0.5")
@@ -95,6 +102,15 @@ def _check_corpus(study: Study) -> None:
         require(
             tokenize.tokenizer is not None, key, paths, "it needs tokenize.tokenizer, the one the files were made with"
         )
+
+
+def _check_recall_texts(corpus: Corpus) -> None:
+    pairs = corpus.recall.pairs if corpus.recall else []
+    require(bool(pairs), "corpus.recall.pairs", pairs, "source 'recall' needs at least one number of pairs")
+    for count in pairs:
+        require(1 <= count <= MOST_PAIRS, "corpus.recall.pairs", count, f"a text lists 1 to {MOST_PAIRS} pairs")
+    right = "source 'recall' has no end; say how many documents to make"
+    require(corpus.max_documents is not None, "corpus.max_documents", None, right)
 
 
 def _uptraining_sources(study: Study) -> list[str]:
@@ -204,6 +220,7 @@ def _check_evaluate(study: Study) -> None:
     for multiple in evaluate.long_context:
         positive("evaluate.long_context", multiple)
     choice("evaluate.precision", evaluate.precision, PRECISIONS)
+    check_waypoints(study)
 
 
 def _check_benchmark(study: Study) -> None:

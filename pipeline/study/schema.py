@@ -19,6 +19,13 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class RecallTexts:
+    """Generated texts of associative recall: each lists as many pairs as one of ``pairs``, and asks for all of them."""
+
+    pairs: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Where documents come from, and how many are held out."""
 
@@ -30,6 +37,7 @@ class Corpus:
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
     deduplicate: bool = added(False)
+    recall: RecallTexts | None = added(None)
     seed: int = 0
 
 
@@ -214,7 +222,7 @@ class Pretrain:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """What quality is measured on."""
+    """What quality is measured on, at the end of training and ``at`` these numbers of tokens on the way."""
 
     tasks: list[str] = field(default_factory=list)
     limit: int | None = None
@@ -229,6 +237,7 @@ class Evaluate:
     recall: int = added(0)
     samples: int = 0
     precision: str = "auto"
+    at: list[int] = added([])
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ def trial_study(study: Study, point: Point) -> tuple[Study, Cell]:
         study,
         variants=study.variants | {name: variant},
         pretrain=dataclasses.replace(study.pretrain, budgets=[]),
+        evaluate=dataclasses.replace(study.evaluate, at=[]),
         benchmark=dataclasses.replace(study.benchmark, settings=settings, baselines=False),
         hardware=dataclasses.replace(study.hardware, devices=1, num_nodes=1),
     )

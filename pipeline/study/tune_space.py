@@ -72,6 +72,7 @@ def trial_study(study: Study, model: Cell, point: Point) -> tuple[Study, Cell]:
         pretrain=dataclasses.replace(
             study.pretrain, budgets=[], validate_every=_validate_every(study.pretrain, tune, batch_size)
         ),
+        evaluate=dataclasses.replace(study.evaluate, at=[]),
         hardware=dataclasses.replace(study.hardware, devices=1, num_nodes=1),
     )
     return changed, cell

@@ -118,6 +118,19 @@ def log_changed(mlflow: MlflowClient, run: Run, metrics: dict[str, float]) -> No
     log(mlflow, run, logged)
 
 
+def log_steps(mlflow: MlflowClient, run: Run, metrics: dict[str, dict[int, float]]) -> None:
+    """Log the values of metrics by step that the run does not hold, or holds otherwise."""
+    from mlflow.entities import Metric
+
+    logged = []
+    for key, values in metrics.items():
+        known = mlflow.get_metric_history(run.info.run_id, key) if key in run.data.metrics else []
+        now = _later(max((metric.timestamp for metric in known), default=0))
+        held = {metric.step: metric.value for metric in sorted(known, key=lambda metric: metric.timestamp)}
+        logged += [Metric(key, value, now, step) for step, value in values.items() if held.get(step) != value]
+    log(mlflow, run, logged)
+
+
 def log(mlflow: MlflowClient, run: Run, metrics: list[Any]) -> None:
     """Log MLflow's metrics, but for those that are not finite: they would wreck its charts."""
     finite = [metric for metric in metrics if abs(metric.value) < float("inf")]

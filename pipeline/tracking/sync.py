@@ -13,7 +13,7 @@ from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json
 from pipeline.results.curve import read_rows
-from pipeline.results.metrics import result_metrics
+from pipeline.results.metrics import in_mlflow, quality, result_metrics
 from pipeline.results.records import STAGES, EvaluateResult, PretrainResult, Sample, read_result
 from pipeline.tracking.runs import (
     cell_run,
@@ -23,6 +23,7 @@ from pipeline.tracking.runs import (
     flat,
     log,
     log_changed,
+    log_steps,
     only_run,
     runs_of,
     set_tags,
@@ -140,8 +141,27 @@ def _sync_cell(study_name: str, cell: str) -> None:
     log_changed(mlflow, run, {key: value for key, value in metrics.items() if key not in of_curve})
     set_tags(mlflow, run, tags)
     _log_samples(mlflow, run, samples)
+    log_steps(mlflow, run, _along(cell, record["fingerprint"]))
     if "total_parameters" in metrics and run.info.status != "FINISHED":
         finish(mlflow, run)
+
+
+def _along(cell: str, fingerprint: str) -> dict[str, dict[int, float]]:
+    """The scores along training, by metric and tokens, to the final weights'; none where the study asks for none."""
+    pretrained, evaluated = paths.result("pretrain", cell), paths.result("evaluate", cell)
+    if not pretrained.exists() or not evaluated.exists():
+        return {}
+    trained = read_result(pretrained, PretrainResult, "pretrain")
+    record = read_result(evaluated, EvaluateResult, "evaluate")
+    if record.cell.fingerprint != fingerprint or not record.along:
+        return {}
+    scores = {each.tokens: quality(each.scores) for each in record.along}
+    scores |= {} if trained.diverged else {trained.tokens: quality(record)}
+    metrics: dict[str, dict[int, float]] = {}
+    for tokens, values in scores.items():
+        for key, value in values.items():
+            metrics.setdefault(f"along/{in_mlflow(key)}", {})[tokens] = value
+    return metrics
 
 
 def _with_flops(rows: list[dict[str, str]], metrics: dict[str, float]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from pipeline.study.causes import training_record, trunk_mark
 from pipeline.study.schema import Pretrain, Uptraining
 from pipeline.study.superseded import RESULT, bring_back, changes, mark, set_aside, training_in
 from pipeline.study.trunks import Trunk
+from pipeline.study.waypoints import again_for, lacking
 from pipeline.training.curve import Row
 from pipeline.training.schedule import Schedule
 
@@ -94,9 +95,15 @@ class Job:
         # Another process may be bringing it back, so that it is in one place after the other.
         for folder in (self.folder, paths.SUPERSEDED / self.cell.name / own, self.folder):
             training = training_in(folder)
-            if training is not None and training.complete and mark(training.record) == own:
+            if training is None or not training.complete or mark(training.record) != own:
+                continue
+            if not lacking(self.study, self.cell, folder, training.step):
                 return read_result(folder / RESULT, PretrainResult, "pretrain")
         return None
+
+    def lacking(self, step: int) -> list[int]:
+        """The waypoints up to ``step`` whose weights are not in the folder: a state of that step is no beginning."""
+        return lacking(self.study, self.cell, self.folder, step)
 
     def take_place(self) -> None:
         """Make the cell's folder this job's: what was trained there otherwise is set aside, its own brought back."""
@@ -109,6 +116,10 @@ class Job:
                 say(f"{name}: changed: {changed}; the training so far ({present.progress}) is kept in {aside}")
         if not self.folder.exists() and (back := bring_back(name, own)) is not None:
             say(f"{name}: the training with these keys and this code is back ({back.progress})")
+        present = training_in(self.folder)
+        lost = self.lacking(present.step) if present is not None else []
+        if lost:
+            say(f"{name}: {again_for(lost)}")
 
     def open_folder(self) -> None:
         """Write what is known before training."""

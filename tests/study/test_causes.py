@@ -131,6 +131,7 @@ def test_budgets_decide_no_trial(tiny: Study, stage: str) -> None:
         (("learning_rate: 0.01", "learning_rate: 0.02"), {VANILLA, BLOCK, "report", "search", "tune"}),
         (("base: {}", "base: {padding: false}"), {BLOCK, "report", "search", "tune"}),
         (("evaluate: {}", "evaluate: {limit: 3}"), {"evaluate"}),
+        (("evaluate: {}", "evaluate: {at: [1536]}"), {VANILLA, BLOCK, "evaluate"}),
         (("short: {prompt: 8", "short: {prompt: 9"), {"benchmark", "search"}),
         (("{vocabulary: 300}", "{vocabulary: 301}"), {"tokenize"}),
         (("batch_size: 8", "batch_size: 8\n  optimizer: muon"), {VANILLA, BLOCK, "report", "search", "tune"}),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.analysis.figures.ablations import ablation_figures
+from pipeline.analysis.figures.along import along_figures
 from pipeline.analysis.figures.canvas import (
     Drawing,
     Figures,
@@ -100,6 +101,7 @@ def figures(study: Study, findings: Findings) -> Figures:
         yield from _optima(points, findings.scaling)
         yield from training_figures(findings.trained)
         yield from loss_figures(points)
+        yield from along_figures(points)
         yield from copy_figures(points)
         yield from speed_figures(points)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.analysis.figures.style import short
+from pipeline.analysis.rows.along import scores_along
 from pipeline.analysis.rows.load import Missing
 from pipeline.analysis.rows.points import Row, whole
 from pipeline.analysis.statistics.findings import Findings, hardware
@@ -141,6 +142,17 @@ def probes_csv(rows: Sequence[Row]) -> str:
         if not row.pretrain.diverged
     ]
     return csv_text([*IDENTITY, *columns], records)
+
+
+def along_csv(rows: Sequence[Row]) -> str:
+    """Every score of every cell at every waypoint of its training, for plots; none where the study asks for none."""
+    records = [
+        [*identity(row), tokens, key, value]
+        for row in rows
+        for tokens, scores in scores_along(row)
+        for key, value in scores.items()
+    ]
+    return csv_text([*IDENTITY, "tokens", "metric", "value"], records)
 
 
 def pareto_csv(rows: list[Row], fronts: dict[str, Front]) -> str:

@@ -1,11 +1,13 @@
 """State to resume from: written beside training, whole or not at all, and never loaded under other parameters.
 
-Where a budget's cooldown begins the state is also kept in the trunk, for other runs of the model to begin with.
+Where a budget's cooldown begins the state is also kept in the trunk, for other runs of the model to begin with. At a
+waypoint the weights alone are kept.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,16 +16,20 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import is_file, replacing
 from pipeline.device import accelerator
 from pipeline.study.trunks import branches
+from pipeline.study.waypoints import waypoints, weights_at
 from pipeline.training.hardware import processes
 from pipeline.training.job import Job, say
 from pipeline.training.lightning.recorder import Recorder
 from pipeline.training.stopping import StopRequest
+
+PREFIX = "objective.model."
 
 
 class ResumeIO(TorchCheckpointIO):
@@ -51,12 +57,13 @@ class ResumeIO(TorchCheckpointIO):
 
 
 class Resume(Callback):
-    """Saves the state every so many steps, when a signal asks to stop, and where a cooldown begins."""
+    """Saves the state every so many steps, when a signal asks to stop, and where a cooldown begins; and waypoints."""
 
     def __init__(self, job: Job, recorder: Recorder, stop: StopRequest) -> None:
         self.job = job
         self.every = job.study.hardware.checkpoint_every
         self.branches = branches(job.study, job.cell)
+        self.waypoints = waypoints(job.study, job.cell)
         self.recorder = recorder
         self.stop = stop
         self.stopped_at: int | None = None
@@ -76,11 +83,13 @@ class Resume(Callback):
         step = trainer.global_step
         stopping = self._agreed(trainer, step)
         saving, branching = stopping or step % self.every == 0, step in self.branches
-        if step == self.job.schedule.steps or not (saving or branching):
+        if step == self.job.schedule.steps or not (saving or branching or step in self.waypoints):
             return
         self.recorder.flush(trainer)
         if self.recorder.diverged:
             return
+        if step in self.waypoints:  # before any state of that step, which training may go on from
+            _write_weights(trainer, weights_at(self.job.folder, self.waypoints[step]))
         if branching:
             self._keep(trainer, step)
         if saving:
@@ -134,7 +143,10 @@ def _furthest(job: Job) -> int | None:
 
 
 def read_state(path: Path, job: Job) -> dict[str, Any] | None:
-    """The saved state, mapped from its file; ``None`` where there is none that is whole and the job may continue."""
+    """The saved state, mapped from its file; ``None`` where there is none that is whole and the job may continue.
+
+    It may not where it has passed a waypoint without keeping the weights.
+    """
     if not path.exists():
         return None
     try:
@@ -142,6 +154,8 @@ def read_state(path: Path, job: Job) -> dict[str, Any] | None:
     except (RuntimeError, EOFError, OSError, UnpicklingError):
         return None
     if not isinstance(state, dict) or "global_step" not in state:
+        return None
+    if job.lacking(state["global_step"]):
         return None
     return state if state.get("fingerprint") == job.fingerprint or _in_trunk(state, job) else None
 
@@ -174,6 +188,19 @@ def _on_host(value: Any) -> Any:
 def _copy(source: Path, target: Path) -> None:
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def _write_weights(trainer: Trainer, path: Path) -> None:
+    """Write the model's weights, which all processes bring together, in the main one."""
+    weights = model_weights(trainer.strategy.lightning_module_state_dict())
+    if trainer.is_global_zero:
+        with replacing(path) as temporary:
+            save_file({name: weight.contiguous() for name, weight in weights.items()}, temporary, {"format": "pt"})
+
+
+def model_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own weights among those of the Lightning module, on the CPU."""
+    return {name.removeprefix(PREFIX): weight.detach().cpu() for name, weight in state.items()}
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

@@ -21,12 +21,10 @@ from pipeline.training.job import Job, Outcome
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
 from pipeline.training.lightning.recorder import Recorder
-from pipeline.training.lightning.resume import Resume, ResumeIO, read_state, state_to_begin_with
+from pipeline.training.lightning.resume import Resume, ResumeIO, model_weights, read_state, state_to_begin_with
 from pipeline.training.objective import Objective
 from pipeline.training.start import initial_model
 from pipeline.training.stopping import Stopped, StopRequest
-
-PREFIX = "objective.model."
 
 
 class WholeModels(DDPStrategy):
@@ -56,7 +54,7 @@ def fit(job: Job) -> Outcome:
         )
     weights = _last_good(job) if recorder.diverged else module.final_state
     return Outcome(
-        weights={name.removeprefix(PREFIX): weight for name, weight in weights.items()},
+        weights=model_weights(weights),
         steps=recorder.step,
         target_tokens=recorder.target_tokens,
         train_loss=recorder.train_loss,
