@@ -1,4 +1,4 @@
-"""The figures in docs/results/h100.md and the README against the records that they are from."""
+"""The figures in docs/results/h100.md against the records that they are from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs/results/h100"
 PAGE = (ROOT / "docs/results/h100.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +99,6 @@ def test_the_tables_beside_the_records_are_theirs(findings: Findings) -> None:
     for old, new in zip(committed, made, strict=True):
         assert float(old["ratio"]) == pytest.approx(float(new["ratio"]), rel=1e-9)
         assert float(old["low"]) == pytest.approx(float(new["low"]), rel=1e-6)
-
-
-def test_the_readme_quotes_the_page() -> None:
-    quoted = re.findall(r"[\d.]+ \([\d.]+ to [\d.]+\)", README.partition("## ")[0])
-    assert len(quoted) == 24
-    assert [text for text in quoted if text not in PAGE] == []
 
 
 def test_figures_are_small() -> None:

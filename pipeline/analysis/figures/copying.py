@@ -29,7 +29,7 @@ def copy_figures(points: list[Point]) -> Figures:
         probed,
         "copy_offset",
         "Copying by the offset between the copies",
-        "Distance between the copies, modulo the block length",
+        "Distance of the copies, modulo L",
         lambda point, scores: _by_offset(scores, point.cell.block_length or longest),
     )
     yield _figure(
