@@ -14,7 +14,13 @@ import pytest
 from pipeline.base import packages
 from tests.test_imports import imports
 
-IMPORTED_AS = {"lm-eval": "lm_eval", "ruamel.yaml": "ruamel", "PyYAML": "yaml", "pytest-xdist": "xdist"}
+IMPORTED_AS = {
+    "lm-eval": "lm_eval",
+    "ruamel.yaml": "ruamel",
+    "PyYAML": "yaml",
+    "pytest-xdist": "xdist",
+    "vl-convert-python": "vl_convert",
+}
 NOT_DECLARED = {"triton": "torch brings the one that fits it, where there is a GPU"}
 NOT_IMPORTED = {
     "dvc": "a command, which runs the stages",

@@ -140,7 +140,7 @@ def _folder(folder_or_name: Path | str) -> Path:
 def _config(folder: Path) -> tuple[Form, VanillaConfig]:
     values = read_json(folder / CONFIG)
     kind = values.get("model_type") if isinstance(values, dict) else None
-    if kind not in FORMS:
+    if not isinstance(kind, str) or kind not in FORMS:
         known = ", ".join(FORMS)
         raise UserError(f"{folder / CONFIG}: model_type {kind!r} is not supported; it is one of {known}")
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import importlib
 import os
 from contextlib import suppress
 from functools import cache
@@ -73,13 +72,14 @@ def packed(text: str) -> str:
 
 def library() -> str:
     """Vega, Vega-Lite and vega-embed as one script, packed; made once a version and user, as it takes seconds."""
-    vl_convert: Any = importlib.import_module("vl_convert")  # whose types are not those of its functions
+    import vl_convert
 
+    made_by: Any = vl_convert  # whose types are not those of its functions
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "blockscale"
-    path = folder / f"vega-{vl_convert.__version__}.js.gz.txt"
+    path = folder / f"vega-{made_by.__version__}.js.gz.txt"
     with suppress(OSError):
         return path.read_text(encoding="ascii")
-    made = packed(vl_convert.javascript_bundle())
+    made = packed(made_by.javascript_bundle())
     with suppress(OSError, UserError), replacing(path) as temporary:
         temporary.write_text(made, encoding="ascii")
     return made
