@@ -51,6 +51,7 @@ def run(folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_the_new_kinds_pass_the_tests_of_models_and_generation(extended: Path) -> None:
     files = [f"tests/models/test_{name}.py" for name in ("models", "costs", "config")]
     files.append("tests/generation/test_engine.py")
@@ -66,6 +67,7 @@ def test_the_new_metric_is_in_the_record_and_in_mlflow(extended: Path) -> None:
     assert re.findall(r"^(\d+) passed", printed, re.MULTILINE) == ["1"]
 
 
+@pytest.mark.slow
 def test_the_new_optimizer_passes_the_tests_of_training(extended: Path) -> None:
     chosen = ("-k", "lion", "tests/training/test_optimizers.py")
     printed = run(extended, "pytest", "-p", "no:cacheprovider", *chosen)

@@ -31,6 +31,7 @@ def test_a_law_without_noise_is_recovered() -> None:
     assert (fitted.trained(1e6), fitted.trained(FAR)) == (True, False)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_coefficients_that_made_the_data() -> None:
     """Of 15 noisy studies of 6 sizes, about 95 % hold the truth: at least 12, which 95 % coverage gives in 99 %."""
     covered = np.zeros(4, int)

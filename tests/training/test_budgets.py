@@ -386,6 +386,7 @@ def test_kills_of_branches_at_random_moments(tiny: Study, optimizer: str) -> Non
     print(f"{killed} kills")
 
 
+@pytest.mark.slow
 def test_runs_of_one_trunk_at_the_same_time(study: Study) -> None:
     names = [VANILLA, f"{VANILLA}-3840", f"{VANILLA}-1536"]
     expected = [of_its_own(study, name) for name in names]

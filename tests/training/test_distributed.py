@@ -105,7 +105,11 @@ def test_two_processes_train_as_one_does(tiny: Study, strategy: str, optimizer: 
 
 @pytest.mark.parametrize(
     ("strategy", "optimizer"),
-    [("ddp", "adamw"), pytest.param("fsdp", "adamw", marks=pytest.mark.slow), ("fsdp", "muon")],
+    [
+        ("ddp", "adamw"),
+        pytest.param("fsdp", "adamw", marks=pytest.mark.slow),
+        pytest.param("fsdp", "muon", marks=pytest.mark.slow),
+    ],
 )
 def test_two_killed_processes_go_on(tiny: Study, strategy: str, optimizer: str) -> None:
     use(strategy)
