@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pipeline.base.files import read_json
-from tests.faults.stages import BLOCK, VANILLA, repro, run
+from tests.faults.stages import BLOCK, ROOT, VANILLA, repro, run
 from tests.slurm.cluster import Cluster, wait
 from tests.slurm.conftest import Handed
 from tests.test_edits import RUNS, runs_of_cells
@@ -48,6 +48,19 @@ def test_a_study_from_nothing_to_the_report(handed: Handed) -> None:
     assert handed.run("--status").splitlines()[-1] == "nothing is queued any more; all is done"
     assert "everything is up to date" in handed.run("--on", "slurm")
     assert handed.cluster.jobs() == {}
+
+
+@pytest.mark.slow
+def test_the_default_studys_grid(handed: Handed) -> None:
+    """From nothing to the report, with the main study's cells and keys but for training tokens."""
+    text = (ROOT / "params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("  tokens: 1000000 ", "  tokens: 65536 "))
+    assert handed.run("--on", "slurm").splitlines()[2].split()[1:3] == ["pretrain", "8"]
+    handed.settle(1800)
+    assert set(RUNS.findall(repro(handed.folder))) - {"check"} == set()
+    reported = read_json(handed.folder / "report/report.json")
+    assert (reported["cells"], reported["missing"]) == (8, [])
+    assert len(runs_of_cells()) == 8
 
 
 @pytest.mark.slow
