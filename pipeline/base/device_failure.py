@@ -7,9 +7,6 @@ from contextlib import contextmanager
 
 from pipeline.base.errors import UserError
 
-TRIES = 4
-"""How often a stage whose GPU fails is started."""
-
 WORDS = (
     "unspecified launch failure",
     "illegal memory access",
@@ -27,6 +24,9 @@ class DeviceFailure(UserError):
 
     status = 75
     """``EX_TEMPFAIL`` of sysexits.h."""
+
+    tries = 4
+    """How often a stage that ends so is started."""
 
 
 @contextmanager

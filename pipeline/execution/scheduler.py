@@ -13,7 +13,6 @@ from graphlib import TopologicalSorter
 from types import FrameType
 from typing import IO
 
-from pipeline.base import device_failure
 from pipeline.base.device_failure import DeviceFailure
 from pipeline.base.errors import UserError
 from pipeline.execution.board import GOOD, Board, State, log_of
@@ -26,7 +25,7 @@ from pipeline.execution.stages import dependents
 PAUSE = 0.05
 """Seconds between two looks at the processes."""
 
-TRIES = {-signal.SIGKILL: 2, DeviceFailure.status: device_failure.TRIES}
+TRIES = {-signal.SIGKILL: 2, DeviceFailure.status: DeviceFailure.tries}
 """How often a stage is started that ends so: nothing says that it would again."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

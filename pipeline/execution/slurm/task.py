@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.base.command import fail
-from pipeline.base.device_failure import TRIES, DeviceFailure
+from pipeline.base.device_failure import DeviceFailure
 from pipeline.base.errors import UserError
 from pipeline.base.paths import checkpoint
 from pipeline.execution.board import log_of
@@ -114,7 +114,7 @@ class Task:
     def _command(self, stage: Stage, variables: dict[str, str]) -> None:
         path = log_of(stage.name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(TRIES):
+        for _ in range(DeviceFailure.tries):
             with path.open("a", encoding="utf-8") as log:
                 place = f"job {os.environ['SLURM_JOB_ID']} on {os.environ.get('SLURMD_NODENAME')}"
                 print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {stage.command} ({place})", file=log, flush=True)
