@@ -67,11 +67,12 @@ def unpack(file: Path, folder: Path) -> None:
     except Exception as error:  # its readers raise whatever the file makes them stumble over
         raise UserError(f"{file}: transformers cannot read it ({' '.join(str(error).split())[:300]})") from None
     weights, values = model.state_dict(), model.config.to_dict()
-    if values["tie_word_embeddings"]:
+    if values.get("tie_word_embeddings"):
         weights.pop("lm_head.weight", None)
-    del values["quantization_config"]
+    values.pop("quantization_config", None)
     # Numbers of the file are fp32: 9.999999747378752e-06 stands for 1e-5.
-    values["rms_norm_eps"] = float(str(np.float32(values["rms_norm_eps"])))
+    if "rms_norm_eps" in values:
+        values["rms_norm_eps"] = float(str(np.float32(values["rms_norm_eps"])))
     with replacing(folder / WEIGHTS) as temporary:
         save_file({name: weight.contiguous() for name, weight in weights.items()}, temporary, metadata={"format": "pt"})
     with replacing(folder / "tokenizer.json") as temporary:

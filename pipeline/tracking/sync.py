@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json
+from pipeline.results.along import scores_along
 from pipeline.results.curve import read_rows
-from pipeline.results.metrics import in_mlflow, quality, result_metrics
+from pipeline.results.metrics import in_mlflow, result_metrics
 from pipeline.results.records import STAGES, EvaluateResult, PretrainResult, Sample, read_result
 from pipeline.tracking.runs import (
     cell_run,
@@ -153,12 +154,10 @@ def _along(cell: str, fingerprint: str) -> dict[str, dict[int, float]]:
         return {}
     trained = read_result(pretrained, PretrainResult, "pretrain")
     record = read_result(evaluated, EvaluateResult, "evaluate")
-    if record.cell.fingerprint != fingerprint or not record.along:
+    if record.cell.fingerprint != fingerprint:
         return {}
-    scores = {each.tokens: quality(each.scores) for each in record.along}
-    scores |= {} if trained.diverged else {trained.tokens: quality(record)}
     metrics: dict[str, dict[int, float]] = {}
-    for tokens, values in scores.items():
+    for tokens, values in scores_along(trained, record):
         for key, value in values.items():
             metrics.setdefault(f"along/{in_mlflow(key)}", {})[tokens] = value
     return metrics

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.analysis.figures.canvas import Drawing, Figures, count_axis, legend, line, panels
 from pipeline.analysis.figures.style import series_styles
-from pipeline.analysis.rows.along import scores_along
 from pipeline.analysis.rows.points import Point
 from pipeline.analysis.statistics.tasks import main_task_metrics
+from pipeline.results.along import scores_along
 from pipeline.results.metrics import LOSS, Metric, quality_metrics
 from pipeline.results.probes import summaries
 
@@ -45,7 +45,7 @@ def _draw(axes: Axes, scored: list[Point], points: list[Point], metric: Metric) 
     for point in scored:
         by_tokens: dict[int, list[float]] = {}
         for row in point.rows:
-            for tokens, scores in scores_along(row):
+            for tokens, scores in scores_along(row.pretrain, row.evaluate):
                 if metric.key in scores:
                     by_tokens.setdefault(tokens, []).append(scores[metric.key])
         label = point.series if len(sizes) == 1 else f"{point.series}, {point.size}"

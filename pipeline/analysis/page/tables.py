@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.analysis.figures.style import short
-from pipeline.analysis.rows.along import scores_along
 from pipeline.analysis.rows.load import Missing
 from pipeline.analysis.rows.points import Row, whole
 from pipeline.analysis.statistics.findings import Findings, hardware
 from pipeline.analysis.statistics.pareto import Front
 from pipeline.analysis.statistics.speedup import Quality
 from pipeline.analysis.statistics.tasks import GUESS, GUESSES, is_guess, main_task_metrics
+from pipeline.results.along import scores_along
 from pipeline.results.metrics import (
     BITS_PER_BYTE,
     GENERATION,
@@ -149,7 +149,7 @@ def along_csv(rows: Sequence[Row]) -> str:
     records = [
         [*identity(row), tokens, key, value]
         for row in rows
-        for tokens, scores in scores_along(row)
+        for tokens, scores in scores_along(row.pretrain, row.evaluate)
         for key, value in scores.items()
     ]
     return csv_text([*IDENTITY, "tokens", "metric", "value"], records)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pipeline.analysis.rows.points import Row
 from pipeline.results.metrics import quality
+from pipeline.results.records import EvaluateResult, PretrainResult
 
 
-def scores_along(row: Row) -> list[tuple[int, dict[str, float]]]:
+def scores_along(pretrained: PretrainResult, evaluated: EvaluateResult) -> list[tuple[int, dict[str, float]]]:
     """The tokens of each waypoint with the scores of the weights then, by their names in results.csv.
 
     The final weights come last, unless training diverged; without waypoints there are none.
     """
-    on_the_way = [(each.tokens, quality(each.scores)) for each in row.evaluate.along]
-    if not on_the_way or row.pretrain.diverged:
+    on_the_way = [(each.tokens, quality(each.scores)) for each in evaluated.along]
+    if not on_the_way or pretrained.diverged:
         return on_the_way
-    return [*on_the_way, (row.pretrain.tokens, quality(row.evaluate))]
+    return [*on_the_way, (pretrained.tokens, quality(evaluated))]
