@@ -61,10 +61,12 @@ class Ledger:
     def claim(self) -> optuna.Trial | None:
         """A trial to run; ``None`` while other workers run the last ones."""
         self._retry_stale()
-        if self._taken() >= self.problem.trials:
-            return None
-        trial = self._ask()
-        # Another worker may have taken the last one at the same moment: whoever sees too many gives up his.
+        with lock(self.problem.folder, "ask"):
+            if self._taken() >= self.problem.trials:
+                return None
+            trial = self._ask()
+        # A worker with a folder of its own, which shares the database alone, takes no notice of the lock: of two that
+        # took the last one at the same moment, whoever sees too many gives up his.
         if self._taken() <= self.problem.trials:
             return trial
         self.put_back(trial)
@@ -138,7 +140,8 @@ class Ledger:
         self.optuna.tell(trial, skip_if_finished=True, **outcome)
 
     def _taken(self) -> int:
-        return len(self.finished()) + sum(trial.state == TrialState.RUNNING for trial in self.trials())
+        """How many count or are under way, of one look: a trial that ends between two would be in neither."""
+        return sum(counts(trial) or trial.state == TrialState.RUNNING for trial in self.trials())
 
     def _point(self, trial: FrozenTrial) -> Point | None:
         """``None`` while another worker draws it."""
@@ -155,11 +158,10 @@ class Ledger:
 
     def _ask(self) -> optuna.Trial:
         """The next point; the sampler's seed changes with each, so that a resumed search does not repeat itself."""
-        with lock(self.problem.folder, "enqueue"):
-            self._enqueue_known()
-            seed = self.problem.seed + len(self.trials())
-            self.optuna.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.problem.at_random)
-            return self.optuna.ask(self.problem.distributions(self.finished()))
+        self._enqueue_known()
+        seed = self.problem.seed + len(self.trials())
+        self.optuna.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.problem.at_random)
+        return self.optuna.ask(self.problem.distributions(self.finished()))
 
     def _enqueue_known(self) -> None:
         """The first that no trial has, unless another trial waits: what a dead worker left goes before."""
