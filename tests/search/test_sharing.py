@@ -7,9 +7,11 @@ import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
+from optuna.trial import FrozenTrial
 
 from pipeline import tracking
 from pipeline.base.paths import TOKENS
@@ -30,9 +32,9 @@ def found(study: Study) -> SearchResult:
     return search_worker(study).save()
 
 
-def assert_distinct(result: SearchResult, count: int) -> None:
+def assert_distinct(result: SearchResult, wanted: int) -> None:
     """That many trials finished, and each of a point of its own."""
-    assert len(result.trials) == count
+    assert len(result.trials) == wanted
     assert set(Counter(trial.cell for trial in result.trials).values()) == {1}
 
 
@@ -41,15 +43,35 @@ def test_workers_that_ask_at_the_same_moment_take_exactly_as_many_as_wanted(sear
     study = searching(("trials: 3", f"trials: 6\n  storage: {storage}"))
 
     def work(_: int) -> int:
-        ledger, count = Ledger(Allocation(study, Manifest.read(TOKENS))), 0
+        ledger, run = Ledger(Allocation(study, Manifest.read(TOKENS))), 0
         while (claimed := claim([ledger])) is not None:
             time.sleep(0.05)
             ledger.finish(claimed[1], {}, {"state": "complete", "loss": 1.0, "tokens_per_second": 1.0})
-            count += 1
-        return count
+            run += 1
+        return run
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(work, range(4))) == 6
+
+
+@pytest.mark.parametrize("last", range(4, 9))
+def test_trials_that_end_while_another_worker_counts_are_not_run_again(
+    searching: Searching, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    study = searching(("trials: 3", "trials: 2"))
+    one, other = (Ledger(Allocation(study, Manifest.read(TOKENS))) for _ in range(2))
+    running = {look: one.claim() for look in (2, last)}
+    looks = count(1)
+
+    def trials(ledger: Ledger) -> list[FrozenTrial]:
+        seen = ledger.optuna.get_trials()
+        ends = running.get(next(looks)) if ledger is other else None
+        if ends is not None:
+            one.finish(ends, {}, {"state": "complete", "loss": 1.0, "tokens_per_second": 1.0})
+        return seen
+
+    monkeypatch.setattr(Ledger, "trials", trials)
+    assert [other.claim() for _ in range(3)] == [None] * 3
 
 
 def test_two_workers_share_a_search(searching: Searching) -> None:
