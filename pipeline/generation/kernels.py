@@ -221,6 +221,30 @@ def local_attention_kernel(
 
 
 @triton.jit
+def local_store_kernel(
+    u, stride_u, keys, values, cosine, sine, M, B,
+    KV: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    """Rotated keys, and values, of a token decoder's first M / B positions; row ``p * B + b`` is sample b's."""
+    head = tl.program_id(1)
+    rows = (tl.program_id(0) * BM + tl.arange(0, BM)).to(tl.int64)
+    mask = (rows < M)[:, None]
+    at = tl.arange(0, E)
+    partner = _partner(at, ROTARY)
+    turn = (rows // B)[:, None] * E + at[None, :]
+    cos = tl.load(cosine + turn, mask=mask, other=0.0)
+    sin = tl.load(sine + turn, mask=mask, other=0.0)
+    base = u + rows[:, None] * stride_u + head * E
+    k_at = base + KV * E
+    k = tl.load(k_at + at[None, :], mask=mask, other=0.0).to(tl.float32)
+    k = k * cos + tl.load(k_at + partner[None, :], mask=mask, other=0.0).to(tl.float32) * sin
+    # The cache is [P, B, KV, E], so that its rows are those of ``u``.
+    cache = rows[:, None] * (KV * E) + head * E + at[None, :]
+    tl.store(keys + cache, k.to(keys.dtype.element_ty), mask=mask)
+    tl.store(values + cache, tl.load(base + at[None, :], mask=mask, other=0.0), mask=mask)
+
+
+@triton.jit
 def _attend(q, keys, values, low, high, GP: tl.constexpr, E: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr):
     """Softmax over positions ``low`` to ``high``, unnormalised: its peak and weight, [GP], and weighted values [GP, E].
 

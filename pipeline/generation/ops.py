@@ -113,6 +113,16 @@ class TorchOps:
         attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=cache.mask(position))
         _queries(u, cache).copy_(attended.flatten(1))
 
+    def store_local(self, u: Tensor, cache: LocalCache, layer: int) -> None:
+        """Store keys and values of a token decoder's first positions; ``u`` [positions * B, 2 KV E], row p * B + b."""
+        batch, kv_heads, width = cache.keys.shape[2], cache.config.kv_heads, cache.config.head_width
+        heads = u.unflatten(0, (-1, batch)).unflatten(2, (2, kv_heads, width))
+        value, key = heads.permute(2, 0, 1, 3, 4)  # [positions, B, KV, E] each
+        places = slice(len(heads))
+        _rotate(key, cache, cache.cosine[places, None, None], cache.sine[places, None, None])
+        cache.keys[layer, places] = key
+        cache.values[layer, places] = value
+
     def sequence_attention(
         self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Tensor | None
     ) -> None:

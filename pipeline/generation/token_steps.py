@@ -143,9 +143,18 @@ class PrefixSteps(StackSteps):
             for position in range(len(before)):
                 self.ops.local_attention(u[position * batch : (position + 1) * batch], self.cache, index, position)
 
-        for index in range(len(self.stack.layers)):
+        final = len(self.stack.layers) - 1
+        for index in range(final):
             self.ops.layer(x, self.stack, index, attend)
-        return self.ops.final_norm(x[-batch:], self.stack)
+        # Of the positions before the last nobody reads more than the keys and values of the last layer.
+        layer, last = self.stack.layers[final], x[-batch:]
+        if len(before) > 1:
+            y = self.ops.normalise(x[:-batch], layer.shift, self.stack.config)
+            self.ops.store_local(self.ops.key_values(y, layer, self.stack), self.cache, final)
+        self.ops.layer(
+            last, self.stack, final, lambda u, index: self.ops.local_attention(u, self.cache, index, len(before) - 1)
+        )
+        return self.ops.final_norm(last, self.stack)
 
 
 class SummationSteps(StackSteps):

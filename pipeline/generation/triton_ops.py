@@ -152,6 +152,14 @@ class TritonOps(TorchOps):
             MASKED=len(cache.known), BM=block, num_warps=4,
         )  # fmt: skip
 
+    def store_local(self, u: Tensor, cache: LocalCache, layer: int) -> None:
+        config, rows, block = cache.config, len(u), 32
+        kernels.local_store_kernel[(triton.cdiv(rows, block), config.kv_heads)](
+            u, u.stride(0), cache.keys[layer], cache.values[layer], cache.cosine, cache.sine, rows,
+            cache.keys.shape[2], KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width,
+            BM=block, num_warps=4,
+        )  # fmt: skip
+
     def sequence_attention(
         self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Tensor | None
     ) -> None:

@@ -90,13 +90,14 @@ class BlockConfig(ModelConfig):
     def prefill_flops(self, prompt: int) -> float:
         blocks = self._blocks(prompt)
         over_blocks = self.block_decoder.flops(blocks, self.block_decoder.causal_pairs(blocks))
-        first_token = self.token_decoder.flops(*self._shape, causal=True) / self.block_length + 2 * self.head
+        over_blocks -= self.block_decoder.unread_flops(max(blocks - self.token_decoder.seen, 0))
+        first_token = self.token_decoder.decode_flops(*self._shape) / self.block_length + 2 * self.head
         return over_blocks + blocks * self.embedder.flops(*self._shape) + first_token
 
     def decode_flops(self, position: int) -> float:
         keys = self.block_decoder.keys(position / self.block_length)
         step = self.block_decoder.flops(1, keys) + self.embedder.flops(*self._shape)
-        return (step + self.token_decoder.flops(*self._shape, causal=True)) / self.block_length + 2 * self.head
+        return (step + self.token_decoder.decode_flops(*self._shape)) / self.block_length + 2 * self.head
 
     def decode_parameters(self) -> float:
         count, expansion = self.parameters(), self.token_decoder.expansion(*self._shape)

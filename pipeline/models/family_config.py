@@ -112,7 +112,8 @@ class VanillaConfig(ModelConfig):
         return self.stack.flops(seen, pairs) + 2 * self.head * seen
 
     def prefill_flops(self, prompt: int) -> float:
-        return self.stack.flops(prompt, self.stack.causal_pairs(prompt)) + 2 * self.head
+        needed = self.stack.flops(prompt, self.stack.causal_pairs(prompt)) - self.stack.unread_flops(prompt - 1)
+        return needed + 2 * self.head
 
     def decode_flops(self, position: int) -> float:
         return self.stack.flops(1, self.stack.keys(position)) + 2 * self.head

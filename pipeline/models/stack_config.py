@@ -170,14 +170,24 @@ class StackConfig(LayersConfig):
 
     def causal_pairs(self, length: int) -> float:
         """Pairs of query and key that the mask leaves of ``length`` positions; a mean over layers."""
-        window = length if self.window is None else min(length, self.window)
-        windowed = window * (window + 1) / 2 + (length - window) * window
-        return windowed + self._global_share * (length * (length + 1) / 2 - windowed)
+        windowed = _pairs(length, self.window)
+        return windowed + self._global_share * (_pairs(length, None) - windowed)
+
+    def unread_flops(self, positions: int) -> float:
+        """What the last layer costs at the first ``positions``, if nobody reads more of them than keys and values."""
+        matrices = self.layer_matrices - 2 * self.width * self.key_width
+        return 2 * matrices * positions + 4 * self.query_width * _pairs(positions, self.windows[-1])
 
     @property
     def _global_share(self) -> float:
         """The share of layers that see all positions in spite of a window."""
         return self.layers // self.global_every / self.layers if self.global_every else 0.0
+
+
+def _pairs(length: int, window: int | None) -> float:
+    """Pairs of query and key of ``length`` positions, of which each sees the last ``window``, or all."""
+    seen = length if window is None else min(length, window)
+    return seen * (seen + 1) / 2 + (length - seen) * seen
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,10 @@ class TokenDecoderConfig(Part):
         pairs = positions * (positions + 1) / 2 if causal else positions * positions
         return 2 * self.expansion(block_length, block_width) + self.stack.flops(positions, pairs)
 
+    def decode_flops(self, block_length: int, block_width: int) -> float:
+        """FLOPs that a block's tokens cannot do without, head left out."""
+        return self.flops(block_length, block_width, causal=True)
+
     def kept(self, block_length: int) -> int:
         """Numbers that a block keeps for the backward pass."""
         return self.positions(block_length) * self.stack.kept
@@ -175,6 +179,9 @@ class PrefixConfig(NeoxDecoderConfig):
 
     def expansion(self, block_length: int, block_width: int) -> int:
         return (block_width + self.mixed) * self.slots(block_length) * self.stack.width
+
+    def decode_flops(self, block_length: int, block_width: int) -> float:
+        return super().decode_flops(block_length, block_width) - self.stack.unread_flops(self.before - 1)
 
     def kept(self, block_length: int) -> int:
         return super().kept(block_length) + self.mixed

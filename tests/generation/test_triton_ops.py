@@ -121,6 +121,17 @@ def test_local_attention_leaves_out_what_is_not_known(stack: FoldedStack, triton
         assert_attended_equal(u, other, stack)
 
 
+def test_keys_and_values_of_a_token_decoders_first_positions(stack: FoldedStack, triton: TorchOps) -> None:
+    """Stored at once as one by one, by attention, from rows without queries."""
+    at_once, one_by_one = LocalCache(stack, ROWS, 5), LocalCache(stack, ROWS, 5)
+    u = random(3 * ROWS, stack.columns)
+    triton.store_local(u[:, : stack.key_values].contiguous(), at_once, 0)
+    for position, rows in enumerate(u.chunk(3)):
+        TorchOps().local_attention(rows.clone(), one_by_one, 0, position)
+    torch.testing.assert_close(at_once.keys[0, :3], one_by_one.keys[0, :3])
+    torch.testing.assert_close(at_once.values[0, :3], one_by_one.values[0, :3])
+
+
 @pytest.mark.parametrize("starts", [[0] * ROWS, [0, 3, 7, 2, 9]])
 @pytest.mark.parametrize("processors", [1, 132])
 def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, starts: list[int], processors: int) -> None:

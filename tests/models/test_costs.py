@@ -109,13 +109,19 @@ def test_the_papers_ablations() -> None:
 
 
 def test_prefill_and_decode_flops_add_up_to_a_causal_forward() -> None:
-    """Decoding tokens one by one computes what a prefill of them computes, and a head's row more for each."""
+    """Decoding tokens one by one computes what a prefill of them computes, and for each but the last more.
+
+    That is the head, and the last layer but for its keys and values: nobody reads what it gives within a prompt.
+    """
     pattern = VanillaConfig(VOCABULARY, 64, StackConfig(3, 32, 4, 2, 48, window=5, global_every=3))
     for config in (*(VARIANTS[name] for name in ("vanilla", "vanilla_window", "vanilla_multi_query")), pattern):
         assert isinstance(config, VanillaConfig)
+        stack, window = config.stack, config.stack.windows[-1] or 32
+        unread = 2 * stack.width * (2 * stack.query_width + 2 * stack.feed_forward)
+        attended = 4 * stack.query_width * sum(min(position, window) for position in range(1, 32))
         head = 2 * config.stack.width * VOCABULARY
         steps = sum(config.decode_flops(position) for position in range(1, 33))
-        assert config.prefill_flops(32) == pytest.approx(steps - 31 * head)
+        assert config.prefill_flops(32) == pytest.approx(steps - 31 * (head + unread) - attended)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +135,17 @@ def test_prefill_and_decode_flops_add_up_to_a_causal_forward() -> None:
     ids=["plain", "local", "mixed", "contexts"],
 )
 def test_decode_flops_of_a_block_transformer_by_hand(keys: dict[str, Any], positions: int, read: int) -> None:
-    """2 + 2 layers of width 32, feed-forward 48, block 4, prefix 2; ``read`` numbers make the slots."""
+    """2 + 2 layers of width 32, feed-forward 48, block 4, prefix 2; ``read`` numbers make the slots.
+
+    Nobody reads more of the prefix's positions but the last, all but 4, than the last layer's keys and values.
+    """
     config = block(4, LookupConfig(8), PrefixConfig(STACK, 2, **keys))
     layer = 2 * (32 * 96 + 32 * 32 + 2 * 32 * 48)
     block_step = 2 * (layer + 4 * 32 * 5)
     pairs = positions * (positions + 1) // 2
-    token_decoder = 2 * read * 64 + 2 * (positions * layer + 4 * 32 * pairs)
+    ahead = positions - 4
+    unread = ahead * 2 * (2 * 32 * 32 + 2 * 32 * 48) + 4 * 32 * ahead * (ahead + 1) // 2
+    token_decoder = 2 * read * 64 + 2 * (positions * layer + 4 * 32 * pairs) - unread
     assert config.decode_flops(20) == pytest.approx((block_step + token_decoder) / 4 + 2 * 32 * VOCABULARY)
     assert config.cached(100) == 25 * 2 * 2 * 32 + positions * 2 * 2 * 32
 
