@@ -191,6 +191,31 @@ def test_workers_of_a_search_share_a_journal(handed: Handed) -> None:
     assert handed.run("--status", command="search") == "no worker is queued any more\n"
 
 
+TUNE = """
+tune:
+  models: [vanilla-s, block-s-4-base]
+  space: {learning_rate: [0.004, 0.01, 0.025]}
+  trials: 3
+  rounds: 1
+  tokens: 1280
+  storage: tune/journal.log
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_tuning_share_its_models(handed: Handed) -> None:
+    with Path("params.yaml").open("a") as opened:
+        opened.write(TUNE)
+    run("stages.corpus")
+    run("stages.tokenize")
+    assert ": 2 workers; " in handed.run("--on", "slurm", "--workers", "2", command="tune")
+    handed.settle()
+    models = read_json(Path("tune/results.json"))["models"]
+    assert [(model["model"], len(model["trials"])) for model in models] == [("vanilla-s", 3), ("block-s-4-base", 3)]
+    assert Path("tune/recipes.yaml").is_file()
+    assert handed.run("--status", command="tune") == "no worker is queued any more\n"
+
+
 RECIPE = f"""#!/bin/bash
 #SBATCH --nodes=1 --ntasks-per-node=2 --signal=TERM@120 --output=job.log
 srun {sys.executable} -m stages.pretrain {VANILLA}

@@ -48,9 +48,32 @@ def losses(path: Path) -> list[tuple[str, str, str]]:
     return [(row["step"], row["train_loss"], row["validation_loss"]) for row in read_rows(path)]
 
 
-@pytest.mark.parametrize(("name", "recipe"), [(VANILLA, "adamw"), (BLOCK, "adamw"), (BLOCK, "muon\n  schedule: wsd")])
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tiny: Study, name: str, recipe: str) -> None:
-    text = Path("params.yaml").read_text().replace("learning_rate: 0.01", f"learning_rate: 0.01\n  optimizer: {recipe}")
+WSD = ("learning_rate: 0.01", "learning_rate: 0.01\n  optimizer: muon\n  schedule: wsd")
+LLAMA = ("width: 32}", "width: 32, layer: {kind: llama, query_key_norm: true}, tied: true}")
+BEFORE = """base:
+    embedder: {kind: lookup, overlap: true, convolution: 3}
+    token_decoder: {kind: prefix, local: 5, contexts: 2}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "edits"),
+    [
+        (VANILLA, [LLAMA]),
+        (BLOCK, []),
+        (BLOCK, [WSD, ("base: {}", BEFORE)]),
+        pytest.param(VANILLA, [], marks=pytest.mark.slow),
+        pytest.param(BLOCK, [LLAMA, ("base: {}", BEFORE.replace("local: 5", "local: 2, mix: true"))],
+                     marks=pytest.mark.slow),
+    ],
+    ids=["llama", "block", "block-before-muon", "vanilla", "block-mixed-llama"],
+)  # fmt: skip
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tiny: Study, name: str, edits: list[tuple[str, str]]
+) -> None:
+    text = Path("params.yaml").read_text()
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
     Path("params.yaml").write_text(text)
     tiny = load_study()
     expected = uninterrupted(tiny, name)
