@@ -62,6 +62,7 @@ def test_the_new_kinds_pass_the_tests_of_models_and_generation(extended: Path) -
     assert int(passed) > 60
 
 
+@pytest.mark.slow
 def test_the_new_metric_is_in_the_record_and_in_mlflow(extended: Path) -> None:
     printed = run(extended, "pytest", "-p", "no:cacheprovider", "-k", "bytes", "tests/evaluation/test_cell.py")
     assert re.findall(r"^(\d+) passed", printed, re.MULTILINE) == ["1"]

@@ -91,6 +91,7 @@ def main_study(repository: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 def test_a_study_has_its_own_data_and_the_repositorys_code_and_texts(repository: Path) -> None:
     before = main_study(repository)
     folder = prepare("tiny")

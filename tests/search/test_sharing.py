@@ -74,6 +74,7 @@ def test_trials_that_end_while_another_worker_counts_are_not_run_again(
     assert [other.claim() for _ in range(3)] == [None] * 3
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_search(searching: Searching) -> None:
     study = searching(("trials: 3", "trials: 4"))
     both = [workers.start(name) for name in ("one", "other")]
