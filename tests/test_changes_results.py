@@ -82,4 +82,11 @@ def test_the_readme_quotes_the_records() -> None:
     ratios = [f"{speed / speeds[0]:.1f} times" for speed in speeds[1:]]
     gaps = [f"{loss - losses[0]:.2f}" for loss in losses[1:]]
     assert [text for text in ratios + gaps if text not in told] == []
-    assert len(re.findall(r"\w+", README.partition("![")[0].partition("\n")[2])) <= 200
+
+
+def test_the_readmes_first_screen_is_read_in_a_minute() -> None:
+    """Everything above its second heading but the picture and what links lead to."""
+    screen = README.partition("\n## ")[0]
+    assert screen.count("![") == 1
+    words = re.sub(r"!\[.*?\]\(.*?\)|(?<=\])\(\S*?\)", "", screen).split()
+    assert len([word for word in words if re.search(r"\w", word)]) <= 150

@@ -197,7 +197,7 @@ def test_a_study_runs_to_its_report_and_goes_on_after_ctrl_c(repository: Path) -
     folder = repository / "runs/tiny"
     assert (folder / "report/index.html").is_file()
     subprocess.run([sys.executable, "-m", "dvc", "plots", "show", "-q"], cwd=folder, check=True)
-    assert "Loss against tokens a second" in (folder / "dvc_plots/index.html").read_text()
+    assert "Loss against tokens per second" in (folder / "dvc_plots/index.html").read_text()
     assert (folder / "results/benchmark/block-s-4-base-0.json").is_file()
     assert main_study(repository) == before
 

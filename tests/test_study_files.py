@@ -77,7 +77,7 @@ def test_the_documentation_lists_every_study() -> None:
 
 
 def shortened(name: str) -> dict[str, Any]:
-    """The study with eight steps a cell, on a few documents."""
+    """The study with eight steps per cell, on a few documents."""
     values = yaml.safe_load(FILES[name].read_text(encoding="utf-8"))
     pretrain = values["pretrain"]
     pretrain["warmup_steps"], pretrain["validation_tokens"] = 2, 2048

@@ -1,4 +1,4 @@
-"""MLflow holds one run a cell, whatever happens to the processes that write it."""
+"""MLflow holds one run per cell, whatever happens to the processes that write it."""
 
 from __future__ import annotations
 

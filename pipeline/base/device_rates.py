@@ -14,7 +14,7 @@ REPEATS = 10
 def product_rate(device: torch.device, precision: str) -> float:
     """FLOP/s of a square matrix product in ``bf16`` or ``fp32``, the best of a few: 8192 wide on a GPU, 1024 on a CPU.
 
-    Measured once a process, whose threads it depends on. Random numbers, since a GPU is faster on zeros; they are a
+    Measured once per process, whose threads it depends on. Random numbers, since a GPU is faster on zeros; they are a
     generator's own, so that no training run's change.
     """
     return _product_rate(device, precision, torch.get_num_threads())

@@ -23,7 +23,7 @@ class Work:
 
 
 def work(config: ModelConfig, setting: Setting, batch: int, element: int) -> Work:
-    """A sample's work: prefill and all new tokens; weights are read once a step for the whole batch.
+    """A sample's work: prefill and all new tokens; weights are read once per step for the whole batch.
 
     Only keys and values, and weights, count as bytes: activations could stay in caches.
     """
@@ -36,7 +36,7 @@ def work(config: ModelConfig, setting: Setting, batch: int, element: int) -> Wor
 
 
 def roofline(config: ModelConfig, setting: Setting, batch: int, element: int, rates: DeviceRates) -> Roofline:
-    """Tokens a second if products and memory traffic take turns, and if they overlap wholly."""
+    """Tokens per second if products and memory traffic take turns, and if they overlap wholly."""
     needed = work(config, setting, batch, element)
     compute, memory = needed.flops / rates.flops, needed.bytes / rates.bandwidth
     return Roofline(

@@ -1,1 +1,1 @@
-"""`python -m pipeline COMMAND`: a module a command."""
+"""`python -m pipeline COMMAND`: a module per command."""

@@ -83,7 +83,7 @@ def _tell(result: BenchmarkResult) -> None:
         print(
             f"{result.cell.name} {name}: {setting.tokens_per_second:,.0f} tokens/s at batch {setting.batch}, "
             f"{setting.roofline_fraction:.0%} of the limit (bound by {setting.roofline.binding}), "
-            f"{setting.bytes_per_sample / 1e6:,.2f} MB a sample, "
-            f"{setting.latency_per_token * 1e3:.2f} ms a token at batch 1",
+            f"{setting.bytes_per_sample / 1e6:,.2f} MB per sample, "
+            f"{setting.latency_per_token * 1e3:.2f} ms per token at batch 1",
             flush=True,
         )

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cell", help="a trained cell, as `python -m pipeline plan` lists them")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--prompt", action="append", metavar="TEXT", help="may be given several times")
-    source.add_argument("--file", type=Path, metavar="FILE", help="a text file with a prompt a line")
+    source.add_argument("--file", type=Path, metavar="FILE", help="a text file with a prompt per line")
     parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="default 64")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="default 0: greedy")
     parser.add_argument("--top-k", type=int, metavar="K", help="sample from the K likeliest tokens")
@@ -117,7 +117,7 @@ def _prompts(arguments: argparse.Namespace) -> list[str]:
         raise UserError(f"--file {arguments.file}: not a readable text file ({error})") from None
     prompts = [prompt for line in lines if (prompt := line.removesuffix("\r")).strip()]
     if not prompts:
-        raise UserError(f"--file {arguments.file}: holds no prompt; give one a line")
+        raise UserError(f"--file {arguments.file}: holds no prompt; give one per line")
     return prompts
 
 

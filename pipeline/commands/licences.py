@@ -18,7 +18,7 @@ def licence(package: Distribution) -> str:
 
 
 def main() -> None:
-    """Print a line a package: name, version, licence."""
+    """Print a line per package: name, version, licence."""
     packages = {package.metadata["Name"]: package for package in distributions()}
     width = max(map(len, packages))
     for name in sorted(packages, key=str.lower):

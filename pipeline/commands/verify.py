@@ -30,7 +30,7 @@ class Check:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print a line a check. Raises :class:`UserError` where one fails."""
+    """Print a line per check. Raises :class:`UserError` where one fails."""
     checks = failed = 0
     for check in verify(study_of(arguments)):
         checks += 1

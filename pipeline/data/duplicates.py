@@ -14,10 +14,10 @@ _DIGEST = 2**64 - 1 - _SPLIT
 class Duplicates:
     """Which documents are copies of one before, and which held-out ones the training split has too.
 
-    An open-addressed hash table (Knuth, volume 3, section 6.4), 12 to 24 bytes a text, and about 200 more for one that
-    has copies. A place holds 0, or 62 bits of the text's digest above the number of its first document's split, from 1
-    on; a text lies in the first free place from its digest's on. Two different texts of a hundred million are taken for
-    copies with a probability of 1 in 900.
+    An open-addressed hash table (Knuth, volume 3, section 6.4): 12 to 24 bytes per text, 200 more for one with copies.
+    A place holds 0, or 62 bits of the text's digest above the number of its first document's split, from 1 on; a text
+    lies in the first free place from its digest's on. Two different texts of a hundred million are taken for copies
+    with a probability of 1 in 900.
     """
 
     def __init__(self, splits: Sequence[str]) -> None:

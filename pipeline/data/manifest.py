@@ -46,7 +46,7 @@ class SplitManifest:
 class RoundTrip:
     """Sampled ``documents`` that were decoded from their tokens again.
 
-    ``changed`` came back otherwise: what divides by their bytes, as bits a byte does, counts text that the tokens do
+    ``changed`` came back otherwise: what divides by their bytes, as bits per byte does, counts text that the tokens do
     not hold. Of these, ``lost`` lack characters, which vanished or became the unknown token.
     """
 

@@ -1,4 +1,4 @@
-"""Processes that tokenize pieces of a split, one a core."""
+"""Processes that tokenize pieces of a split, one per core."""
 
 from __future__ import annotations
 

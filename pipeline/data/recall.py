@@ -33,7 +33,7 @@ def drawn(pairs: int, generator: random.Random) -> tuple[list[Pair], list[Pair]]
 
 
 def lines(pairs: Sequence[Pair]) -> str:
-    """A line a pair."""
+    """A line per pair."""
     return "".join(f"{city} {number}\n" for city, number in pairs)
 
 

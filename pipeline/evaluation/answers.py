@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one document: bits a UTF-8 byte of its right answer, and how many fewer these are than the best wrong one's.
+    """Of one document: bits per UTF-8 byte of its right answer, and how many fewer these are than the best wrong one's.
 
     ``margin`` is ``None`` where no answer is wrong.
     """
@@ -29,7 +29,7 @@ class Answer:
 def answers(task: Any) -> list[Answer]:
     """The answer of every document of an lm-eval task that has run; none where the task does not say which is right.
 
-    Of several right answers the one with the fewest bits a byte counts. A document whose label is no choice has none.
+    Of several right answers the one with the fewest bits per byte counts. A document whose label is no choice has none.
     """
     if not _says_which_is_right(task):
         return []

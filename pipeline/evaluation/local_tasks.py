@@ -62,7 +62,7 @@ def continuation(texts: Iterable[str], seed: int = 0) -> list[Row]:
 def _draws(
     texts: Iterable[str], before: int, after: int, generator: random.Random
 ) -> Iterable[tuple[int, _Document, int]]:
-    """Ends of sentences, one a document in turn until :data:`EXAMPLES` are drawn, so that any limit spans documents."""
+    """Ends of sentences, one per document in turn until :data:`EXAMPLES` are drawn: any limit spans documents."""
     documents = [_document(text, before, after, generator) for text in texts]
     longest = max((len(document.ends) for document in documents), default=0)
     drawn = (

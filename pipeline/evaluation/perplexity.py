@@ -1,8 +1,8 @@
-"""Loss on whole held-out documents, in nats a token, and what else one pass over them tells.
+"""Loss on whole held-out documents, in nats per token, and what else one pass over them tells.
 
 Targets: every token of a document but its first, scored once; the end-of-text token is not among them. So two models
-with one tokenizer have the same targets, whatever their family, block length or stride. Bits a byte and word perplexity
-divide by the bytes and words of the documents' text, so that models with different tokenizers compare.
+with one tokenizer have the same targets, whatever their family, block length or stride. Bits per byte and word
+perplexity divide by the bytes and words of the documents' text, so that models with different tokenizers compare.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Losses:
 
     @property
     def loss(self) -> float:
-        """Mean loss, nats a target."""
+        """Mean loss, nats per target."""
         return self.nats / self.targets
 
 

@@ -56,7 +56,7 @@ class Scorer:
         """Score every request, in the order given.
 
         A block model gets L - 1 pads on the left, so that it predicts every token but the first. One trained without
-        padding gets them only to predict what no block precedes: positions 1 to L - 1. What pads a row on the right
+        padding gets them only to predict what no block precedes: positions 1 to L - 1. What pads per row on the right
         to its batch's length stands after all of its targets, where no causal model can see it.
         Raises :class:`UserError` where a log-probability is not finite.
         """

@@ -1,6 +1,6 @@
 """The decoding engines of both families: a model with its caches, from the prompts to one step after the other.
 
-Legend: B batch, T tokens, N blocks, D width, L tokens a step: the block length, 1 for a vanilla model.
+Legend: B batch, T tokens, N blocks, D width, L tokens per step: the block length, 1 for a vanilla model.
 An engine does ``prefill`` on a padded batch, then ``emit`` (choose the next L tokens) and ``advance`` (take them in) in
 turn. Nothing here waits for the device, so that a step can be captured as a CUDA graph.
 """
@@ -51,7 +51,7 @@ class CausalStack:
         return last
 
     def step(self, x: Tensor) -> Tensor:
-        """Take in one position a row, [B, D], after the last; the residual stream, in place of ``x``."""
+        """Take in one position per row, [B, D], after the last; the residual stream, in place of ``x``."""
         self.clock.advance()
         for index in range(len(self.stack.layers)):
             self.ops.layer(x, self.stack, index, self._attend_to_cache)
@@ -110,7 +110,7 @@ class Engine(Protocol):
         """Choose the next L tokens, into ``out`` [B, L]; what is taken in stays as it is."""
 
     def advance(self, tokens: Tensor) -> None:
-        """Take in L tokens a row, [B, L]."""
+        """Take in L tokens per row, [B, L]."""
 
     @property
     def bytes(self) -> int:

@@ -88,7 +88,7 @@ class TorchOps:
         return F.silu(gate) * state
 
     def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
-        """One new position a row, ``clock``'s: store its key and value, attend to the cache."""
+        """One new position per row, ``clock``'s: store its key and value, attend to the cache."""
         now, low = clock.host, cache.low(clock.host, layer)
         value, key, query = _heads(u, cache, cache.cosine[now], cache.sine[now])
         keys, values = cache.keys[layer], cache.values[layer]

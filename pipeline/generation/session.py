@@ -1,6 +1,6 @@
 """A batch of prompts of one padded length, decoded from preallocated memory; can be run again and again.
 
-Legend: B batch, T prompt tokens after padding, D width, L tokens a step: the block length, 1 for a vanilla model.
+Legend: B batch, T prompt tokens after padding, D width, L tokens per step: the block length, 1 for a vanilla model.
 """
 
 from __future__ import annotations

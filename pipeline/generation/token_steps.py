@@ -54,7 +54,7 @@ class Expansion:
         self.bias = bias.to(dtype).unflatten(0, (self.slots, 1, -1))
 
     def __call__(self, context: Tensor) -> Tensor:
-        """[B, D] -> [S, B, W]: one product a slot, each slot's rows together as the steps read them."""
+        """[B, D] -> [S, B, W]: one product per slot, each slot's rows together as the steps read them."""
         return torch.baddbmm(self.bias, context.expand(self.slots, -1, -1), self.weight.mT)
 
 
@@ -87,7 +87,7 @@ class StackSteps:
 class PrefixSteps(StackSteps):
     """r tokens and w * S slots before the block's: one pass, whose last output gives a token, then L - 1 positions.
 
-    The r tokens pass a second time, once a block: the keys that they had in their own block saw another prefix. A
+    The r tokens pass a second time, once per block: the keys that they had in their own block saw another prefix. A
     block's last token is chosen and not taken in, so that it has no position.
     ``recent`` and ``contexts`` hold the tokens before the block and the contexts before the one that is decoded.
     """
@@ -172,7 +172,7 @@ class SummationSteps(StackSteps):
 
 
 class CrossAttentionSteps:
-    """A T5 decoder that attends to the slots, whose keys and values are computed once a block."""
+    """A T5 decoder that attends to the slots, whose keys and values are computed once per block."""
 
     def __init__(self, model: BlockTransformer, decoder: CrossAttentionTokenDecoder, ops: TorchOps, batch: int) -> None:
         self.t5, self.embedding, self.scale = decoder.decoder, decoder.embedding, decoder.width**-0.5

@@ -46,7 +46,7 @@ def config_from_published(published: Mapping[str, Any]) -> ModelConfig:
 
 
 def block_length(published: Mapping[str, Any]) -> int | None:
-    """Tokens a block, from ``block_length`` or the newer ``block_split``; ``None`` for a vanilla configuration."""
+    """Tokens per block, from ``block_length`` or the newer ``block_split``; ``None`` for a vanilla configuration."""
     split = published.get("block_split")
     if not split:
         return published.get("block_length")

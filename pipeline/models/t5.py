@@ -17,7 +17,7 @@ MAX_DISTANCE = 128
 class T5Layer(nn.Module):
     """Self-attention, cross-attention to the slots, ReLU feed-forward; each reads a norm and adds to the stream.
 
-    A cached decoder uses :meth:`qkv`, :meth:`cross_key_value` (once a block) and :meth:`finish`.
+    A cached decoder uses :meth:`qkv`, :meth:`cross_key_value` (once per block) and :meth:`finish`.
     """
 
     def __init__(self, config: T5Config) -> None:

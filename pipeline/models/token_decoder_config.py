@@ -95,7 +95,7 @@ class TokenDecoderConfig(Part):
         return max(-(-self.recent // block_length), self.seen) - 1
 
     def expansion(self, block_length: int, block_width: int) -> int:
-        """Entries of the matrices that make a block's slots, each used once a block."""
+        """Entries of the matrices that make a block's slots, each used once per block."""
         return block_width * self.slots(block_length) * self.stack.width
 
     def parameters(self, block_length: int, block_width: int) -> int:

@@ -26,7 +26,7 @@ from pipeline.results.records import (
 
 
 class Records(Protocol):
-    """A cell's records, one a stage."""
+    """A cell's records, one per stage."""
 
     @property
     def pretrain(self) -> PretrainResult: ...

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.results.records import CopyScore, EvaluateResult, Measure, PositionLosses
 
-NATS = "nats a token"
+NATS = "nats per token"
 
 
 @dataclass(frozen=True)

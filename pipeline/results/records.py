@@ -1,4 +1,4 @@
-"""What each stage writes: one typed record a cell and stage, as JSON. The report and MLflow read these files.
+"""What each stage writes: one typed record per cell and stage, as JSON. The report and MLflow read these files.
 
 A field that is ``Annotated`` with a :class:`Measure` is a metric: a column of results.csv, a number in MLflow and
 something that the report compares, all under one name (:mod:`pipeline.results.metrics`).
@@ -93,7 +93,7 @@ class CellIdentity:
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """Losses in nats a target token; times in seconds; memory in bytes.
+    """Losses in nats per target token; times in seconds; memory in bytes.
 
     A model trained elsewhere has no losses, no steps and no tokens.
     """
@@ -105,8 +105,8 @@ class PretrainResult:
     non_embedding_parameters: Annotated[int, magnitude("Non-embedding parameters")]
     training_flops: Annotated[float, magnitude("Training FLOPs")]
     tokens: Annotated[int, magnitude("Training tokens")]
-    train_loss: Annotated[float | None, Measure("Training loss", "nats a token", lower=True, quality=True)]
-    validation_loss: Annotated[float | None, Measure("Validation loss", "nats a token", lower=True, quality=True)]
+    train_loss: Annotated[float | None, Measure("Training loss", "nats per token", lower=True, quality=True)]
+    validation_loss: Annotated[float | None, Measure("Validation loss", "nats per token", lower=True, quality=True)]
     seconds: Annotated[float, magnitude("Training time", "s", key="training_seconds")]
     tokens_per_second: Annotated[float, magnitude("Training tokens/s", lower=False, key="training_tokens_per_second")]
     steps: Annotated[int, magnitude("Steps", column=False)]
@@ -136,11 +136,11 @@ class TaskScore:
 
 GOLD_BITS, GOLD_MARGIN = "gold_bits_per_byte", "gold_margin"
 GOLD = {
-    GOLD_BITS: Measure("bits a byte of the right answer", lower=True, quality=True),
-    GOLD_MARGIN: Measure("margin of the right answer", "bits a byte", lower=False, quality=True),
+    GOLD_BITS: Measure("bits per byte of the right answer", lower=True, quality=True),
+    GOLD_MARGIN: Measure("margin of the right answer", "bits per byte", lower=False, quality=True),
 }
 """The metrics of a :class:`TaskScore` that this project adds to lm-eval's, for tasks with right answers: means over
-documents, the margin being how many fewer bits a byte the right answer takes than the best wrong one."""
+documents, the margin being how many fewer bits per byte the right answer takes than the best wrong one."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class NeedleScore:
 
 @dataclass(frozen=True)
 class CopyScore:
-    """A span of ``span`` tokens that stands again ``distance`` tokens later: the loss of both copies, nats a token.
+    """A span of ``span`` tokens that stands again ``distance`` tokens later: the loss of both copies, nats per token.
 
     ``kind`` is ``random`` or ``text``, of the span and of what stands before and between. The first tokens of either
     copy, which tell that it is one, are left out. ``stderr`` is of the second copy's loss, over the ``examples``.
@@ -208,23 +208,23 @@ class Sample:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """Loss in nats a target token on the held-out documents; every token but a document's first is a target.
+    """Loss in nats per target token on the held-out documents; every token but a document's first is a target.
 
     ``skipped_documents`` of the ``documents`` hold no target. ``loss_stderr`` is by resampling documents, ``None``
     where fewer than two hold one. Losses compare between records with equal ``documents_hash``, ``tokenizer_hash``,
-    ``documents`` and ``stride``; bits a byte and word perplexity also where only the tokenizers differ.
+    ``documents`` and ``stride``; bits per byte and word perplexity also where only the tokenizers differ.
     ``nats_by_document`` and ``targets_by_document`` are what the loss is made of, for paired resampling. ``along`` are
     the scores on the way, at the counts of ``evaluate.at``; everything else is of the final weights.
     """
 
     cell: CellIdentity
     environment: Environment
-    loss: Annotated[float, Measure("Loss", "nats a token", lower=True, quality=True)]
-    loss_stderr: Annotated[float | None, Measure("Standard error", "nats a token", column=False, quality=True)]
+    loss: Annotated[float, Measure("Loss", "nats per token", lower=True, quality=True)]
+    loss_stderr: Annotated[float | None, Measure("Standard error", "nats per token", column=False, quality=True)]
     perplexity: Annotated[float, magnitude("Perplexity", quality=True)]
     word_perplexity: Annotated[float, magnitude("Word perplexity", quality=True)]
-    bits_per_byte: Annotated[float, Measure("Bits a byte", lower=True, quality=True)]
-    unigram_loss: Annotated[float, Measure("Unigram loss", "nats a token", column=False)]
+    bits_per_byte: Annotated[float, Measure("Bits per byte", lower=True, quality=True)]
+    unigram_loss: Annotated[float, Measure("Unigram loss", "nats per token", column=False)]
     documents: Annotated[int, magnitude("Test documents", lower=None, column=False)]
     skipped_documents: int
     target_tokens: Annotated[int, magnitude("Test targets", lower=None, column=False)]
@@ -258,10 +258,10 @@ class Waypoint:
 
 @dataclass(frozen=True)
 class BatchMeasurement:
-    """Generation at one batch size. Rates in tokens a second, from the median repeat; spread = (max - min) / median.
+    """Generation at one batch size. Rates in tokens per second, from the median repeat; spread = (max - min) / median.
 
-    ``prefill_seconds`` runs until the first tokens are chosen: one a sample, or a block of them. The decode rate leaves
-    both out.
+    ``prefill_seconds`` runs until the first tokens are chosen: one per sample, or a block of them. The decode rate
+    leaves both out.
     """
 
     batch: int
@@ -283,13 +283,13 @@ class DeviceRates:
 
     @property
     def bandwidth(self) -> float:
-        """Bytes a second, by the faster of copy and sum."""
+        """Bytes per second, by the faster of copy and sum."""
         return max(self.copy_bandwidth, self.read_bandwidth)
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """The most tokens a second that :class:`DeviceRates` allow the fastest batch.
+    """The most tokens per second that :class:`DeviceRates` allow the fastest batch.
 
     ``tokens_per_second`` takes products and memory traffic one after the other, ``overlapped_tokens_per_second`` at the
     same time. ``binding`` is the longer: ``compute`` or ``memory``; ``compute_share`` is compute's part of the sum.
@@ -324,10 +324,10 @@ class SettingResult:
 
     tokens_per_second: Annotated[float, magnitude("tokens/s", lower=False)]
     decode_tokens_per_second: Annotated[float, magnitude("decode tokens/s", lower=False)]
-    bytes_per_sample: Annotated[float, magnitude("bytes a sample")]
-    kv_bytes_per_sample: Annotated[float, magnitude("KV cache bytes a sample")]
+    bytes_per_sample: Annotated[float, magnitude("bytes per sample")]
+    kv_bytes_per_sample: Annotated[float, magnitude("KV cache bytes per sample")]
     time_to_first_token: Annotated[float, magnitude("time to first token", "s")]
-    latency_per_token: Annotated[float, magnitude("latency a token", "s")]
+    latency_per_token: Annotated[float, magnitude("latency per token", "s")]
     spread: Annotated[float, Measure("timing spread", lower=True)]
     roofline_fraction: Annotated[float | None, Measure("fraction of the roofline", lower=False)] = None
     batch: Annotated[int, magnitude("batch", lower=None)]

@@ -22,8 +22,8 @@ LOWER = {"loss": True, "tokens_per_second": False}
 class TrialResult:
     """A finished trial. ``state`` is ``complete``, ``pruned`` (stopped early) or ``diverged``.
 
-    ``loss`` is the validation loss in nats a token, the last one before the trial was pruned; ``seconds`` are those of
-    training and benchmark. ``cell`` names the checkpoint folder and, once pasted into params.yaml, the grid's cell;
+    ``loss`` is the validation loss in nats per token, the last one before the trial was pruned; ``seconds`` are those
+    of training and benchmark. ``cell`` names the checkpoint folder and, once pasted into params.yaml, the grid's cell;
     ``variant`` is a block transformer's. ``fingerprint`` is that of the weights, where there are any.
     """
 

@@ -9,7 +9,7 @@ from pipeline.results.search import ModelTuning, Prediction, TuneResult
 from pipeline.study.recipe_space import STD, Point
 
 HEAD = """\
-# Recipes that `python -m pipeline tune` found, by trials of {tokens:,} tokens, seed {seed}; loss: validation, nats a
+# Recipes that `python -m pipeline tune` found, by trials of {tokens:,} tokens, seed {seed}; loss: validation, nats per
 # token. A study takes them with `include: tune/recipes.yaml`, or pasted into its params.yaml.
 """
 

@@ -9,7 +9,7 @@ def table(result: SearchResult) -> str:
     """The trials, best first, those of the front marked; and what did not count."""
     rows = [_row(trial, result) for trial in sorted(result.trials, key=lambda trial: _rank(trial, result))]
     head = ["trial", *map(_words, result.keys), "parameters", "train FLOPs", "loss", "tokens/s", ""]
-    told = f"tokens/s: {result.setting}, {result.throughput}; loss: validation, nats a token"
+    told = f"tokens/s: {result.setting}, {result.throughput}; loss: validation, nats per token"
     return "\n".join([*_aligned([head, *rows]), "", f"{_counted(result)}; {told}"])
 
 
@@ -30,7 +30,7 @@ def tuning_table(result: TuneResult) -> str:
         for prediction in result.predicted
     ]
     counted = [f"{model.model}: {_counted(model)}" for model in result.models]
-    told = f"loss: validation, nats a token, after {result.tokens:,} tokens"
+    told = f"loss: validation, nats per token, after {result.tokens:,} tokens"
     return "\n".join([*_aligned([head, *rows]), "", *counted, told])
 
 

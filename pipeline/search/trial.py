@@ -24,7 +24,7 @@ Prune = Callable[[float, int], bool]
 class Measured:
     """What a trial found. ``state`` is ``complete``, ``pruned`` or ``diverged``; ``seconds`` are this worker's alone.
 
-    ``loss`` is the validation loss, in nats a token: chosen by it, the best trials still have an unseen test split.
+    ``loss`` is the validation loss, in nats per token: chosen by it, the best trials still have an unseen test split.
     """
 
     state: str

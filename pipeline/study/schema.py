@@ -87,10 +87,10 @@ class Tuning:
     """How a recipe was found, as `python -m pipeline tune` writes it; it decides no weights.
 
     ``status`` is ``tuned`` (by trials of this very model), ``shared`` (by trials of the model ``of``) or ``predicted``
-    (a power law through the optima of the models ``of``). ``tokens`` a trial and ``trials`` a model. ``at_edge`` names
-    the keys whose best value was the smallest or largest tried. ``halved`` and ``doubled``: nats that half and twice
-    the learning rate cost, where trials tell. ``intervals``: 95 % of a predicted key. ``keys`` is a hash of the model
-    and the keys that the recipe was found for.
+    (a power law through the optima of the models ``of``). ``tokens`` per trial and ``trials`` per model. ``at_edge``
+    names the keys whose best value was the smallest or largest tried. ``halved`` and ``doubled``: nats that half and
+    twice the learning rate cost, where trials tell. ``intervals``: 95 % of a predicted key. ``keys`` is a hash of the
+    model and the keys that the recipe was found for.
     """
 
     status: str

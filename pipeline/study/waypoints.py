@@ -55,7 +55,7 @@ def check_reached(study: Study, cell: Cell) -> None:
     a_step, steps = pretrain.batch_size * pretrain.context_length, training_steps(pretrain)
     for step, tokens in waypoints(study, cell).items():
         nearest = max(round(tokens / a_step), 1) * a_step
-        right = f"cell {cell.name} takes {a_step:,} tokens a step ({origin(study, cell, 'batch_size')}); the nearest is"
-        require(tokens == step * a_step, KEY, tokens, f"{right} {nearest}")
+        right = f"cell {cell.name} takes {a_step:,} tokens per step ({origin(study, cell, 'batch_size')})"
+        require(tokens == step * a_step, KEY, tokens, f"{right}; the nearest is {nearest}")
         right = f"cell {cell.name} ends after {steps * a_step:,} tokens ({origin(study, cell, 'tokens')})"
         require(step < steps, KEY, tokens, f"{right}, where it is scored in any case; name fewer")

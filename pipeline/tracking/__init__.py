@@ -1,6 +1,6 @@
 """MLflow as a second sink: files are the record, and a run is brought up to date from them, any number of times.
 
-One experiment a study, one run a cell and fingerprint. Nothing a tracker does can stop or slow a stage: training is
+One experiment per study, one run per cell and fingerprint. Nothing a tracker does can stop or slow a stage: training is
 followed by a process of its own, and :func:`sync_cell` of a finished stage only warns when the server is away.
 """
 

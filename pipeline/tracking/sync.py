@@ -61,7 +61,7 @@ def sync_report(study_name: str, folder: Path = paths.REPORT) -> bool:
 
     The run holds page and figures as artifacts, the speed-ups as metrics and the headline as its description. A cell's
     tag ``pareto.decode_heavy`` says whether it is on the front of loss and tokens/s in that setting; ``_memory`` and
-    ``_all`` after the setting stand for the fronts of loss and bytes a sample, and of all three.
+    ``_all`` after the setting stand for the fronts of loss and bytes per sample, and of all three.
     """
     if not (folder / "report.json").exists():
         return True

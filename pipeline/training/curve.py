@@ -17,7 +17,7 @@ from pipeline.results.curve import read_rows
 class Row:
     """What happened since the row before.
 
-    Losses in nats a target token, ``loss_by_position`` for each position of a block (one for a vanilla model);
+    Losses in nats per target token, ``loss_by_position`` for each position of a block (one for a vanilla model);
     ``matrix_learning_rate`` is that of the layers' matrices where the optimizer has one of its own for them;
     ``utilization`` is model FLOPs against those of a large matrix product; ``time`` in ms since 1970; memory in bytes.
     """

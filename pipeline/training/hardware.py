@@ -22,7 +22,7 @@ INTERACTIVE = ("bash", "interactive")
 
 
 def devices(hardware: Hardware, device: str) -> int:
-    """Devices a node: those asked for, else every GPU, or one process on a CPU."""
+    """Devices per node: those asked for, else every GPU, or one process on a CPU."""
     if hardware.devices is not None:
         return hardware.devices
     return torch.cuda.device_count() if device == "cuda" else 1

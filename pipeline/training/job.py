@@ -136,7 +136,7 @@ class Job:
 class Outcome:
     """What :func:`pipeline.training.lightning.trainer.fit` ends with. ``weights`` are the model's, on the CPU.
 
-    Losses in nats a target token; ``seconds`` leave out validation and checkpoints; ``main``: this process has rank 0.
+    Losses in nats per target token. ``seconds`` leave out validation and checkpoints. ``main``: rank 0's process.
     """
 
     weights: dict[str, Tensor]

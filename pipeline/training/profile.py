@@ -96,7 +96,7 @@ class Measurement:
             f"first step {self.first_step_seconds:.1f} s"
         )
         total = sum(self.milliseconds.values())
-        return "\n".join([f"{self.cell}: {total:.2f} ms a step, phase by phase", *phases, facts])
+        return "\n".join([f"{self.cell}: {total:.2f} ms per step, phase by phase", *phases, facts])
 
 
 def _real(study: Study, cell: Cell) -> tuple[LanguageModel, Callable[[int], TrainingBatch]]:

@@ -10,7 +10,7 @@ TERMINAL_SECONDS, LOG_SECONDS = 0.2, 15.0
 
 
 class Progress:
-    """Step, loss, tokens a second and time left of a run of ``steps`` steps."""
+    """Step, loss, tokens per second and time left of a run of ``steps`` steps."""
 
     def __init__(self, name: str, steps: int, stream: TextIO | None = None) -> None:
         self.name = name

@@ -66,7 +66,7 @@ def shard(objective: Objective, mesh: DeviceMesh) -> None:
 def clip_gradients(weights: Iterable[Tensor], most: float) -> Tensor:
     """Scale all gradients so that their common norm is at most ``most``; returns the norm before, a scalar.
 
-    As ``torch.nn.utils.clip_grad_norm_``, which sends a message a tensor where gradients are sharded; here it is one.
+    As ``torch.nn.utils.clip_grad_norm_``, which sends a message per tensor where gradients are sharded; here it is one.
     """
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     own = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]

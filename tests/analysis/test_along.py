@@ -63,7 +63,7 @@ def test_the_figure_has_a_panel_a_score_and_a_line_a_model(rows: list[Row]) -> N
     ((figure, drawing),) = along_figures(points(rows))
     assert drawing.name == "along"
     panels = {axes.get_title(): axes for axes in figure.axes}
-    assert {"Loss (nats a token)", "Recall of 4 pairs"} <= panels.keys()
+    assert {"Loss (nats per token)", "Recall of 4 pairs"} <= panels.keys()
     vanilla, block = panels["Recall of 4 pairs"].lines
     assert list(block.get_xdata()) == [*AT, rows[1].pretrain.tokens]
     assert list(vanilla.get_ydata()) == [0.5, 0.5, 1.0]

@@ -55,7 +55,7 @@ def template(rows: list[Row]) -> Row:
 def test_ratio_distance_and_order_are_those_of_the_models(template: Row) -> None:
     """Vanilla at 2.5 is between 2.0 and 3.0: 100 tokens/s."""
     found = study(template, {2: (2.5, 700.0), 4: (2.9, 600.0)})
-    assert "(2.500 nats a token), block transformers generate 7 times as fast as vanilla" in found.answer
+    assert "(2.500 nats per token), block transformers generate 7 times as fast as vanilla" in found.answer
     assert found.basis == [
         "Each model was trained once, and there is no interval.",
         "The speed of vanilla transformers at that loss is interpolated between models 1.00 nats apart.",
@@ -107,12 +107,12 @@ def test_families_apart_are_told_by_the_two_losses_between_them(template: Row) -
     found = study(template, {2: (3.5, 5000.0)})
     assert found.headline == (
         "No speed-up at equal loss can be stated: "
-        "the lowest loss of block transformers is 3.500 nats a token, above the highest on the front of "
+        "the lowest loss of block transformers is 3.500 nats per token, above the highest on the front of "
         "vanilla transformers, 3.000."
     )
     better = study(template, {2: (1.5, 5000.0)})
     assert better.headline.endswith(
-        "the lowest loss of vanilla transformers is 2.000 nats a token, above the highest on the front of block "
+        "the lowest loss of vanilla transformers is 2.000 nats per token, above the highest on the front of block "
         "transformers, 1.500."
     )
 

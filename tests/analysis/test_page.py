@@ -134,7 +134,7 @@ def test_the_address_chooses_axes_and_families(opened: Open) -> None:
     page = opened(f"#x=non_embedding_parameters&y=bits_per_byte&{hidden}&front=1&on=block+L%3D2")
     assert set(marks(page)) == {"block-s-2-base", "block-m-2-base", "block-vanilla-s-0-4-up"}
     assert page.find_element("id", "x").get_attribute("value") == "non_embedding_parameters"
-    assert "Bits a byte" in page.find_element("id", "plot").text
+    assert "Bits per byte" in page.find_element("id", "plot").text
     (pressed,) = page.find_elements("css selector", '#plot [aria-pressed="true"]')
     assert pressed.text == "block L=2"
 

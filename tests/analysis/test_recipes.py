@@ -63,13 +63,13 @@ def test_the_table_has_the_keys_in_which_models_differ_and_the_others_are_said_o
         "Recipes of 8 models: 2 tuned, 1 predicted, 5 untuned.",
         "The best value was the least or the greatest that was tried, so the optimum is not bracketed: "
         "block-s-4-base (learning_rate).",
-        "A factor of two in the learning rate costs 0.012 to 0.030 nats a token (most: vanilla-s, doubled).",
+        "A factor of two in the learning rate costs 0.012 to 0.030 nats per token (most: vanilla-s, doubled).",
         "Every model: batch size 16, warmup steps 40, schedule cosine, steps 366, tokens 3M.",
     ]
     head, rows = section["table"].head, {row[0]: row[1:] for row in section["table"].rows}
     assert head == [
         *("Model", "Optimizer", "Learning rate", "Matrix learning rate", "Weight decay"),
-        *("Recipe", "By trials of", "Trials", "Tokens a trial", "Bracketed"),
+        *("Recipe", "By trials of", "Trials", "Tokens per trial", "Bracketed"),
         *("Half the rate costs", "Twice the rate costs", "95 % interval"),
     ]
     assert " ".join(rows["vanilla-s"]) == "adamw 0.002 - 0.1 tuned vanilla-s 8 1M yes +0.012 +0.030 -"

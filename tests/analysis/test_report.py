@@ -98,7 +98,8 @@ def test_fronts_that_do_not_overlap_give_no_speed_up(study: Study) -> None:
     block = min(loss for name, loss in losses.items() if loss and name.startswith("block"))
     assert told["headline"] == (
         "No speed-up at equal loss can be stated with untuned recipes: the lowest loss of block transformers is "
-        f"{block:.3f} nats a token, above the highest on the front of vanilla transformers, {losses['vanilla-s']:.3f}."
+        f"{block:.3f} nats per token, above the highest on the front of vanilla transformers, "
+        f"{losses['vanilla-s']:.3f}."
     )
     assert any("No better than the unigram baseline" in note for note in told["notes"])
 

@@ -62,7 +62,7 @@ def test_a_largest_size_that_leaves_the_law_is_told_with_its_miss(made: list[Poi
     sentence = held_out_in_words(vanilla)
     told = re.fullmatch(
         r"vanilla: fitted without vanilla-xl, the law of non-embedding parameters predicts (\S+) \(95 % interval (\S+) "
-        r"to (\S+)\) where (\S+) was measured; it misses by \+(\S+) nats a token, (\S+) times the interval's "
+        r"to (\S+)\) where (\S+) was measured; it misses by \+(\S+) nats per token, (\S+) times the interval's "
         r"half-width\.",
         sentence,
     )

@@ -26,7 +26,7 @@ TARGETS = np.array([100.0] * 40 + [300.0] * 40)
 
 
 def with_losses(row: Row, losses: np.ndarray) -> Row:
-    """The row with these losses by document, nats a token."""
+    """The row with these losses by document, nats per token."""
     nats = losses * TARGETS
     evaluate = dataclasses.replace(
         row.evaluate,

@@ -117,7 +117,7 @@ def test_a_loss_that_vanilla_does_not_reach_has_no_ratio(template: Row, loss: fl
     assert matched.best is None
     assert compute_words(matched, seeds=1) == (
         "No ratio of the training FLOPs of block transformers to those of vanilla transformers at equal loss: no "
-        f"value is reached by both (Loss (nats a token): block {loss:g}, vanilla 3.6 to 4)."
+        f"value is reached by both (Loss (nats per token): block {loss:g}, vanilla 3.6 to 4)."
     )
 
 
@@ -225,7 +225,7 @@ def test_few_steps_and_steep_ends_are_one_line_each(template: Row) -> None:
     short = curve_of(template, falling(0.05), steps=800)
     assert warnings([good, good]) == []
     assert warnings([good, steep]) == [
-        "1 of 2 training curves still fall steeply at their end (0.30 nats a doubling of tokens): vanilla-s-0. "
+        "1 of 2 training curves still fall steeply at their end (0.30 nats per doubling of tokens): vanilla-s-0. "
         "More training may change orders."
     ]
     assert warnings([good, short, good]) == [

@@ -12,7 +12,7 @@ FAST = DeviceRates(flops=1e30, copy_bandwidth=1e9, read_bandwidth=2e9)
 
 
 def test_vanilla_work_is_the_sum_over_tokens() -> None:
-    """Against a count by hand: 12 D^2 weights a layer, causal pairs, one row of logits a token."""
+    """Against a count by hand: 12 D^2 weights per layer, causal pairs, one row of logits per token."""
     prompt, new, batch = 10, 5, 3
     layer, head = 12 * 64 * 64, 64 * 1000
     tokens = prompt + new - 1

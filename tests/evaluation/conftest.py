@@ -56,7 +56,7 @@ def make() -> Callable[..., LanguageModel]:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    """A token a byte; end of text is 0, padding 1."""
+    """A token per byte; end of text is 0, padding 1."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(["<|endoftext|>", "<|padding|>", *alphabet])}
     built = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

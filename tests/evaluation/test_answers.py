@@ -1,4 +1,4 @@
-"""Bits a byte and margins of right answers, against the model run on each text by itself."""
+"""Bits per byte and margins of right answers, against the model run on each text by itself."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check(score: TaskScore, values: list[float]) -> None:
 
 
 def of_choices(adapter: Adapter, right: list[set[int]]) -> tuple[list[float], list[float]]:
-    """Bits a byte and margins by document, for :data:`CHOICES`; the blank that ends a context is scored too."""
+    """Bits per byte and margins by document, for :data:`CHOICES`; the blank that ends a context is scored too."""
     bits, margins = [], []
     for row, labels in zip(CHOICES, right, strict=True):
         context = str(row["context"])

@@ -19,7 +19,7 @@ VOCABULARY = 258
 
 
 class Reader(Oracle):
-    """Knows what followed the text since the last line break, a byte a token, where it stood before; else nothing.
+    """Knows what followed the text since the last line break, a byte per token, where it stood before; else nothing.
 
     ``wrong`` makes it find all answers but those likely.
     """

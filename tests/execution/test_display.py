@@ -52,7 +52,7 @@ def test_the_time_left_follows_from_what_the_run_has_measured(board: Board) -> N
     for kind in ("pretrain", "evaluate", "benchmark"):
         put(board, f"{kind}-x@d", State.CURRENT)
     assert time_left(board, two, TRAININGS) is None
-    put(board, "pretrain-x@a", State.DONE, 10)  # 10 FLOPs a second
+    put(board, "pretrain-x@a", State.DONE, 10)  # 10 FLOPs per second
     left = time_left(board, two, TRAININGS)
     assert left is not None
     assert left == Left(pytest.approx(200 / 10 / 2), at_least=True)

@@ -1,8 +1,8 @@
 """Growth inside stages: ``python -m tests.faults.growth``, in a study's folder after its stages tokenize and pretrain.
 
 Training is measured at each row of its curve, evaluation and benchmark after each of many repetitions in one process.
-One JSON line a stage: growth of resident memory (MiB) by least squares and of open files, after a first part that warms
-up, for every 1,000 steps or for every repetition; and the temporary files at its end.
+One JSON line per stage: growth of resident memory (MiB) by least squares and of open files, after a first part that
+warms up, for every 1,000 steps or for every repetition; and the temporary files at its end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Whether a tracker that fails slows training: ``python -m tests.faults.tracker_speed [PAIRS] [SECONDS]``.
 
 A cell trains; the process that follows it to MLflow is stopped and let go on in turn, so that steps with and without it
-lie side by side in time, whatever else the machine does. One JSON line a tracker: steps a second with it against those
-without it, the median over pairs of stretches, in percent, and its middle half; and the follower's share of a core.
+lie side by side in time, whatever else the machine does. One JSON line per tracker: steps per second with it against
+those without it, the median over pairs of stretches, in percent, and its middle half; and the
+follower's share of a core.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def next_logits(built: LanguageModel, prompt: list[int], new: list[int]) -> Tens
 
 
 def greedy(built: LanguageModel, prompt: list[int], count: int) -> list[int]:
-    """Greedy generation the slow way: a full forward pass a token."""
+    """Greedy generation the slow way: a full forward pass per token."""
     new: list[int] = []
     for _ in range(count):
         new.append(int(next_logits(built, prompt, new).argmax()))

@@ -153,7 +153,7 @@ def test_decode_flops_of_a_block_transformer_by_hand(keys: dict[str, Any], posit
 def test_what_an_embedder_reads_before_the_block_costs_its_matrices_by_hand() -> None:
     plain = block(4, LookupConfig(8), PREFIX)
     both = block(4, LookupConfig(8, overlap=True, convolution=3), PREFIX)
-    entries = 2 * 32 * 32, 3 * 8 * 8  # used once a block, and once a token
+    entries = 2 * 32 * 32, 3 * 8 * 8  # used once per block, and once per token
     assert costs.total_parameters(both) - costs.total_parameters(plain) == sum(entries)
     assert both.decode_flops(20) - plain.decode_flops(20) == pytest.approx(2 * entries[0] / 4 + 2 * entries[1])
     assert both.decode_parameters() - plain.decode_parameters() == pytest.approx(sum(entries) / 4)

@@ -92,7 +92,7 @@ def test_a_cell_that_diverged_has_every_number_but_its_quality(rows: list[Row]) 
 
 def test_labels_name_the_unit_and_the_setting(rows: list[Row]) -> None:
     labels = {metric.key: metric.label for metric in all_metrics(rows)}
-    assert LOSS.label == "Loss (nats a token)"
+    assert LOSS.label == "Loss (nats per token)"
     assert labels["training_seconds"] == "Training time (s)"
     assert labels["decode_heavy_time_to_first_token"] == "decode-heavy time to first token (s)"
     assert labels["decode_heavy_limit"] == "decode-heavy roofline tokens/s"

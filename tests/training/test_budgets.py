@@ -31,7 +31,7 @@ from tests.training.test_superseded import edited, stop_at
 
 VANILLA, BLOCK = "vanilla-s-0", "block-s-4-base-0"
 BUDGETS = "schedule: wsd\n  budgets: [3840, 1536]\n  validate_every: 3\n"
-"""Of 256 tokens a step: 15 steps that cool down after 12, 6 after 5, and the whole cell's 20 after 16."""
+"""Of 256 tokens per step: 15 steps that cool down after 12, 6 after 5, and the whole cell's 20 after 16."""
 
 Found = tuple[dict[str, Tensor], list[tuple[str, str, str]], PretrainResult]
 

@@ -20,7 +20,7 @@ def test_every_phase_and_the_costliest_operations_are_listed(
     profile.main()
     shown = capsys.readouterr().out
     times = [float(re.search(rf"{phase} +([\d.]+) ms", shown)[1]) for phase in profile.PHASES]  # type: ignore[index]
-    total = float(re.search(r"([\d.]+) ms a step", shown)[1])  # type: ignore[index]
+    total = float(re.search(r"([\d.]+) ms per step", shown)[1])  # type: ignore[index]
     assert sum(times) == pytest.approx(total, abs=0.05)
     assert min(times) > 0
     assert "aten::mm" in shown

@@ -26,7 +26,7 @@ from tests.training.test_superseded import stop_at
 
 VANILLA, BLOCK = "vanilla-s-0", "block-s-4-base-0"
 AT = [1536, 2560]
-"""Of 256 tokens a step: after steps 6 and 10, of 20; states to resume from are saved after 4, 8, 12."""
+"""Of 256 tokens per step: after steps 6 and 10, of 20; states to resume from are saved after 4, 8, 12."""
 
 
 def asking(*counts: int) -> Study:
@@ -175,7 +175,7 @@ def test_a_run_that_diverges_keeps_those_before(study: Study, monkeypatch: pytes
     [
         ("[5120]", f"evaluate.at: 5120 is wrong; cell {VANILLA} ends after 5,120 tokens (pretrain.tokens), where"),
         ("[512, 9999872]", f"evaluate.at: 9999872 is wrong; cell {VANILLA} ends after 5,120 tokens"),
-        ("[1000]", f"evaluate.at: 1000 is wrong; cell {VANILLA} takes 256 tokens a step (pretrain.batch_size); "),
+        ("[1000]", f"evaluate.at: 1000 is wrong; cell {VANILLA} takes 256 tokens per step (pretrain.batch_size); "),
         ("[100]", "the nearest is 256"),
         ("[512, 256]", "evaluate.at: [512, 256] is wrong; its numbers of tokens rise, and each stands there once"),
         ("[512, 512]", "evaluate.at: [512, 512] is wrong; its numbers of tokens rise"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def along_figures(points: list[Point]) -> Figures:
-    """A panel a score, a line a model, the mean over its seeds."""
+    """A panel per score, a line per model, the mean over its seeds."""
     scored = [point for point in points if any(row.evaluate.along for row in point.rows)]
     if not scored:
         return

@@ -20,7 +20,7 @@ LEFT = "Second copy's part of the first loss"
 
 
 def copy_figures(points: list[Point]) -> Figures:
-    """By offset modulo the block length, by distance, and by span; a panel a size. Every seed's texts count alike."""
+    """By offset modulo the block length, by distance, and by span; a panel per size. Every seed's texts count alike."""
     probed = [point for point in points if any(row.evaluate.copies for row in point.rows)]
     if not probed:
         return

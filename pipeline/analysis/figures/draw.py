@@ -107,7 +107,7 @@ def figures(study: Study, findings: Findings) -> Figures:
 
 
 def _ratios(points: list[Point], quality: list[Quality]) -> Figures:
-    """The speed-up over each vanilla family at every loss that both reach, a panel a setting."""
+    """The speed-up over each vanilla family at every loss that both reach, a panel per setting."""
     drawn = [comparison for comparison in quality if comparison.matched.estimates]
     styles, families = _contender_styles(points), by_family(points)
     for reference in dict.fromkeys(comparison.matched.second for comparison in drawn):
@@ -123,7 +123,7 @@ def _ratios(points: list[Point], quality: list[Quality]) -> Figures:
             log_axis(panel, "y")
         axes[0].set_ylabel(f"Tokens/s relative to {reference} (better \N{RIGHTWARDS ARROW})")
         legend(figure, *axes)
-        told = "Ratios of tokens a second along both families' fronts, with 95 % intervals where there are any."
+        told = "Ratios of tokens per second along both families' fronts, with 95 % intervals where there are any."
         yield figure, Drawing(f"speedup_{slug(reference)}", f"Speed at equal loss, against {reference}", told)
 
 
@@ -177,7 +177,7 @@ def _draw_law(axes: Axes, law: SeriesLaw, colour: str) -> None:
 
 
 def _optima(points: list[Point], scaling: Scaling) -> Figures:
-    """Loss against parameters at equal training FLOPs (paper, figure 4c), a panel a budget."""
+    """Loss against parameters at equal training FLOPs (paper, figure 4c), a panel per budget."""
     if not scaling.optima:
         return
     styles = series_styles(points)

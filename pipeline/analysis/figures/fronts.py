@@ -49,10 +49,10 @@ def front_figures(points: list[Point]) -> Figures:
 
 
 def _fronts(points: list[Point], setting: str) -> Figures:
-    """Loss against tokens/s, and against bytes a sample."""
+    """Loss against tokens/s, and against bytes per sample."""
     for field, name, words in (
         ("tokens_per_second", "throughput", "generation throughput"),
-        ("bytes_per_sample", "memory", "memory a sample"),
+        ("bytes_per_sample", "memory", "memory per sample"),
     ):
         x = setting_metric(setting, field)
         figure, (axes,) = panels(1, width=7.6, height=4.6)
@@ -112,7 +112,7 @@ def _best(points: Sequence[Point], x: Metric, y: Metric) -> str:
 
 
 def _scores(points: list[Point], setting: str) -> Figures:
-    """Each task's score against tokens/s, a panel a task."""
+    """Each task's score against tokens/s, a panel per task."""
     scores = main_task_metrics([row for point in points for row in point.rows])[:MOST_PANELS]
     if scores:
         x = setting_metric(setting, "tokens_per_second")

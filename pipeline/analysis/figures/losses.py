@@ -24,7 +24,7 @@ def loss_figures(points: list[Point]) -> Figures:
 
 
 def _curves(points: list[Point]) -> Figures:
-    """Validation loss over training tokens, a panel a size; every seed a line."""
+    """Validation loss over training tokens, a panel per size; every seed a line."""
     drawn = [point for point in points if any(row.curve for row in point.rows)]
     if not drawn:
         return
@@ -36,9 +36,9 @@ def _curves(points: list[Point]) -> Figures:
             line(axes, losses, styles[point.series], point.series, markersize=3.5, markevery=max(len(losses) // 10, 1))
         axes.set_xlabel("Training tokens")
         count_axis(axes)
-    sizes[0][0].set_ylabel("Validation loss (nats a token) (\N{LEFTWARDS ARROW} better)")
+    sizes[0][0].set_ylabel("Validation loss (nats per token) (\N{LEFTWARDS ARROW} better)")
     legend(figure, *(axes for axes, _, _ in sizes))
-    yield figure, Drawing("curves", "Loss while training", "Validation loss against training tokens, a panel a size.")
+    yield figure, Drawing("curves", "Loss while training", "Validation loss against training tokens, a panel per size.")
 
 
 def _learning_curve(curve: dict[str, list[float]]) -> list[tuple[float, float]]:
@@ -51,7 +51,7 @@ def _learning_curve(curve: dict[str, list[float]]) -> list[tuple[float, float]]:
 
 
 def _block_positions(points: list[Point]) -> Figures:
-    """Loss by position in the block (paper, figure 3d), a panel a size; vanilla's mean as a dotted line."""
+    """Loss by position in the block (paper, figure 3d), a panel per size; vanilla's mean as a dotted line."""
     blocks = [point for point in points if len(point.rows[0].evaluate.loss_by_block_position) > 1]
     if not blocks:
         return
@@ -68,7 +68,7 @@ def _block_positions(points: list[Point]) -> Figures:
         count_axis(axes)
     sizes[0][0].set_ylabel(directed(LOSS))
     legend(figure, *(axes for axes, _, _ in sizes))
-    told = "Loss at each position of a block, a panel a size."
+    told = "Loss at each position of a block, a panel per size."
     yield figure, Drawing("block_position", "Loss by position in the block", told)
 
 
@@ -82,7 +82,7 @@ def _by_position(point: Point) -> list[tuple[float, float]]:
 
 
 def _contexts(points: list[Point]) -> Figures:
-    """Loss by tokens of context (paper, figure 4b), a figure a context length and a panel a size."""
+    """Loss by tokens of context (paper, figure 4b), a figure per context length and a panel per size."""
     styles = series_styles(points)
     lengths = sorted({context.length for point in points for context in point.rows[0].evaluate.loss_by_context})
     for length in lengths:
@@ -110,7 +110,7 @@ def _by_context(point: Point, length: int) -> list[tuple[float, float]]:
 
 
 def _needles(points: list[Point]) -> Figures:
-    """Needles found by depth and on average, a panel a prompt and a row a configuration (paper, tables 5 and 6)."""
+    """Needles found by depth and on average, a panel per prompt and a row per configuration (paper, tables 5 and 6)."""
     tested = [point for point in points if point.rows[0].evaluate.needle]
     prompts = list(dict.fromkeys(score.prompt for point in tested for score in point.rows[0].evaluate.needle))
     if not tested:
@@ -127,12 +127,12 @@ def _needles(points: list[Point]) -> Figures:
         panel.set_yticks(range(len(tested)), [point.name for point in tested])
         panel.set_title(f"{prompt} prompt")
         panel.set_xlabel("Depth of the needle")
-    told = f"The share of needles found at each depth, a row a configuration. Means: {', '.join(means)}."
+    told = f"The share of needles found at each depth, a row per configuration. Means: {', '.join(means)}."
     yield figure, Drawing("needle", "Needle in a haystack", told)
 
 
 def _recall(points: list[Point]) -> Figures:
-    """Associative recall by the number of pairs, a panel a size; guessing as a dotted line."""
+    """Associative recall by the number of pairs, a panel per size; guessing as a dotted line."""
     asked = [point for point in points if any(row.evaluate.recall for row in point.rows)]
     if not asked:
         return

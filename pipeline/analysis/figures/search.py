@@ -28,7 +28,7 @@ def draw_search(study_name: str, folder: Path) -> list[Drawing]:
 def label(objective: str, result: SearchResult) -> str:
     """An objective as an axis's label, with its unit."""
     if objective == "loss":
-        return "Validation loss (nats a token)"
+        return "Validation loss (nats per token)"
     return f"{readable(result.setting)} tokens/s ({result.throughput})".capitalize()
 
 

@@ -21,7 +21,7 @@ def speed_figures(points: list[Point]) -> Figures:
 
 
 def _batches(points: list[Point]) -> Figures:
-    """Tokens/s against batch for each setting, a panel a size."""
+    """Tokens/s against batch for each setting, a panel per size."""
     styles = series_styles(points)
     for setting in settings_of([row for point in points for row in point.rows]):
         swept = [point for point in points if len(_measured(point.rows[0], setting)) > 1]
@@ -38,7 +38,7 @@ def _batches(points: list[Point]) -> Figures:
         drawn[0][0].set_ylabel(f"{readable(setting)} tokens/s (better \N{RIGHTWARDS ARROW})")
         legend(figure, *(axes for axes, _, _ in drawn))
         title = f"Throughput by batch, {readable(setting)}"
-        told = "Generated tokens a second at each batch measured, a panel a size."
+        told = "Generated tokens per second at each batch measured, a panel per size."
         yield figure, Drawing(f"batch_{setting}", title, told)
 
 
@@ -64,7 +64,8 @@ def _lengths(points: list[Point], varied: str, fixed: str, length: int) -> Figur
     sizes[0][0].set_ylabel("Tokens/s (better \N{RIGHTWARDS ARROW})")
     legend(figure, *(axes for axes, _, _ in sizes))
     title = f"Throughput by {WORDS[varied]}, {length} {WORDS[fixed]}"
-    yield figure, Drawing(f"length_{varied}_{length}", title, f"{title}: generated tokens a second, a panel a size.")
+    told = f"{title}: generated tokens per second, a panel per size."
+    yield figure, Drawing(f"length_{varied}_{length}", title, told)
 
 
 def _by_length(row: Row, varied: str, fixed: str, length: int) -> list[tuple[float, float]]:

@@ -11,7 +11,7 @@ from pipeline.analysis.rows.points import Point, series_of
 # Paul Tol's "bright" scheme and Okabe and Ito's orange: distinct under the common colour vision deficiencies, and each
 # with a contrast of 3:1 or more to white.
 COLOURS = ("#0072b2", "#b5540a", "#00845e", "#aa3377", "#7a5195", "#8a6d00", "#00838f", "#c1121f")
-"""One a block length; block and uptrained models of the same length have two."""
+"""One per block length; block and uptrained models of the same length have two."""
 FAMILIES = {"vanilla": "#222222", "block": "#4b5d8a", "uptrained": "#33691e", "pretrained": "#5f6368"}
 """Of vanilla models, and of the others over all block lengths."""
 VANILLA = FAMILIES["vanilla"]

@@ -1,4 +1,4 @@
-"""Loss against what training took: tokens and FLOPs, a line a model over its budgets."""
+"""Loss against what training took: tokens and FLOPs, a line per model over its budgets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def training_figures(points: list[Point]) -> Figures:
 
 
 def _draw(axes: Axes, points: list[Point], models: Trained, x: str) -> None:
-    """A line a model where one was trained on several amounts of tokens, else a line a series over its sizes."""
+    """A line per model where one was trained on several amounts of tokens, else a line per series over its sizes."""
     styles, cells = series_styles(points), {point.cell.model: point for point in points}
     budgets = any(len(losses) > 1 for losses in models.values())
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}

@@ -1,4 +1,4 @@
-"""The figure of a tuning: loss against each tuned key, a panel a key, a line a model."""
+"""The figure of a tuning: loss against each tuned key, a panel per key, a line per model."""
 
 from __future__ import annotations
 
@@ -29,12 +29,10 @@ def draw_tuning(result: TuneResult, folder: Path) -> list[Drawing]:
         for axes, key in zip(drawn, keys, strict=True):
             _panel(axes, key, models)
         for axes in drawn[:: 2 if len(keys) == 4 else 3]:
-            axes.set_ylabel("Validation loss (nats a token)")
+            axes.set_ylabel("Validation loss (nats per token)")
         legend(figure, *drawn)
-        told = (
-            f"Least validation loss of the trials with each value, {result.tokens:,} tokens a trial. Open: every trial "
-        )
-        told += "with that value was stopped early, at this loss. "
+        told = f"Least validation loss of the trials with each value, {result.tokens:,} tokens per trial. "
+        told += "Open: every trial with that value was stopped early, at this loss. "
         return [save(figure, Drawing("curves", "Loss against each tuned key", told + _best(models)), folder)]
 
 

@@ -54,7 +54,7 @@ def _table(models: Sequence[ModelRecipe]) -> TextTable:
     tuned = any(model.tuning for model in models)
     intervals = any(model.tuning and model.tuning.intervals for model in models)
     head = ["Model", *(_words(name).capitalize() for name in names)]
-    head += ["Recipe", "By trials of", "Trials", "Tokens a trial", "Bracketed"] if tuned else []
+    head += ["Recipe", "By trials of", "Trials", "Tokens per trial", "Bracketed"] if tuned else []
     head += ["Half the rate costs", "Twice the rate costs"] if tuned else []
     head += ["95 % interval"] if intervals else []
     rows = [

@@ -77,7 +77,7 @@ class Line:
 
 
 def lines(findings: Findings) -> list[Line]:
-    """A line a cell; where models have several seeds a line a model, and one for each cell that diverged."""
+    """A line per cell; where models have several seeds per line a model, and one for each cell that diverged."""
     if all(len(point.rows) == 1 for point in findings.trained):
         return [Line(marked(row), [row]) for row in findings.rows]
     joined = [Line(f"{point.name} ({len(point.rows)} seeds)", point.rows) for point in findings.trained]
@@ -85,7 +85,7 @@ def lines(findings: Findings) -> list[Line]:
 
 
 def summary_metrics(rows: Sequence[Row]) -> list[Metric]:
-    """The columns of the short table: size, loss, task scores; tokens/s and bytes a sample in each setting."""
+    """The columns of the short table: size, loss, task scores; tokens/s and bytes per sample in each setting."""
     settings = settings_of(rows)
     generation = [setting_metric(name, field) for field in SUMMARY for name in settings]
     tokens = [TRAINING_TOKENS] if any(row.cell.budget for row in rows) else []

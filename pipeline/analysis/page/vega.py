@@ -71,7 +71,7 @@ def packed(text: str) -> str:
 
 
 def library() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, packed; made once a version and user, as it takes seconds."""
+    """Vega, Vega-Lite and vega-embed as one script, packed; made once per version and user, as it takes seconds."""
     import vl_convert
 
     made_by: Any = vl_convert  # whose types are not those of its functions

@@ -1,1 +1,1 @@
-"""What is compared: a row a cell, from its records; a point a configuration, over its seeds."""
+"""What is compared: a row per cell, from its records; a point per configuration, over its seeds."""

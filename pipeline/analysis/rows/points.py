@@ -1,4 +1,4 @@
-"""One row a cell, with its three records; one point a configuration, over its seeds."""
+"""One row per cell, with its three records; one point per configuration, over its seeds."""
 
 from __future__ import annotations
 

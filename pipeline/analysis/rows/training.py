@@ -13,7 +13,7 @@ from pipeline.results.metrics import LOSS
 
 
 class LossPoint(NamedTuple):
-    """A finished training's tokens and FLOPs, and its loss on the test documents in nats a token."""
+    """A finished training's tokens and FLOPs, and its loss on the test documents in nats per token."""
 
     tokens: int
     flops: float

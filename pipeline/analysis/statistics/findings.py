@@ -29,12 +29,12 @@ NOISY = 0.2  # (max - min) / median of the timings from which a note warns
 class Findings:
     """Everything that the report states, computed once.
 
-    ``fronts`` is keyed by setting (loss and tokens/s), ``{setting}_memory`` (loss and bytes a sample) and
+    ``fronts`` is keyed by setting (loss and tokens/s), ``{setting}_memory`` (loss and bytes per sample) and
     ``{setting}_all`` (all three); ``hypervolumes`` by setting; ``orderings`` by metric key. ``quality`` compares each
     family of block transformers with each vanilla one in each setting (:mod:`pipeline.analysis.rows.families`).
     ``points`` are compared in quality and speed; ``trained`` are these and what cells with a budget reached.
     ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``. ``compute``
-    has the ratios of training FLOPs at equal loss, ``recipes`` one a model that the study trains. ``contrasts`` are
+    has the ratios of training FLOPs at equal loss, ``recipes`` one per model that the study trains. ``contrasts`` are
     empty where no two neighbours share two seeds. ``answer`` is the study's, ``basis`` what that rests on, ``further``
     the same against other families.
     """
@@ -160,7 +160,7 @@ def _at_equal_quality(compared: list[Point], settings: list[str]) -> list[Qualit
 
 
 def _at_equal_cost(kept: list[Point], settings: list[str]) -> list[Matched]:
-    """Each block series against each vanilla family: tokens/s and loss at equal training FLOPs and bytes a sample."""
+    """Each block series against each vanilla family: tokens/s and loss at equal training FLOPs and bytes per sample."""
     blocks = [point for point in kept if point.kind in ("block", "uptrained")]
     matched = []
     for name, other in itertools.product(series_of(blocks), references(kept).items()):

@@ -80,7 +80,7 @@ def _gains(compared: list[Quality]) -> tuple[str, list[str]]:
     """The loss, where all settings have the same, and the ratio in each setting that has one."""
     bests = [(comparison.setting, comparison.matched.best) for comparison in compared if comparison.matched.best]
     one_loss = len({best.at for _, best in bests}) == 1
-    loss = f" ({bests[0][1].at:.3f} nats a token)" if one_loss else ""
+    loss = f" ({bests[0][1].at:.3f} nats per token)" if one_loss else ""
     return loss, [_gain(setting, best, at_its_own_loss=not one_loss) for setting, best in bests]
 
 
@@ -104,7 +104,7 @@ def _reason(comparison: Quality) -> str:
     sides = zip(matched.reach, (named(matched.first), named(matched.second)), strict=True)
     (better, low), (worse, high) = ((name, losses) for losses, name in sorted(sides))
     return (
-        f"the lowest loss of {worse} is {high[0]:.3f} nats a token, above the highest on the front of {better}, "
+        f"the lowest loss of {worse} is {high[0]:.3f} nats per token, above the highest on the front of {better}, "
         f"{low[1]:.3f}"
     )
 

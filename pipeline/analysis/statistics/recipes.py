@@ -60,7 +60,7 @@ def keys_of(recipe: Pretrain) -> dict[str, Any]:
 
 
 def recipes(rows: Iterable[Row]) -> list[ModelRecipe]:
-    """One a model that the study trains, in the order of its cells."""
+    """One per model that the study trains, in the order of its cells."""
     models = []
     for model, members in by_model(rows).items():
         first = members[0]
@@ -112,7 +112,7 @@ def _factor_of_two(models: Sequence[ModelRecipe]) -> list[str]:
     if not costs:
         return []
     (least, _), (most, where) = min(costs), max(costs)
-    return [f"A factor of two in the learning rate costs {least:.3f} to {most:.3f} nats a token (most: {where})."]
+    return [f"A factor of two in the learning rate costs {least:.3f} to {most:.3f} nats per token (most: {where})."]
 
 
 def in_words(models: Sequence[ModelRecipe]) -> str:

@@ -93,8 +93,8 @@ def held_out_in_words(law: SeriesLaw) -> str:
     step = f", where the step to it from the point before brought {test.observed - test.before:+.3f}"
     return (
         f"{law.series}{law.at}: fitted without {law.largest.name}, the law of {law.x.label.lower()} predicts "
-        f"{test.predicted:.3f}{interval} where {test.observed:.3f} was measured; it misses by {test.miss:+.3f} nats a "
-        f"token{relative or step}."
+        f"{test.predicted:.3f}{interval} where {test.observed:.3f} was measured; it misses by {test.miss:+.3f} nats "
+        f"per token{relative or step}."
     )
 
 

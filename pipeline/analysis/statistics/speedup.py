@@ -2,7 +2,7 @@
 
 Equal quality: each family's non-dominated points of quality and throughput (or training FLOPs), their logarithm linear
 in loss between them, or one of its series' (a block length over its sizes), where that is better in between.
-Equal cost: a series' sizes in order of training FLOPs or bytes a sample, linear in the cost's logarithm between them.
+Equal cost: a series' sizes in order of training FLOPs or bytes per sample, linear in the cost's logarithm between them.
 """
 
 from __future__ import annotations

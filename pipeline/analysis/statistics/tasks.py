@@ -21,7 +21,7 @@ GUESS = "°"
 
 
 def main_task_metrics(rows: Sequence[Records]) -> list[Metric]:
-    """One metric a task that tells the rows apart: for short tables and for figures.
+    """One metric per task that tells the rows apart: for short tables and for figures.
 
     It is the task's usual metric if that does, or if none does; else the one of :data:`GOLD` that does so best.
     """
@@ -29,7 +29,7 @@ def main_task_metrics(rows: Sequence[Records]) -> list[Metric]:
 
 
 def steady_task_metrics(rows: Sequence[Records]) -> list[Metric]:
-    """Each task's usual metric and the bits a byte of its right answers: the same whatever the numbers are."""
+    """Each task's usual metric and the bits per byte of its right answers: the same whatever the numbers are."""
     return [
         task_metric(task, score)
         for task, scores in _whole_tasks(rows).items()

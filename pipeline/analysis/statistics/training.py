@@ -18,7 +18,7 @@ from pipeline.results.metrics import LOSS, TRAINING_FLOPS
 from pipeline.study.recipe import cooldown_steps
 
 FEW_STEPS = 2000  # docs/methods.md: with 763 steps models were in another order than with 3,052
-STEEP = 0.12  # nats a doubling of tokens; docs/methods.md has what it was calibrated on
+STEEP = 0.12  # nats per doubling of tokens; docs/methods.md has what it was calibrated on
 LAST = 0.25  # share of the tokens over which the slope is taken
 SURE = 1.64  # standard errors by which a slope differs from none
 LEAST_ROWS = 5
@@ -59,7 +59,7 @@ def compute_words(matched: Matched, seeds: int) -> str:
 
 
 def end_slope(row: Row) -> tuple[float, float] | None:
-    """Nats a doubling of tokens by which training loss falls before its end, and the standard error.
+    """Nats per doubling of tokens by which training loss falls before its end, and the standard error.
 
     By least squares on the last quarter of the tokens; with ``wsd`` of those before the cooldown, whose descent is no
     promise of more. ``None`` where the curve has too few rows there.
@@ -98,7 +98,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
         what = f"cells took fewer than {FEW_STEPS:,} steps ({_range(few, '{:,}')}){_names(few, trained)}"
         lines.append(f"{_share(few, trained)} {what}. Orders measured so were wrong (docs/results/recipe.md).")
     if steep:
-        by = f"({_range(steep, '{:.2f}')} nats a doubling of tokens){_names(steep, slopes)}"
+        by = f"({_range(steep, '{:.2f}')} nats per doubling of tokens){_names(steep, slopes)}"
         what = f"training curves still fall steeply at their end {by}"
         lines.append(f"{_share(steep, slopes)} {what}. More training may change orders.")
     return lines

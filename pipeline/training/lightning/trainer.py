@@ -100,7 +100,7 @@ def _strategy(wanted: str, count: int) -> Any:
     """One process needs none; several share gradients (ddp), or parameters and optimizer state as well (fsdp).
 
     For ddp torch's wrapper is left out: it cuts a compiled model into a graph a bucket, and its hooks wait for another
-    stream at every gradient. The module sums the gradients itself, once a step.
+    stream at every gradient. The module sums the gradients itself, once per step.
     """
     if count == 1:
         return "auto"
