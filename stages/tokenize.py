@@ -31,7 +31,7 @@ def _changed(found: RoundTrip) -> str:
     lost = f", {found.lost:,} of them without some characters" if found.lost else ""
     return (
         f"; {found.changed:,} of {found.documents:,} sampled documents come back from their tokens changed{lost}: "
-        f"bits a byte counts text that the tokens do not hold"
+        f"bits per byte counts text that the tokens do not hold"
     )
 
 

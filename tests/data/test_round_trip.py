@@ -142,7 +142,7 @@ def test_the_stage_says_what_is_changed(corpus, params_text, root):
     (folder / "params.yaml").write_text(params_text.replace("tokenizer: null", "tokenizer: own.json"))
     command = [sys.executable, "-m", "stages.tokenize"]
     done = subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
-    assert "; 67 of 200 sampled documents come back from their tokens changed: bits a byte counts text" in done.stdout
+    assert "; 67 of 200 sampled documents come back from their tokens changed: bits per byte counts text" in done.stdout
 
 
 TEXT_WITH_END = f"before {END} after"

@@ -77,7 +77,7 @@ class Line:
 
 
 def lines(findings: Findings) -> list[Line]:
-    """A line per cell; where models have several seeds per line a model, and one for each cell that diverged."""
+    """A line per cell; where models have several seeds a line per model, and one for each cell that diverged."""
     if all(len(point.rows) == 1 for point in findings.trained):
         return [Line(marked(row), [row]) for row in findings.rows]
     joined = [Line(f"{point.name} ({len(point.rows)} seeds)", point.rows) for point in findings.trained]
