@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,13 @@ def test_gradients_are_exchanged_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
         torch.testing.assert_close(gradient, 2 * before)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+QUICK = [("ddp", "adamw"), ("fsdp", "muon")]
+REST = [both for both in product(("ddp", "fsdp"), OPTIMIZERS) if both not in QUICK]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "optimizer"), [*QUICK, *(pytest.param(*both, marks=pytest.mark.slow) for both in REST)]
+)
 def test_two_processes_train_as_one_does(tiny: Study, strategy: str, optimizer: str) -> None:
     change("learning_rate: 0.01", f"learning_rate: 0.01\n  optimizer: {optimizer}")
     pretrain(load_study(), find_cell(tiny, CELL))
@@ -127,7 +133,7 @@ def test_two_killed_processes_go_on(tiny: Study, strategy: str, optimizer: str) 
     assert losses() == expected
 
 
-@pytest.mark.parametrize(("strategy", "begins"), [("ddp", 12), ("fsdp", 0)])
+@pytest.mark.parametrize(("strategy", "begins"), [("ddp", 12), pytest.param("fsdp", 0, marks=pytest.mark.slow)])
 def test_two_processes_begin_in_a_trunk(tiny: Study, strategy: str, begins: int) -> None:
     """With the state of one process, unless theirs have another form.
 

@@ -59,13 +59,13 @@ BEFORE = """base:
     ("name", "edits"),
     [
         (VANILLA, [LLAMA]),
-        (BLOCK, []),
         (BLOCK, [WSD, ("base: {}", BEFORE)]),
         pytest.param(VANILLA, [], marks=pytest.mark.slow),
+        pytest.param(BLOCK, [], marks=pytest.mark.slow),
         pytest.param(BLOCK, [LLAMA, ("base: {}", BEFORE.replace("local: 5", "local: 2, mix: true"))],
                      marks=pytest.mark.slow),
     ],
-    ids=["llama", "block", "block-before-muon", "vanilla", "block-mixed-llama"],
+    ids=["llama", "block-before-muon", "vanilla", "block", "block-mixed-llama"],
 )  # fmt: skip
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     tiny: Study, name: str, edits: list[tuple[str, str]]
