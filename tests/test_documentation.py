@@ -38,6 +38,7 @@ from tests.training.conftest import WORDS
 
 CELL = "block-m-4-base-0"
 NOT_RUN = {
+    r"make audit": "asks a service for known vulnerabilities",
     r"make ui|python -m pipeline ui": "does not end; test_the_ui_answers starts it",
     r"make (test|soak|check)|(python -m )?pytest|python -m tests": "these tests themselves",
     r"torchrun|srun": "several GPUs, and SLURM",

@@ -21,6 +21,7 @@ import pytest
 from dvc.repo import Repo
 from dvc.utils.serialize import load_yaml
 from hypothesis import HealthCheck, Phase, given, settings
+from omegaconf import OmegaConf
 
 from pipeline.base.errors import UserError
 from pipeline.commands.main import main
@@ -60,7 +61,8 @@ class Trial:
             assert_clear(str(error))
         else:
             self.outcomes["planned"] += 1
-            assert_meant(study, load_yaml(str(self.path)))
+            # A reference such as ${pretrain.tokens} means what it names.
+            assert_meant(study, OmegaConf.to_container(OmegaConf.create(load_yaml(str(self.path))), resolve=True))
             assert_safe(names)
         seconds = time.process_time() - started
         self.slowest = max(self.slowest, seconds)
