@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.base.redact import redacted
 from pipeline.study.pretraining import pretraining, training_steps, written
-from pipeline.study.recipe import check_schedule
+from pipeline.study.recipe_checks import check_schedule
 from pipeline.study.recipe_space import SHORT, check_read, check_space, choices
 from pipeline.study.rules import all_positive, choice, positive, require
 from pipeline.study.schema import Search, Study
