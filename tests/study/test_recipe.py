@@ -44,13 +44,13 @@ WRONG = [
     ("schedule: wsd, cooldown_shape: square", r"pretrain\.cooldown_shape: 'square' is wrong; did you mean 'sqrt'"),
     ("schedule: wsd, cooldown: 1.0", r"pretrain\.warmup_steps: 40 is wrong; cell vanilla-s-0 takes 367 steps \(tokens "
      r"/ \(batch_size \* context_length\)\), and its cooldown 367 of them \(pretrain\.cooldown\); it is at most 0$"),
-    ("warmup_steps: 367", r"pretrain\.warmup_steps: 367 is wrong; cell vanilla-s-0 takes 367 steps .*; it is at most 366, or "
+    ("warmup_steps: 367", r"367 is wrong; cell vanilla-s-0 takes 367 steps .*; it is at most 366, or "
      r"a share of the steps, such as 0\.05$"),
     ("warmup_steps: 295, schedule: wsd", r"295 is wrong; .* and its cooldown 73 of them .*; it is at most 294"),
-    ("warmup_steps: -1", r"pretrain\.warmup_steps: -1 is wrong; it is a whole number of steps, 0 or more, or a share of"),
-    ("warmup_steps: 40.0", r"pretrain\.warmup_steps: 40\.0 is wrong; a number with a point is a share of the steps, below 1"),
+    ("warmup_steps: -1", r"pretrain\.warmup_steps: -1 is wrong; it is a whole number of steps, 0 or more, or a share"),
+    ("warmup_steps: 40.0", r"pretrain\.warmup_steps: 40\.0 is wrong; a number with a point is a share of the steps"),
     ("warmup_steps: 1.0", r"pretrain\.warmup_steps: 1\.0 is wrong; a number with a point is a share"),
-    ("warmup_steps: 0.9, schedule: wsd", r"pretrain\.warmup_steps: 0\.9 is wrong; .* what the cooldown leaves \(0\.8\)"),
+    ("warmup_steps: 0.9, schedule: wsd", r"warmup_steps: 0\.9 is wrong; .* what the cooldown leaves \(0\.8\)"),
     ("initialization: {std: 0}", r"pretrain\.initialization\.std: 0\.0 is wrong; it must be greater than 0"),
     ("initialization: {std: -1}", r"pretrain\.initialization\.std: -1\.0 is wrong"),
     ("initialization: 0.02", r"pretrain\.initialization: 0\.02 is wrong; it must be a mapping"),
