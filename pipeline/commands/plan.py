@@ -28,6 +28,8 @@ from pipeline.study.trunks import Trunk, trunk_steps
 from pipeline.study.tune_space import tuning_of
 from pipeline.study.waypoints import again_for, lacking
 
+UNKNOWN = "how long that takes is known once a cell has run on this machine"
+
 
 @dataclass(frozen=True)
 class RecipeKey:
@@ -79,14 +81,10 @@ def plan(study: Study) -> list[CellPlan]:
     return [_plan(study, cell, vocabulary, current, rates) for cell in cells(study)]
 
 
-def rest_of(planned: list[CellPlan]) -> str:
-    """How long the stages that are out of date take on this machine, one after the other."""
-    flops = sum(entry.flops_to_go for entry in planned)
-    counts = {kind: sum(kind in entry.to_go for entry in planned) for kind in ("evaluate", "benchmark")}
-    left = time_of(Work(flops, [0.0] * counts["evaluate"], [0.0] * counts["benchmark"]), rates_here())
-    if left is None:
-        return f"{flops:.2g} training FLOPs to go; no cell has run on this machine yet to tell how long that takes"
-    return f"{flops:.2g} training FLOPs to go, {left} on this machine"
+def time_to_go(planned: list[CellPlan]) -> Left | None:
+    """How long the stages that are out of date take on this machine, one after the other; ``None``: nothing tells."""
+    evaluate, benchmark = ([0.0] * sum(kind in entry.to_go for entry in planned) for kind in ("evaluate", "benchmark"))
+    return time_of(Work(sum(entry.flops_to_go for entry in planned), evaluate, benchmark), rates_here())
 
 
 def print_plan(planned: list[CellPlan], file: TextIO) -> None:
@@ -104,7 +102,12 @@ def print_plan(planned: list[CellPlan], file: TextIO) -> None:
             print(f"{entry.cell}: {_recipe_line(entry.recipe)}", file=file)
         if entry.why:
             print(f"{entry.cell}: {entry.why}", file=file)
-    print(f"{len(planned)} cells, {rest_of(planned)}; checkpoints in {paths.checkpoint('CELL')}", file=file)
+    flops, left = sum(entry.flops_to_go for entry in planned), time_to_go(planned)
+    known = f" ({left} on this machine)" if left else f"; {UNKNOWN}"
+    print(
+        f"{len(planned)} cells, {flops:.2g} training FLOPs to go{known}; checkpoints in {paths.checkpoint('CELL')}",
+        file=file,
+    )
 
 
 def print_json(planned: list[CellPlan], file: TextIO) -> None:

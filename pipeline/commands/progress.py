@@ -9,10 +9,10 @@ from contextlib import suppress
 from pipeline.base.command import AT_GOOD_END
 from pipeline.base.errors import UserError
 from pipeline.base.ranks import is_main_process
-from pipeline.commands.plan import CellPlan, plan, rest_of
+from pipeline.commands.plan import UNKNOWN, CellPlan, plan, time_to_go
 from pipeline.execution.noted import stages_up_to_date
 from pipeline.execution.processes import RUN, STAGE
-from pipeline.execution.stages import kind_of, study_stages
+from pipeline.execution.stages import CHECK, kind_of, study_stages
 from pipeline.execution.timings import note_time
 from pipeline.study import Study, load_study
 
@@ -34,8 +34,17 @@ def begin() -> None:
         trained = flops.get(stage.partition("@")[2], 0.0) if kind_of(stage) == "pretrain" else 0.0
         AT_GOOD_END.append(lambda: note_time(stage, time.monotonic() - begun, trained))
         if RUN not in os.environ:
-            number = len(stages_up_to_date(study) - {stage}) + 1
-            print(f"stage {number} of {len(stages)}" + (f"; {rest_of(planned)}" if planned else ""), flush=True)
+            # The stage `check` comes first, whatever it then finds to be out of date.
+            number = 1 if stage == CHECK else len(stages_up_to_date(study) - {stage}) + 1
+            print(f"stage {number} of {len(stages)}{_left(planned)}", flush=True)
+
+
+def _left(planned: list[CellPlan]) -> str:
+    """What the line says of the time: nothing where there is hardly any left, or no plan yet."""
+    left = time_to_go(planned)
+    if left is None:
+        return f"; the cells are to go, and {UNKNOWN}"
+    return f"; {left} left" if left.seconds >= 1 else ""
 
 
 def _planned(study: Study) -> list[CellPlan]:
