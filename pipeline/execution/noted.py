@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,15 @@ def up_to_date(names: Iterable[str], entries: Entries) -> set[str]:
         if all(_same(need, makers, current) for need in entry.get("deps", [])):
             current.add(name)
     return current
+
+
+def is_uncommitted(path: Path) -> bool:
+    """Whether Git would commit the file and has not, or not as it is; never where Git ignores it or there is no Git."""
+    command = ["git", "status", "--porcelain", "--", str(path)]
+    try:
+        return bool(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    except (OSError, subprocess.CalledProcessError):
+        return False
 
 
 def md5(path: Path) -> str:

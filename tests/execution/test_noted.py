@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from pipeline.base.errors import UserError
-from pipeline.execution.noted import DVC_LOCK, entries_of, stages_up_to_date, up_to_date
+from pipeline.execution.noted import DVC_LOCK, entries_of, is_uncommitted, stages_up_to_date, up_to_date
 from pipeline.execution.repository import Repository
 from pipeline.execution.stages import study_stages
 from pipeline.study import load_study
@@ -41,6 +42,30 @@ def test_a_stage_that_never_ran_or_was_forgotten_is_not(pipeline: Path) -> None:
     DVC_LOCK.write_text("schema: '2.0'\nstages: [\n")
     with pytest.raises(UserError, match=r"dvc\.lock: damaged \(.*\); run `dvc repro`"):
         entries_of(DVC_LOCK)
+
+
+def test_git_tells_whether_the_lock_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    DVC_LOCK.write_text("a")
+    assert not is_uncommitted(DVC_LOCK), "there is no Git"
+    subprocess.run(["git", "init", "-q"], check=True)
+    assert is_uncommitted(DVC_LOCK)
+    commit()
+    assert not is_uncommitted(DVC_LOCK)
+    DVC_LOCK.write_text("b")
+    assert is_uncommitted(DVC_LOCK)
+    Path(".gitignore").write_text("runs/")
+    Path("runs").mkdir()
+    Path("runs/dvc.lock").write_text("a")
+    assert not is_uncommitted(Path("runs/dvc.lock")), "Git ignores it"
+
+
+def commit() -> None:
+    """Everything that Git does not ignore."""
+    subprocess.run(["git", "add", "-A"], check=True)
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *who, "commit", "-q", "-m", "a state"], check=True)
 
 
 ALL = """
