@@ -103,7 +103,7 @@ def print_plan(planned: list[CellPlan], file: TextIO) -> None:
         if entry.why:
             print(f"{entry.cell}: {entry.why}", file=file)
     flops, left = sum(entry.flops_to_go for entry in planned), time_to_go(planned)
-    known = f" ({left} on this machine)" if left else f"; {UNKNOWN}"
+    known = f"; {UNKNOWN}" if left is None else f" ({left} on this machine)" if left.seconds >= 1 else ""
     print(
         f"{len(planned)} cells, {flops:.2g} training FLOPs to go{known}; checkpoints in {paths.checkpoint('CELL')}",
         file=file,
