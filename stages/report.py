@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pipeline import tracking
 from pipeline.analysis.page.report import write_report
+from pipeline.analysis.page.vega import write_library
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
-from pipeline.base.paths import REPORT
+from pipeline.base.paths import PLOTS, REPORT
 from pipeline.study.arguments import stage_parser, study_of
 
 
@@ -17,6 +18,7 @@ def main() -> None:
     arguments = parser.parse_args()
     study = study_of(arguments)
     findings = write_report(study, REPORT)
+    write_library(PLOTS / "vega.js")  # with which the page of `dvc plots show` needs no network
     print(findings.headline)
     for lacking in findings.missing:
         print(f"missing: {lacking}")

@@ -195,6 +195,18 @@ def tags_of_runs(kind: str = "cell") -> dict[tuple[str | None, str | None], dict
     return found
 
 
+def experiment_of_study() -> str:
+    experiment = tracking.client().get_experiment_by_name("study")
+    assert experiment is not None
+    return str(experiment.experiment_id)
+
+
+def tags_of_the_experiment() -> dict[str, str]:
+    """The study's own, its saved views among them."""
+    tags: dict[str, str] = tracking.client().get_experiment(experiment_of_study()).tags
+    return tags
+
+
 @pytest.mark.usefixtures("mlflow_database")
 def test_a_run_whose_fingerprint_comes_back_is_the_present_one_again(workspace: Path) -> None:
     name = identity().name
@@ -217,14 +229,17 @@ def test_an_experiment_of_dvc_leaves_the_studys_runs_as_they_are(
     assert tracking.sync_cell("study", name)
     write_report(workspace / "report", {"decode_heavy": [name]})
     assert tracking.sync_report("study", workspace / "report")
-    study = {(None, "a"): {"pareto.decode_heavy": "true"}}
+    study, views = {(None, "a"): {"pareto.decode_heavy": "true"}}, tags_of_the_experiment()
     assert tags_of_runs() == study
     monkeypatch.setenv("DVC_EXP_NAME", "slower")
     for fingerprint in ("a", "b"):
         write_checkpoint(fingerprint, steps=1)
         assert tracking.sync_cell("study", name)
     write_report(workspace / "report", {"decode_heavy": []})
+    (run,) = tracking.client().search_runs([experiment_of_study()], "tags.fingerprint = 'b'")
+    tracking.client().log_metric(run.info.run_id, "copy_left", 1.0)  # which the study's runs do not have
     assert tracking.sync_report("study", workspace / "report")
+    assert tags_of_the_experiment() == views
     assert tags_of_runs() == study | {
         ("slower", "a"): {"superseded": "true"},
         ("slower", "b"): {"pareto.decode_heavy": "false"},

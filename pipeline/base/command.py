@@ -20,6 +20,8 @@ from pipeline.base.redact import redacted
 
 Arguments = ParamSpec("Arguments")
 OURS = ("pipeline", "stages")
+AT_GOOD_END: list[Callable[[], None]] = []
+"""Called, in order, once the command has done what it does."""
 
 
 def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -34,6 +36,8 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
                 out_of_memory_says("on this machine; a smaller study, or a machine with more, would fit"),
             ):
                 main(*args, **kwargs)
+                for call in AT_GOOD_END:
+                    call()
         except UserError as error:
             fail(error)
         except ModuleNotFoundError as error:

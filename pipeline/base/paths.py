@@ -18,6 +18,7 @@ MLFLOW = Path("mlflow.db")
 STUDIES = Path("studies")
 RUNS = Path("runs")
 LOGS = Path("logs")
+PLOTS = Path("dvc_plots")
 
 
 def checkpoint(cell: str) -> Path:

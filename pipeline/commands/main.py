@@ -15,6 +15,7 @@ from pipeline.base.paths import PARAMS, REPORT
 from pipeline.commands import benchmark, check, clean, generate, prefetch, run, search, tune, verify
 from pipeline.commands.study import APART, describe_studies, run_study
 from pipeline.device import require_accelerator
+from pipeline.execution.noted import DVC_LOCK, is_uncommitted
 from pipeline.search.tracking import sync_searches
 from pipeline.study import cells, find_cell, load_study
 from pipeline.study.arguments import add_study_arguments, study_of
@@ -134,6 +135,11 @@ def _show(arguments: argparse.Namespace) -> None:
         if (REPORT / name).exists():
             print(f"{(REPORT / name).resolve()}   {what}")
     print("make ui   the runs in MLflow")
+    if findings.missing:
+        print("python -m stages.report --finished   the page of the cells that are done so far")
+    if is_uncommitted(DVC_LOCK):
+        add = f"git add {PARAMS} {DVC_LOCK} && git commit"
+        print(f"{DVC_LOCK} is not committed: `{add}` keeps this state, and experiments begin with it")
 
 
 def _study(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -11,6 +12,10 @@ from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_object
 from pipeline.data import Manifest, model_vocabulary
+from pipeline.execution.estimate import Left, Rates, Work, time_of
+from pipeline.execution.noted import stages_up_to_date
+from pipeline.execution.stages import stage_of
+from pipeline.execution.timings import rates_here
 from pipeline.models import costs
 from pipeline.models.config import ModelConfig, from_dict
 from pipeline.study import Cell, Study, cells, model_config, pretraining
@@ -22,6 +27,8 @@ from pipeline.study.superseded import changes, kept_like, mark, training_in
 from pipeline.study.trunks import Trunk, trunk_steps
 from pipeline.study.tune_space import tuning_of
 from pipeline.study.waypoints import again_for, lacking
+
+UNKNOWN = "how long that takes is known once a cell has run on this machine"
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class CellPlan:
     ``training`` is ``new``, ``complete``, ``half``, ``again`` or ``back``; ``why`` says the rest in words: how far it
     came, what an edit has changed since, what is kept aside. ``training_flops`` are those of the whole run,
     ``flops_to_go`` those that are left of it; a budget's leave out the trunk if the whole cell is still to train it.
+    ``to_go`` are its stages that are out of date, as far as the stage `check` has seen the study's edits; ``time`` is
+    what all of them take on this machine from the start, ``None`` where no stage that has run tells.
     ``recipe`` are the keys of ``pretrain`` that its size, its variant or its model decides.
     """
 
@@ -61,19 +70,27 @@ class CellPlan:
     done: list[str]
     training: str
     why: str
+    to_go: list[str]
+    time: Left | None
     recipe: list[RecipeKey]
 
 
 def plan(study: Study) -> list[CellPlan]:
     """The plan of every cell. Raises :class:`UserError`."""
-    vocabulary = model_vocabulary(study.tokenize)
-    return [_plan(study, cell, vocabulary) for cell in cells(study)]
+    vocabulary, current, rates = model_vocabulary(study.tokenize), stages_up_to_date(study), rates_here()
+    return [_plan(study, cell, vocabulary, current, rates) for cell in cells(study)]
+
+
+def time_to_go(planned: list[CellPlan]) -> Left | None:
+    """How long the stages that are out of date take on this machine, one after the other; ``None``: nothing tells."""
+    evaluate, benchmark = ([0.0] * sum(kind in entry.to_go for entry in planned) for kind in ("evaluate", "benchmark"))
+    return time_of(Work(sum(entry.flops_to_go for entry in planned), evaluate, benchmark), rates_here())
 
 
 def print_plan(planned: list[CellPlan], file: TextIO) -> None:
     """The plan as a table."""
     header = ("cell", "embedding", "embedder", "block dec.", "token dec.", "head", "non-emb.", "total",
-              "tokens", "train FLOPs", "KV B/token", "memory", "done")  # fmt: skip
+              "tokens", "train FLOPs", "minutes", "KV B/token", "memory", "done")  # fmt: skip
     rows = [_row(entry) for entry in planned]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
@@ -85,9 +102,11 @@ def print_plan(planned: list[CellPlan], file: TextIO) -> None:
             print(f"{entry.cell}: {_recipe_line(entry.recipe)}", file=file)
         if entry.why:
             print(f"{entry.cell}: {entry.why}", file=file)
-    total = sum(entry.flops_to_go for entry in planned)
+    flops, left = sum(entry.flops_to_go for entry in planned), time_to_go(planned)
+    known = f"; {UNKNOWN}" if left is None else f" ({left} on this machine)" if left.seconds >= 1 else ""
     print(
-        f"{len(planned)} cells, {total:.2g} training FLOPs to go; checkpoints in {paths.checkpoint('CELL')}", file=file
+        f"{len(planned)} cells, {flops:.2g} training FLOPs to go{known}; checkpoints in {paths.checkpoint('CELL')}",
+        file=file,
     )
 
 
@@ -97,13 +116,15 @@ def print_json(planned: list[CellPlan], file: TextIO) -> None:
     print(file=file)
 
 
-def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
+def _plan(study: Study, cell: Cell, vocabulary: int, current: Collection[str], rates: Rates) -> CellPlan:
     config = _architecture(study, cell, vocabulary)
     trained = cell.family != "pretrained"
     pretrain = pretraining(study, cell) if trained else study.pretrain
     steps, optimizer = training_steps(pretrain) if trained else 0, OPTIMIZERS[pretrain.optimizer]
     tokens = steps * pretrain.batch_size * pretrain.context_length
     training, why, begun = _training(study, cell, config) if trained else ("elsewhere", "", 0)
+    ready = training in ("elsewhere", "complete")
+    flops = tokens * costs.training_flops_per_token(config)
     total, non_embedding = costs.total_parameters(config), costs.non_embedding_parameters(config)
     return CellPlan(
         cell=cell.name,
@@ -114,14 +135,16 @@ def _plan(study: Study, cell: Cell, vocabulary: int) -> CellPlan:
         total_parameters=total,
         tokens=tokens,
         steps=steps,
-        training_flops=tokens * costs.training_flops_per_token(config),
-        flops_to_go=(steps - begun) / max(steps, 1) * tokens * costs.training_flops_per_token(config),
+        training_flops=flops,
+        flops_to_go=(steps - begun) / max(steps, 1) * flops,
         kv_bytes_per_token=costs.kv_bytes_per_token(config),
         training_memory=costs.training_memory(config, optimizer.matrix_moments, optimizer.other_moments),
         checkpoint=str(paths.checkpoint(cell.name)),
         done=[stage for stage in cell.stages if paths.result(stage, cell.name).exists()],
         training=training,
         why=why,
+        to_go=[kind for kind in cell.stages if not ready or stage_of(cell, kind) not in current],
+        time=time_of(Work(flops, [0.0], [0.0] if "benchmark" in cell.stages else []), rates),
         recipe=_recipe(study, cell) if trained else [],
     )
 
@@ -234,10 +257,15 @@ def _row(entry: CellPlan) -> tuple[str, ...]:
         _short(entry.total_parameters),
         _short(entry.tokens),
         f"{entry.training_flops:.2g}",
+        _minutes(entry.time),
         f"{entry.kv_bytes_per_token:,.0f}",
         _short(entry.training_memory) + "B",
         " ".join(entry.done) or "-",
     )
+
+
+def _minutes(time: Left | None) -> str:
+    return "-" if time is None else f"{'>' if time.at_least else ''}{time.seconds / 60:.3g}"
 
 
 def _short(value: float) -> str:

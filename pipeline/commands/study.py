@@ -129,7 +129,8 @@ def _own_repository(folder: Path) -> None:
     asked = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True)
     if asked.returncode:
         raise UserError(f"no DVC repository here ({asked.stderr.strip()}); run from the repository root")
-    write_text(config, f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    dir = {asked.stdout.strip()}\n")
+    cache, page = f"[cache]\n    dir = {asked.stdout.strip()}\n", "[plots]\n    html_template = plots/page.html\n"
+    write_text(config, f"[core]\n    no_scm = true\n    analytics = false\n{cache}{page}")
 
 
 def _command(folder: Path, module: str, *arguments: str) -> None:

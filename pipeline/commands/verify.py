@@ -14,11 +14,12 @@ from typing import Any
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import is_file, read_object, sha256
+from pipeline.execution.noted import DVC_LOCK, entries_of, md5
 from pipeline.results.records import STAGES, read_result
 from pipeline.study import Cell, Study, cells
 from pipeline.study.arguments import study_of
 
-DVC_LOCK, APART = Path("dvc.lock"), (paths.SEARCH / "dvc.lock", paths.TUNE / "dvc.lock")
+APART = (paths.SEARCH / "dvc.lock", paths.TUNE / "dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ def _found(check: Callable[..., Iterator[str]], *arguments: object) -> list[str]
 def _outputs(study: Study) -> Iterator[Check]:
     """Each stage's outputs against the hashes in dvc.lock. DVC's own are not trusted: it skips files by their date."""
     names = {cell.name for cell in cells(study)}
-    stages = _stages_of(DVC_LOCK)
+    stages = entries_of(DVC_LOCK)
     for lock in filter(is_file, APART):  # a search or a tuning has been run, from the repository root
-        stages |= _stages_of(lock)
+        stages |= entries_of(lock)
     for stage, entry in stages.items():
         item = stage.partition("@")[2]
         if item and item not in names:  # a cell of an earlier study
@@ -79,38 +80,18 @@ def _outputs(study: Study) -> Iterator[Check]:
         )
 
 
-def _stages_of(lock: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    if not is_file(lock):
-        raise UserError(f"{lock}: no such file; run `dvc repro` first")
-    try:
-        stages: dict[str, Any] = YAML(typ="safe").load(lock.read_text(encoding="utf-8"))["stages"]
-        for output in (output for entry in stages.values() for output in entry.get("outs", [])):
-            _ = output["path"], output["md5"]
-    except (YAMLError, OSError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{lock}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro`") from None
-    return stages
-
-
 def _output_problems(output: dict[str, Any]) -> Iterator[str]:
     path = Path(output["path"])
     if not path.exists():
         yield f"{path} is missing; `dvc checkout` or `dvc repro` brings it back"
-    elif (made := _folder_md5(path) if path.is_dir() else _md5(path)) != output["md5"]:
+    elif (made := _folder_md5(path) if path.is_dir() else md5(path)) != output["md5"]:
         yield f"{path} has changed since it was made: its MD5 is {made}, not {output['md5']}"
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "md5").hexdigest()
 
 
 def _folder_md5(folder: Path) -> str:
     """As DVC hashes a folder: the MD5 of a JSON list of its files."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    entries = [{"md5": _md5(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
+    entries = [{"md5": md5(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
 

@@ -60,7 +60,8 @@ def run_tasks(
             if task.get_config("num_fewshot") != 0:
                 task.set_config("num_fewshot", few_shot)
             task.set_fewshot_seed(FEW_SHOT_SEED)
-        results = evaluate(adapter, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=False)
+        with contextlib.redirect_stderr(io.StringIO()):  # bars that do not say of what
+            results = evaluate(adapter, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=False)
         answered = {task: answers(task) for task in loaded["tasks"].values()}
     cut = adapter.cut()
     if cut is not None:
@@ -181,7 +182,7 @@ def _chance(tasks: list[Any]) -> float | None:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Leave global generators as they were, and let lm-eval print only progress bars, and those to a terminal.
+    """Leave global generators as they were, and let lm-eval print only the bars of downloads, and those to a terminal.
 
     Its bootstrap stays in this process: forking one that holds torch's threads can hang.
     """

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pipeline.execution.board import GOOD, Board, Entry, State, log_of
-from pipeline.execution.estimate import Training, last_point, time_left
+from pipeline.execution.estimate import Training, last_point, span, time_left
 from pipeline.execution.resources import Machine
 from pipeline.execution.stages import KINDS
 
@@ -68,7 +68,7 @@ class Display:
         parts = [f"{sum(count[state] for state in GOOD)} of {len(self.board.stages)} stages done"]
         parts += [f"{count[state]} {state.value}" for state in (State.FAILED, State.SKIPPED) if count[state]]
         if left is not None and left.seconds >= 1:
-            parts.append(f"{'more than' if left.at_least else 'about'} {span(left.seconds)} left")
+            parts.append(f"{left} left")
         return ", ".join(parts)
 
     def _table(self, console: Console) -> Group:
@@ -114,16 +114,6 @@ class Display:
             text = span(entry.seconds)
         style = STYLES.get(entry.state)
         return f"[{style}]{text}[/]" if style else text
-
-
-def span(seconds: float) -> str:
-    """A time in seconds, minutes or hours, such as ``3 min 20 s``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole // 60 % 60:02} min"
 
 
 def _news(name: str, entry: Entry) -> str:

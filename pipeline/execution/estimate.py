@@ -1,10 +1,10 @@
-"""How far trainings are and how long the run will still take, by the rates that it has measured itself."""
+"""How far trainings are and how long the rest will take, by rates that stages have measured."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.base.paths import checkpoint
@@ -15,6 +15,8 @@ TAIL = 8192
 """Bytes of a curve that hold its last row."""
 
 UNSETTLED = (State.WAITING, State.RUNNING)
+ONE_BY_ONE = Machine(())
+"""How `dvc repro` runs the stages."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,47 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What is to be done: training FLOPs, and evaluations and benchmarks by the seconds that each has run already."""
+
+    flops: float
+    evaluate: Sequence[float] = ()
+    benchmark: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds that a training FLOP, an evaluation and a benchmark take; ``None`` where none has been measured."""
+
+    flop: float | None = None
+    evaluate: float | None = None
+    benchmark: float | None = None
+
+    @classmethod
+    def of(cls, flops: float, seconds: float, evaluate: Sequence[float], benchmark: Sequence[float]) -> Rates:
+        """Of trainings that did so many FLOPs in so many seconds, and of what evaluations and benchmarks took."""
+        return cls(seconds / flops if flops else None, _mean(evaluate), _mean(benchmark))
+
+
+@dataclass(frozen=True)
 class Left:
     """Seconds that the run will still take; ``at_least``: some stages are of a kind that none has ended of."""
 
     seconds: float
     at_least: bool
+
+    def __str__(self) -> str:
+        return f"{'more than' if self.at_least else 'about'} {span(self.seconds)}"
+
+
+def span(seconds: float) -> str:
+    """A time in seconds, minutes or hours, such as ``3 min 20 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole // 60 % 60:02} min"
 
 
 def last_point(cell: str) -> Point | None:
@@ -59,19 +97,36 @@ def last_point(cell: str) -> Point | None:
         return None
 
 
+def time_of(work: Work, rates: Rates, machine: Machine = ONE_BY_ONE) -> Left | None:
+    """How long the work takes; ``None`` where nothing tells."""
+    if work.flops and rates.flop is None:
+        return None
+    evaluating, benchmarking = _rest(work.evaluate, rates.evaluate), _rest(work.benchmark, rates.benchmark)
+    devices = len(machine.gpus) or 1
+    at_once = devices * machine.per_gpu if machine.gpus else machine.jobs
+    total = work.flops * (rates.flop or 0.0) / max(at_once // machine.devices, 1)
+    total += (evaluating or 0.0) / at_once + (benchmarking or 0.0) / devices
+    known = evaluating is not None and benchmarking is not None
+    return Left(total, at_least=not known) if known or total else None
+
+
 def time_left(board: Board, machine: Machine, trainings: Mapping[str, Training]) -> Left | None:
     """``None`` while nothing tells: no training has got anywhere, nor has any other stage ended."""
     to_go, done, seconds = _training(board, trainings)
-    if to_go and not done:
-        return None
-    shared = to_go * seconds / done if to_go else 0.0
-    evaluating, evaluated = _by_mean(board, "evaluate")
-    benchmarking, benchmarked = _by_mean(board, "benchmark")
-    devices = len(machine.gpus) or 1
-    at_once = devices * machine.per_gpu if machine.gpus else machine.jobs
-    total = shared / max(at_once // machine.devices, 1) + evaluating / at_once + benchmarking / devices
-    known = evaluated and benchmarked
-    return Left(total, at_least=not known) if known or total else None
+    waiting, ended = _seconds(board, UNSETTLED), _seconds(board, (State.DONE,))
+    rates = Rates.of(done, seconds, ended["evaluate"], ended["benchmark"])
+    return time_of(Work(to_go, waiting["evaluate"], waiting["benchmark"]), rates, machine)
+
+
+def _mean(seconds: Sequence[float]) -> float | None:
+    return sum(seconds) / len(seconds) if seconds else None
+
+
+def _rest(begun: Sequence[float], mean: float | None) -> float | None:
+    """Seconds that stages still take which have run for some already."""
+    if mean is None:
+        return None if begun else 0.0
+    return sum(max(mean - seconds, 0.0) for seconds in begun)
 
 
 def _training(board: Board, trainings: Mapping[str, Training]) -> tuple[float, float, float]:
@@ -91,12 +146,11 @@ def _training(board: Board, trainings: Mapping[str, Training]) -> tuple[float, f
     return to_go, done, seconds
 
 
-def _by_mean(board: Board, kind: str) -> tuple[float, bool]:
-    """Seconds that stages of a kind will still take, by the mean of those that ended; whether one has."""
-    entries = [entry for name, entry in board.entries.items() if board.stages[name].kind == kind]
-    ended = [entry.seconds for entry in entries if entry.state is State.DONE]
-    left = [entry.seconds if entry.state is State.RUNNING else 0.0 for entry in entries if entry.state in UNSETTLED]
-    if not left or not ended:
-        return 0.0, not left
-    mean = sum(ended) / len(ended)
-    return sum(max(mean - seconds, 0.0) for seconds in left), True
+def _seconds(board: Board, states: Sequence[State]) -> dict[str, list[float]]:
+    """Of each kind's stages in these states, the seconds that they have run."""
+    found: dict[str, list[float]] = {"evaluate": [], "benchmark": []}
+    for name in board.those(*states):
+        entry, kind = board.entries[name], board.stages[name].kind
+        if kind in found:
+            found[kind].append(0.0 if entry.state is State.WAITING else entry.seconds)
+    return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipeline.study import Cell, Study, cells
+
 CHECK, REPORT = "check", "report"
 KINDS = ("pretrain", "evaluate", "benchmark")
 
@@ -27,9 +29,29 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """``pretrain``, ``evaluate`` or ``benchmark`` whatever the group; ``pretrained``; else the stage's own name."""
-        group = self.name.partition("@")[0]
-        return next((kind for kind in KINDS if group == kind or group.startswith(f"{kind}-")), group)
+        """As :func:`kind_of` has it."""
+        return kind_of(self.name)
+
+
+def kind_of(name: str) -> str:
+    """``pretrain``, ``evaluate`` or ``benchmark`` whatever the group; ``pretrained``; else the stage's own name."""
+    group = name.partition("@")[0]
+    return next((kind for kind in KINDS if group == kind or group.startswith(f"{kind}-")), group)
+
+
+def stage_of(cell: Cell, kind: str) -> str:
+    """The name in dvc.yaml of a cell's stage of that kind."""
+    if cell.family == "pretrained":
+        return f"{'pretrained' if kind == 'pretrain' else f'{kind}-pretrained'}@{cell.name}"
+    group = "uptrained" if cell.source is not None else cell.family
+    return f"{kind}-{group}{'' if cell.budget is None else '-budgets'}@{cell.name}"
+
+
+def study_stages(study: Study) -> list[str]:
+    """The names of all stages of dvc.yaml for a study, each after those that it needs."""
+    every = cells(study)
+    of_cells = [stage_of(cell, kind) for kind in KINDS for cell in every if kind in cell.stages]
+    return [CHECK, "corpus", "tokenize", *of_cells, REPORT]
 
 
 Stages = dict[str, Stage]

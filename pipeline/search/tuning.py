@@ -32,7 +32,7 @@ from pipeline.search.worker import Run, Worker
 from pipeline.study import Cell, Study, model_config
 from pipeline.study.causes import keys_of
 from pipeline.study.pretraining import over, written
-from pipeline.study.recipe import check_recipe
+from pipeline.study.recipe_checks import check_recipe
 from pipeline.study.recipe_space import NUMBERS, Point, override, read, value_of
 from pipeline.study.tune_space import groups, recipe_hash, sources, trial_study, tunable, tuned_cell, varied
 

@@ -20,7 +20,7 @@ BLOCK_DECODER_KEYS = (*STACK_KEYS, "window", "global_every")
 
 def check_sizes(study: Study) -> None:
     """Raise :class:`UserError` for a size whose numbers are out of range."""
-    require(bool(study.sizes), "sizes", study.sizes, "define at least one size")
+    require(bool(study.sizes), "sizes", study.sizes, "define at least one size, such as {s: {layers: 2, width: 64}}")
     for name, size in study.sizes.items():
         key = f"sizes.{name}"
         _in_range(key, size, STACK_KEYS)
@@ -38,7 +38,7 @@ def check_variants(study: Study) -> None:
             len(variant.allocation) == 2 and min(variant.allocation) > 0,
             f"{key}.allocation",
             variant.allocation,
-            "it is [block decoder share, token decoder share], both greater than 0",
+            "it is [block decoder share, token decoder share], both greater than 0, such as [1, 1]",
         )
         if variant.init is not None:
             choice(f"{key}.init.method", variant.init.method, METHODS)

@@ -7,7 +7,7 @@ import re
 from pipeline.study.architecture_checks import check_effects, check_sizes, check_starts, check_variants
 from pipeline.study.cells import cells, model_config, whole_cells
 from pipeline.study.recipe_checks import check_recipes, check_steps
-from pipeline.study.rules import all_positive, choice, positive, require
+from pipeline.study.rules import all_positive, choice, divides, positive, require
 from pipeline.study.run_checks import check_run
 from pipeline.study.schema import Corpus, Study
 from pipeline.study.search_checks import check_search
@@ -72,15 +72,22 @@ def _check_corpus(study: Study) -> None:
     corpus, tokenize = study.corpus, study.tokenize
     choice("corpus.source", corpus.source, SOURCES)
     if corpus.source == "files":
-        require(bool(corpus.files), "corpus.files", corpus.files, "source 'files' needs at least one path or glob")
+        require(
+            bool(corpus.files),
+            "corpus.files",
+            corpus.files,
+            "source 'files' needs paths or globs, such as [texts/*.txt]",
+        )
     if corpus.source == "huggingface":
         name = corpus.dataset.name if corpus.dataset else ""
-        require(bool(name), "corpus.dataset.name", name, "source 'huggingface' needs a dataset's name")
+        require(
+            bool(name), "corpus.dataset.name", name, "source 'huggingface' needs a dataset's name, such as user/texts"
+        )
     if corpus.source == "recall":
         _check_recall_texts(corpus)
     for key in ("validation_fraction", "test_fraction"):
         value = getattr(corpus, key)
-        require(0 < value < 0.5, f"corpus.{key}", value, "it must be between 0 and 0.5")
+        require(0 < value < 0.5, f"corpus.{key}", value, "it is above 0 and below 0.5, such as 0.05")
     positive("corpus.max_documents", corpus.max_documents)
     if tokenize.tokenizer is None:
         require(
@@ -91,8 +98,9 @@ def _check_corpus(study: Study) -> None:
         )
     right = f"token ids go up to {MOST_TOKENS:,}"
     require(tokenize.vocabulary <= MOST_TOKENS, "tokenize.vocabulary", tokenize.vocabulary, right)
-    for key in ("tokenizer", "end_of_text"):
-        require(getattr(tokenize, key) != "", f"tokenize.{key}", "", "it must not be empty")
+    right = "name a tokenizer.json or a model of the hub, or leave it null to train one"
+    require(tokenize.tokenizer != "", "tokenize.tokenizer", "", right)
+    require(tokenize.end_of_text != "", "tokenize.end_of_text", "", "it is a token's text, such as <|endoftext|>")
     positive("tokenize.shard_tokens", tokenize.shard_tokens)
     for split, paths in tokenize.indexed.items():
         key = f"tokenize.indexed.{split}"
@@ -106,10 +114,10 @@ def _check_corpus(study: Study) -> None:
 
 def _check_recall_texts(corpus: Corpus) -> None:
     pairs = corpus.recall.pairs if corpus.recall else []
-    require(bool(pairs), "corpus.recall.pairs", pairs, "source 'recall' needs at least one number of pairs")
+    require(bool(pairs), "corpus.recall.pairs", pairs, "source 'recall' needs numbers of pairs, such as [2, 4, 8]")
     for count in pairs:
         require(1 <= count <= MOST_PAIRS, "corpus.recall.pairs", count, f"a text lists 1 to {MOST_PAIRS} pairs")
-    right = "source 'recall' has no end; say how many documents to make"
+    right = "source 'recall' has no end; say how many documents to make, such as 10000"
     require(corpus.max_documents is not None, "corpus.max_documents", None, right)
 
 
@@ -119,16 +127,14 @@ def _uptraining_sources(study: Study) -> list[str]:
 
 
 def _check_block_lengths(study: Study, key: str, lengths: list[int]) -> None:
-    context_length = study.pretrain.context_length
     for value in lengths:
         require(value >= 1, key, value, "a block holds at least 1 token")
-        right = f"it must divide pretrain.context_length ({context_length})"
-        require(context_length % value == 0, key, value, right)
+        divides(key, value, "pretrain.context_length", study.pretrain.context_length)
 
 
 def _check_pretrained(study: Study) -> None:
     for name, model in study.pretrained.items():
-        require(model.path != "", f"pretrained.{name}.path", "", "it must not be empty")
+        require(model.path != "", f"pretrained.{name}.path", "", "name a folder or a model of the hub")
         choice(f"pretrained.{name}.format", model.format, FORMATS)
         if model.size is not None:
             choice(f"pretrained.{name}.size", model.size, study.sizes)
@@ -226,7 +232,12 @@ def _check_evaluate(study: Study) -> None:
 def _check_benchmark(study: Study) -> None:
     benchmark = study.benchmark
     choice("benchmark.precision", benchmark.precision, PRECISIONS)
-    require(bool(benchmark.settings), "benchmark.settings", {}, "name at least one setting with prompt and new_tokens")
+    require(
+        bool(benchmark.settings),
+        "benchmark.settings",
+        {},
+        "name a setting, such as {short: {prompt: 32, new_tokens: 96}}",
+    )
     for name, setting in benchmark.settings.items():
         all_positive(f"benchmark.settings.{name}", setting, ("prompt", "new_tokens"))
     for size in benchmark.batch_sizes:

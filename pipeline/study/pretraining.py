@@ -7,18 +7,22 @@ import math
 from typing import Any
 
 from pipeline.study.cells import Cell
-from pipeline.study.recipe import idle_keys
+from pipeline.study.recipe import idle_keys, warmup_steps
 from pipeline.study.schema import Override, Pretrain, Study
 
 Layer = tuple[str, Override]
 
 
 def pretraining(study: Study, cell: Cell) -> Pretrain:
-    """The keys that the cell is trained with; what its optimizer and schedule do not read is ``None``."""
+    """The keys that the cell is trained with; what its optimizer and schedule do not read is ``None``.
+
+    A warm-up is in steps; a share is of the whole cell's, so that budgets have its trunk.
+    """
     pretrain = written(study, cell)
     tokens = pretrain.tokens if cell.budget is None else cell.budget
+    warmup = warmup_steps(pretrain, training_steps(pretrain))
     idle: dict[str, Any] = dict.fromkeys(idle_keys(pretrain))
-    return dataclasses.replace(pretrain, tokens=tokens, budgets=[], **idle)
+    return dataclasses.replace(pretrain, tokens=tokens, budgets=[], warmup_steps=warmup, **idle)
 
 
 def written(study: Study, cell: Cell) -> Pretrain:

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from pipeline.study.cells import Cell, cells
 from pipeline.study.pretraining import Layer, given, origin, over, pretraining, training_steps, written
-from pipeline.study.recipe import Named, check_recipe, check_schedule, conditional_keys, idle_keys, in_pretrain
-from pipeline.study.rules import all_positive, choice, remedy, require
+from pipeline.study.recipe import (
+    COOLDOWN,
+    COOLDOWN_SHAPES,
+    OPTIMIZERS,
+    SCHEDULES,
+    WSD_KEYS,
+    cooldown_steps,
+    idle_keys,
+    warmup_steps,
+)
+from pipeline.study.rules import all_positive, choice, positive, remedy, require
 from pipeline.study.schema import Pretrain, Study
 
+Named = Callable[[str], str]
+
 STATUSES = ("tuned", "shared", "predicted")
+WARMUP = 0.05
+"""A usual share of the steps, for a message to name."""
+
+
+def in_pretrain(key: str) -> str:
+    """Where a key stands that nothing but ``pretrain`` says."""
+    return f"pretrain.{key}"
 
 
 def check_recipes(study: Study) -> None:
@@ -28,6 +47,51 @@ def check_recipes(study: Study) -> None:
     for place, layer in _every_layer(study):
         check_recipe(over(study.pretrain, layer), partial(_named, (place, layer)))
     _check_idle(study, list(models.values()))
+
+
+def check_recipe(pretrain: Pretrain, named: Named = in_pretrain) -> None:
+    """Raise :class:`UserError` for a value that makes no sense; ``named`` tells where a key of it stands."""
+    for key in ("tokens", "batch_size", "learning_rate", "matrix_learning_rate", "gradient_clip"):
+        positive(named(key), getattr(pretrain, key))
+    positive(named("initialization.std"), pretrain.initialization.std)
+    choice(named("optimizer"), pretrain.optimizer, OPTIMIZERS)
+    choice(named("schedule"), pretrain.schedule, SCHEDULES)
+
+    def right(key: str, fits: Callable[[Any], bool], rule: str) -> None:
+        value = getattr(pretrain, key)
+        require(value is None or fits(value), named(key), value, rule)
+
+    right("matrix_momentum", lambda momentum: 0 <= momentum < 1, "it is from 0 to below 1, such as 0.95")
+    right("cooldown", lambda share: 0 < share <= 1, "it is a share of the steps, above 0 and at most 1")
+    right("final_learning_rate", lambda final: 0 <= final <= 1, "it is a fraction of the peak, 0 to 1")
+    right("weight_decay", lambda decay: decay >= 0, "it is 0 or more")
+    _check_warmup(pretrain, named)
+    fits = len(pretrain.betas) == 2 and all(0 <= beta < 1 for beta in pretrain.betas)
+    require(fits, named("betas"), pretrain.betas, "it is two numbers from 0 to below 1, such as [0.9, 0.95]")
+    if pretrain.cooldown_shape is not None:
+        choice(named("cooldown_shape"), pretrain.cooldown_shape, COOLDOWN_SHAPES)
+
+
+def _check_warmup(pretrain: Pretrain, named: Named) -> None:
+    given, room = pretrain.warmup_steps, 1.0
+    if pretrain.schedule == "wsd":
+        room -= COOLDOWN if pretrain.cooldown is None else pretrain.cooldown
+    right = f"it is a whole number of steps, 0 or more, or a share of them, such as {WARMUP}"
+    require(given >= 0, named("warmup_steps"), given, right)
+    right = f"a number with a point is a share of the steps, below 1 and at most what the cooldown leaves ({room:g})"
+    require(isinstance(given, int) or (given < 1 and given <= room), named("warmup_steps"), given, right)
+
+
+def check_schedule(pretrain: Pretrain, steps: int, run: str, named: Named = in_pretrain) -> None:
+    """Raise :class:`UserError` where warm-up and cooldown do not fit into the ``steps`` of ``run``, such as a cell."""
+    warmup, cooldown = warmup_steps(pretrain, steps), 0
+    if pretrain.schedule == "wsd":
+        cooldown = cooldown_steps(pretrain, steps)
+    most = min(steps - cooldown, steps - 1)
+    takes = f", and its cooldown {cooldown} of them (pretrain.cooldown)" if cooldown else ""
+    share = f", or a share of the steps, such as {WARMUP}" if round(WARMUP * steps) <= most else ""
+    right = f"{run} takes {steps} steps (tokens / (batch_size * context_length)){takes}; it is at most {most}{share}"
+    require(warmup <= most, named("warmup_steps"), warmup, right)
 
 
 def check_steps(study: Study, cell: Cell) -> None:
@@ -50,6 +114,11 @@ def _check_budget(study: Study, budget: int, whole: Cell) -> None:
         same = tokens != budget and training_steps(replace(pretrain, tokens=tokens)) == steps
         right = f"cell {whole.name} takes {steps} steps for {tokens:,} tokens too; leave one of them out"
         require(not same, key, budget, right)
+
+
+def conditional_keys() -> list[str]:
+    """The keys that only some recipes read: ``None`` where they are not given."""
+    return [*(key for kind in OPTIMIZERS.values() for key in kind.keys), *WSD_KEYS]
 
 
 def _every_layer(study: Study) -> Iterator[Layer]:

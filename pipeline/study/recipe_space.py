@@ -8,7 +8,8 @@ from itertools import product
 from typing import Any
 
 from pipeline.study.pretraining import over
-from pipeline.study.recipe import check_recipe, idle_keys, in_pretrain
+from pipeline.study.recipe import idle_keys
+from pipeline.study.recipe_checks import check_recipe, in_pretrain
 from pipeline.study.rules import require
 from pipeline.study.schema import InitializationOverride, Override, Pretrain, RecipeSpace
 

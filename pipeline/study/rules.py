@@ -32,6 +32,13 @@ def all_positive(key: str, values: object, names: Iterable[str]) -> None:
         positive(f"{key}.{name}", getattr(values, name))
 
 
+def divides(key: str, value: int, named: str, whole: int) -> None:
+    """Raise :class:`UserError` unless the value divides ``whole``, which ``named`` says; the nearest one is told."""
+    if whole % value:
+        near = min((each for each in range(1, 10_001) if whole % each == 0), key=lambda each: abs(each - value))
+        require(False, key, value, f"it must divide {named} ({whole}), as {near} does")
+
+
 def shown(value: object) -> str:
     """The value as a message quotes it: one line, not too long."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)

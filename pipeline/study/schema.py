@@ -71,7 +71,7 @@ class Override:
     matrix_learning_rate: float | None = added(None)
     matrix_momentum: float | None = added(None)
     schedule: str | None = added(None)
-    warmup_steps: int | None = None
+    warmup_steps: int | float | None = None
     cooldown: float | None = added(None)
     cooldown_shape: str | None = added(None)
     final_learning_rate: float | None = added(None)
@@ -206,7 +206,7 @@ class Pretrain:
     matrix_learning_rate: float | None = added(None)
     matrix_momentum: float | None = added(None)
     schedule: str = added("cosine")
-    warmup_steps: int = 3000
+    warmup_steps: int | float = 3000
     cooldown: float | None = added(None)
     cooldown_shape: str | None = added(None)
     final_learning_rate: float = 0.1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pipeline.base.redact import redacted
 from pipeline.study.pretraining import pretraining, training_steps, written
-from pipeline.study.recipe import check_schedule
+from pipeline.study.recipe_checks import check_schedule
 from pipeline.study.recipe_space import SHORT, check_read, check_space, choices
-from pipeline.study.rules import all_positive, choice, positive, require
+from pipeline.study.rules import all_positive, choice, divides, positive, require
 from pipeline.study.schema import Search, Study
 from pipeline.study.search_space import KEYS, known_points, starting_cell, trial_study
 
@@ -67,13 +67,13 @@ def _check_objectives(study: Study, search: Search) -> None:
 
 def _check_space(study: Study, search: Search) -> None:
     varied, variant = choices(search.space), study.variants[search.variant]
-    require(variant.init is None, "search.variant", search.variant, "it has init; trials start from random weights")
+    without = ", ".join(name for name, each in study.variants.items() if each.init is None) or "none"
+    right = f"it has init, but trials start from random weights; the variants without init are: {without}"
+    require(variant.init is None, "search.variant", search.variant, right)
     lengths = varied.get("block_length", [])
-    require(bool(lengths), "search.space.block_length", lengths, "name at least one")
-    context = study.pretrain.context_length
+    require(bool(lengths), "search.space.block_length", lengths, "name at least one, such as [2, 4]")
     for length in lengths:
-        right = f"it must divide pretrain.context_length ({context})"
-        require(context % length == 0, "search.space.block_length", length, right)
+        divides("search.space.block_length", length, "pretrain.context_length", study.pretrain.context_length)
     for key, (_, part, name) in KEYS.items():
         keys = getattr(variant, part)
         right = f"it has no effect with {getattr(keys, 'kind', part)} (variants.{search.variant}); leave it out"

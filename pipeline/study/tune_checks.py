@@ -7,7 +7,7 @@ from functools import partial
 
 from pipeline.study.cells import Cell
 from pipeline.study.pretraining import origin, pretraining, training_steps, written
-from pipeline.study.recipe import check_schedule
+from pipeline.study.recipe_checks import check_schedule
 from pipeline.study.recipe_space import Point, check_read, check_space, choices
 from pipeline.study.rules import all_positive, choice, require
 from pipeline.study.schema import Study, Tune

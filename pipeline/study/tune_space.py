@@ -113,7 +113,8 @@ def fits(study: Study, model: Cell, point: Point) -> bool:
 
 def recipe_hash(study: Study, cell: Cell) -> str:
     """What a recipe is found for, and is: the model, and its keys of ``pretrain`` but for :data:`OF_A_RUN`."""
-    keys = {key: value for key, value in made_of(pretraining(study, cell)).items() if key not in OF_A_RUN}
+    pretrain = dataclasses.replace(pretraining(study, cell), warmup_steps=written(study, cell).warmup_steps)
+    keys = {key: value for key, value in made_of(pretrain).items() if key not in OF_A_RUN}
     made = {"model": to_dict(model_config(study, cell, vocabulary=64)), "pretrain": keys}
     return f"sha256:{hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:12]}"
 

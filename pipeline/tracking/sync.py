@@ -29,7 +29,7 @@ from pipeline.tracking.runs import (
     runs_of,
     set_tags,
 )
-from pipeline.tracking.store import client, lock, reason
+from pipeline.tracking.store import client, dvc_experiment, lock, reason
 from pipeline.tracking.views import write_views
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ def sync_report(study_name: str, folder: Path = paths.REPORT) -> bool:
         cells = runs_of(mlflow, experiment, "tags.kind = 'cell'")
         _flag_fronts(mlflow, cells, report["pareto"])
         _colour(mlflow, cells, report.get("colours", {}))
-        seeds = {run.data.tags["seed"] for run in cells}
-        write_views(mlflow, experiment, {key for run in cells for key in run.data.metrics}, len(seeds) > 1)
+        if dvc_experiment() is None:  # the views are the study's
+            seeds = {run.data.tags["seed"] for run in cells}
+            write_views(mlflow, experiment, {key for run in cells for key in run.data.metrics}, len(seeds) > 1)
         return True
     return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -154,9 +153,3 @@ class Outcome:
 def say(line: str) -> None:
     """A line for people."""
     print(line, file=sys.stderr, flush=True)
-
-
-def is_main_process() -> bool:
-    """Whether this is the process of rank 0, by what Lightning, torchrun and SLURM set."""
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(int(os.environ.get(rank, 0)) == 0 for rank in ranks)

@@ -9,13 +9,14 @@ from collections.abc import Callable
 import torch
 
 from pipeline.base import paths
+from pipeline.base.ranks import is_main_process
 from pipeline.device import device_name
 from pipeline.models import build, checkpoint, costs
 from pipeline.results.environment import describe, provenance
 from pipeline.results.records import PretrainResult
 from pipeline.study import Cell, Study
 from pipeline.training.curve import Row
-from pipeline.training.job import Job, Outcome, is_main_process
+from pipeline.training.job import Job, Outcome
 from pipeline.training.meter import peak_memory
 
 

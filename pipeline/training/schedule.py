@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.study.pretraining import training_steps
-from pipeline.study.recipe import COOLDOWN_SHAPE, check_schedule, cooldown_steps
+from pipeline.study.recipe import COOLDOWN_SHAPE, cooldown_steps, warmup_steps
 from pipeline.study.schema import Pretrain
 
 SHAPES: dict[str, Callable[[float], float]] = {
@@ -35,12 +35,11 @@ class Schedule:
 
     @classmethod
     def of(cls, pretrain: Pretrain) -> Schedule:
-        """The schedule of a run of ``pretrain.tokens``. Raises :class:`UserError` for a warm-up that does not fit."""
+        """The schedule of a run of ``pretrain.tokens``."""
         steps = training_steps(pretrain)
-        check_schedule(pretrain, steps, "the run")
         shape = "cosine" if pretrain.schedule == "cosine" else pretrain.cooldown_shape or COOLDOWN_SHAPE
-        cooldown = cooldown_steps(pretrain, steps)
-        return cls(steps, pretrain.warmup_steps, cooldown, shape, pretrain.final_learning_rate)
+        warmup, cooldown = warmup_steps(pretrain, steps), cooldown_steps(pretrain, steps)
+        return cls(steps, warmup, cooldown, shape, pretrain.final_learning_rate)
 
     @property
     def trunk_steps(self) -> int:

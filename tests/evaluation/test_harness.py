@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,15 @@ def test_tasks_of_every_kind_run_from_files(adapter: Adapter, folder: Path) -> N
     assert by_metric["sciq", "acc"].split == "validation"
     assert by_metric["cloze", "acc"].documents == 3
     assert by_metric["hellaswag", "acc"].stderr is None
+
+
+def test_no_bar_without_a_name_is_shown_on_a_terminal(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run_tasks(adapter, ["cloze", "continuation"], TEXTS, limit=2)
+    (line,) = terminal.getvalue().splitlines()
+    assert line.startswith("warning: the context length is 400 tokens")
 
 
 def test_global_generators_and_loggers_are_left_alone(adapter: Adapter) -> None:

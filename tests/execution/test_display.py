@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.execution.board import Board, State
-from pipeline.execution.display import Display, span
-from pipeline.execution.estimate import Left, Point, Training, last_point, time_left
+from pipeline.execution.display import Display
+from pipeline.execution.estimate import Left, Point, Training, last_point, span, time_left
 from pipeline.execution.resources import Machine, Place
 from pipeline.execution.stages import Stage
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def by_hand() -> dict[str, Begun]:
     return begun
 
 
-def repro(**options: bool) -> None:
+def repro(**options: Any) -> None:
     from dvc.repo import Repo
 
     with Repo() as repo:

@@ -130,7 +130,11 @@ MISTAKES = [
     ("block_layers: [1, 2]", "block_layers: [2, 3]", r"search\.enqueue\.block_layers: 1 is wrong; .* it is the study"),
     ("space: {", "space: {embedder_width: [8], ", r"search\.space\.embedder_width: .* no effect with lookup"),
     ("enqueue: [{block_length", "enqueue: [{block_lenght", r"search\.enqueue: 'block_lenght' is wrong; did you mean"),
-    ("tokens: 2560", "tokens: 512", r"warmup_steps: 4 is wrong; it must be less than the 2 steps of a trial"),
+    (
+        "tokens: 2560",
+        "tokens: 512",
+        r"warmup_steps: 4 is wrong; a trial of search\.tokens takes 2 steps .* at most 1, or",
+    ),
     ("space: {", "space: {learning_rate: [0], ", r"search\.space\.learning_rate: 0\.0 is wrong; it must be gr"),
     (
         "space: {",

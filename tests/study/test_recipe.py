@@ -21,6 +21,10 @@ RIGHT = [
     "initialization: {std: 0.01}",
     "initialization: {depth_scaled: true}",
     "matrix_learning_rate: null, cooldown: null",
+    "warmup_steps: 366",
+    "warmup_steps: 294, schedule: wsd, cooldown: 0.2",
+    "warmup_steps: 0.05",
+    "warmup_steps: 0.8, schedule: wsd",
 ]
 WRONG = [
     ("optimizer: muonn", r"pretrain\.optimizer: 'muonn' is wrong; did you mean 'muon'"),
@@ -38,7 +42,15 @@ WRONG = [
     ("schedule: wsd, cooldown: 0", r"pretrain\.cooldown: 0\.0 is wrong; it is a share of the steps"),
     ("schedule: wsd, cooldown: 20", r"pretrain\.cooldown: 20\.0 is wrong; it is a share of the steps"),
     ("schedule: wsd, cooldown_shape: square", r"pretrain\.cooldown_shape: 'square' is wrong; did you mean 'sqrt'"),
-    ("schedule: wsd, cooldown: 1.0", r"pretrain\.warmup_steps: 40 is wrong; with a cooldown of 367 steps .*vanilla"),
+    ("schedule: wsd, cooldown: 1.0", r"pretrain\.warmup_steps: 40 is wrong; cell vanilla-s-0 takes 367 steps \(tokens "
+     r"/ \(batch_size \* context_length\)\), and its cooldown 367 of them \(pretrain\.cooldown\); it is at most 0$"),
+    ("warmup_steps: 367", r"367 is wrong; cell vanilla-s-0 takes 367 steps .*; it is at most 366, or "
+     r"a share of the steps, such as 0\.05$"),
+    ("warmup_steps: 295, schedule: wsd", r"295 is wrong; .* and its cooldown 73 of them .*; it is at most 294"),
+    ("warmup_steps: -1", r"pretrain\.warmup_steps: -1 is wrong; it is a whole number of steps, 0 or more, or a share"),
+    ("warmup_steps: 40.0", r"pretrain\.warmup_steps: 40\.0 is wrong; a number with a point is a share of the steps"),
+    ("warmup_steps: 1.0", r"pretrain\.warmup_steps: 1\.0 is wrong; a number with a point is a share"),
+    ("warmup_steps: 0.9, schedule: wsd", r"warmup_steps: 0\.9 is wrong; .* what the cooldown leaves \(0\.8\)"),
     ("initialization: {std: 0}", r"pretrain\.initialization\.std: 0\.0 is wrong; it must be greater than 0"),
     ("initialization: {std: -1}", r"pretrain\.initialization\.std: -1\.0 is wrong"),
     ("initialization: 0.02", r"pretrain\.initialization: 0\.02 is wrong; it must be a mapping"),

@@ -200,6 +200,7 @@ def test_a_state_of_another_trunk_is_not_begun_with(study: Study, capsys: pytest
         ({"final_learning_rate": 0.0}, True),
         ({"budgets": [2560]}, True),
         ({"warmup_steps": 5}, False),
+        ({"warmup_steps": 0.2}, True),  # 4 of 20 steps, for budgets too
         ({"validate_every": 4}, False),
         ({"betas": [0.9, 0.99]}, False),
     ],
@@ -280,8 +281,8 @@ def test_clean_lists_and_removes_trunks(study: Study, capsys: pytest.CaptureFixt
         ({"[3840,": "[1536,"}, "pretrain.budgets: 1536 is wrong; it stands there twice"),
         ({"[3840,": "[1e3,"}, "pretrain.budgets[0]: 1000.0 is wrong; it must be a whole number"),
         ({"[3840, 1536]": "3840"}, "pretrain.budgets: 3840 is wrong; it must be a list"),
-        ({"1536]": "768]"}, f"warmup_steps: 4 is wrong; it must be less than the 3 steps of cell {VANILLA}-768"),
-        ({"1536]": "1024]"}, f"warmup_steps: 4 is wrong; it must be less than the 4 steps of cell {VANILLA}-1024"),
+        ({"1536]": "768]"}, f"warmup_steps: 4 is wrong; cell {VANILLA}-768 takes 3 steps (tokens / "),
+        ({"1536]": "1024]"}, f"warmup_steps: 4 is wrong; cell {VANILLA}-1024 takes 4 steps (tokens / "),
         ({"[3840, 1536]": str([*range(2000, 2600)])}, "grid: '1,202 cells' is wrong; a study has at most 1,000 cells"),
     ],
 )  # fmt: skip

@@ -124,14 +124,6 @@ def test_an_exploding_loss_ends_the_cell_with_its_last_good_weights(tiny: Study)
     assert train(tiny, "vanilla-s-0") == result
 
 
-def test_a_warm_up_longer_than_the_run_is_refused(tiny: Study) -> None:
-    tiny = changed(tiny, {"pretrain.warmup_steps": 20})
-    with pytest.raises(
-        UserError, match=r"pretrain.warmup_steps: 20 is wrong; it must be less than the 20 steps of the run"
-    ):
-        train(tiny, "vanilla-s-0")
-
-
 def test_a_gpu_that_is_not_there_is_refused(tiny: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tiny = changed(tiny, {"hardware.accelerator": "gpu"})

@@ -8,7 +8,6 @@ import math
 import pytest
 from torch import nn
 
-from pipeline.base.errors import UserError
 from pipeline.models import build
 from pipeline.study import Study, find_cell, model_config
 from pipeline.study.schema import Pretrain
@@ -86,17 +85,11 @@ def test_a_cooldown_over_the_whole_run_has_no_warm_up() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"warmup_steps": 100}, r"^pretrain.warmup_steps: 100 is wrong; it must be less than the 100 steps of the run"),
-        ({"warmup_steps": 81}, r"^pretrain.warmup_steps: 81 is wrong; with a cooldown of 20 steps .* the 100 steps"),
-        ({"cooldown": 0.95}, r"^pretrain.warmup_steps: 10 is wrong; with a cooldown of 95 steps"),
-    ],
-)
-def test_a_warm_up_that_does_not_fit_is_one_line(changed: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        wsd(100, **changed)
+@pytest.mark.parametrize(("share", "steps"), [(0.05, 5), (0.0, 0), (0.004, 0), (0.8, 80)])
+def test_a_warm_up_with_a_point_is_a_share_of_the_steps(share: float, steps: int) -> None:
+    assert wsd(100, warmup_steps=share) == wsd(100, warmup_steps=steps)
+    cosine = wsd(100, schedule="cosine", warmup_steps=share)
+    assert (cosine.warmup_steps, cosine.cooldown_steps) == (steps, 100 - steps)
 
 
 @pytest.mark.parametrize("name", ["vanilla-s-0", "block-s-4-base-0"])

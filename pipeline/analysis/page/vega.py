@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import UserError
-from pipeline.base.files import replacing
+from pipeline.base.files import replacing, write_text
 
 HIGHLIGHTED = "!length(on) || indexof(on, datum.s) >= 0"
 """``on`` is the chart's parameter that lists the series to highlight: all of them where it is empty."""
@@ -63,6 +63,11 @@ def _layer(mark: Any, **encoding: Any) -> dict[str, Any]:
 
     made = alt.Chart(alt.NamedData("data"), mark=mark).encode(**encoding).to_dict()
     return {"mark": made["mark"], "encoding": made["encoding"]}
+
+
+def write_library(path: Path) -> None:
+    """Write Vega, Vega-Lite and vega-embed as a script for other pages, such as that of `dvc plots show`."""
+    write_text(path, f"(() => {{\n{gzip.decompress(base64.b64decode(library())).decode()}\n}})();\n")
 
 
 def packed(text: str) -> str:
