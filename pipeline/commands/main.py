@@ -12,7 +12,7 @@ from pipeline import tracking
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
 from pipeline.base.paths import PARAMS, REPORT
-from pipeline.commands import benchmark, check, clean, generate, prefetch, run, search, tune, verify
+from pipeline.commands import benchmark, check, clean, export, generate, prefetch, run, search, tune, verify
 from pipeline.commands.study import APART, describe_studies, run_study
 from pipeline.device import require_accelerator
 from pipeline.search.tracking import sync_searches
@@ -245,6 +245,13 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
             ),
             generate.run,
             generate.add_arguments,
+        ),
+        Command(
+            "export",
+            "write a trained cell as a folder that transformers loads",
+            (f"{PROGRAM} export block-m-4-base-0 exported/block-m-4",),
+            export.run,
+            export.add_arguments,
         ),
         Command(
             "verify",
