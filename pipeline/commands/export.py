@@ -75,14 +75,12 @@ def _described(study: Study, cell: Cell, opened: Opened) -> Described:
 
 def _record(cell: Cell, stage: str, kind: type[Record], fingerprint: str) -> Record | None:
     """What the stage says of these very weights, if it has run; speed is measured once for all budgets."""
-    name = cell.whole.name if stage == "benchmark" else cell.name
-    path = result(stage, name)
+    path = result(stage, cell.whole.name if stage == "benchmark" else cell.name)
     if not path.exists():
         return None
     record: Record = read_result(path, kind, stage)
-    return (
-        record if cell.budget is not None and stage == "benchmark" or record.cell.fingerprint == fingerprint else None
-    )
+    shared = stage == "benchmark" and cell.budget is not None
+    return record if shared or record.cell.fingerprint == fingerprint else None
 
 
 def _corpus(study: Study, cell: Cell) -> str:

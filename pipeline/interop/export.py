@@ -1,4 +1,4 @@
-"""A model as a folder that transformers loads: as a class of its own, or with this project's code beside the weights."""
+"""A model as a folder that transformers loads: as one of its own classes, or with our code beside the weights."""
 
 from __future__ import annotations
 
