@@ -12,7 +12,7 @@ from pipeline import tracking
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
 from pipeline.base.paths import PARAMS, REPORT
-from pipeline.commands import benchmark, check, clean, export, generate, prefetch, run, search, tune, verify
+from pipeline.commands import benchmark, check, clean, compare, export, generate, prefetch, run, search, tune, verify
 from pipeline.commands.study import APART, describe_studies, run_study
 from pipeline.device import require_accelerator
 from pipeline.search.tracking import sync_searches
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         entry.add_arguments(added)
-        if entry.run not in (_study, _ui, run.run):
+        if entry.run not in (_study, _ui, run.run, compare.run):
             add_study_arguments(added)
         added.set_defaults(run=entry.run)
     return parser
@@ -235,6 +235,13 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
             "the table of the results that there are, and where to look next",
             (f"{PROGRAM} show",),
             _show,
+        ),
+        Command(
+            "compare",
+            "two studies or more beside each other, as tables and one page",
+            (f"{PROGRAM} compare . ../other-study", f"{PROGRAM} compare main HEAD --out comparison"),
+            compare.run,
+            compare.add_arguments,
         ),
         Command(
             "generate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from pathlib import Path
 import pandas
 
 from pipeline.analysis.page import tables
-from pipeline.analysis.rows.load import Missing, load_rows
+from pipeline.analysis.rows.load import Missing, read_study
 from pipeline.analysis.rows.points import Row
-from pipeline.base.errors import UserError
-from pipeline.base.paths import PARAMS
-from pipeline.study import Cell, Study, cells, load_study, pretraining
+from pipeline.study import Cell, Study, cells, pretraining
 from pipeline.study.pretraining import flat
 
 COUNTS = ("block_length", "seed", "tokens", "step", "budget")
@@ -53,18 +50,6 @@ def load(folder: Path | str = ".") -> Frames:
         probes=_frame(tables.probes_csv(rows)),
         along=_frame(tables.along_csv(rows)),
     )
-
-
-def read_study(folder: Path) -> tuple[Study, list[Row], list[Missing]]:
-    """The study of a folder, the rows of its finished cells, and the others. Raises :class:`UserError`.
-
-    Paths of a study are relative, so that the process is in the folder while it reads.
-    """
-    if not (folder / PARAMS).is_file():
-        raise UserError(f"{folder}: no {PARAMS} there; name a folder that a study was run in")
-    with contextlib.chdir(folder):
-        study = load_study()
-        return study, *load_rows(study)
 
 
 def _cells(study: Study, missing: list[Missing]) -> pandas.DataFrame:
