@@ -121,6 +121,7 @@ def chart(sides: Sequence[Side], measure: Metric) -> dict[str, Any]:
     if not records:
         return {}
     labels = [side.label for side in sides]
+    series, settings = (list(dict.fromkeys(record[name] for record in records)) for name in ("series", "setting"))
     colour = alt.Color(
         "study:N", scale=alt.Scale(domain=labels, range=list(COLOURS[: len(labels)])), legend=alt.Legend(labelLimit=300)
     )
@@ -131,14 +132,14 @@ def chart(sides: Sequence[Side], measure: Metric) -> dict[str, Any]:
     base = alt.Chart().encode(x=x, y=y, color=colour)
     lines = base.mark_line(strokeWidth=1.5).transform_filter("datum.front").encode(order="rate:Q")
     marks = base.mark_point(filled=True, size=80).encode(
-        shape=alt.Shape("series:N", legend=alt.Legend(labelLimit=300)),
+        shape=alt.Shape("series:N", scale=alt.Scale(domain=series), legend=alt.Legend(labelLimit=300)),
         opacity=alt.condition("datum.front", alt.value(1.0), alt.value(BEATEN)),
         tooltip=[*tips, *numbers],
     )
     data = alt.InlineData(values=records)
     panels = alt.layer(lines, marks, data=data).properties(width=420, height=340)
     made: dict[str, Any] = (
-        panels.facet(facet=alt.Facet("setting:N", title=None), columns=2)
+        panels.facet(facet=alt.Facet("setting:N", title=None, sort=settings), columns=2)
         .resolve_scale(x="independent")
         .configure(background="#ffffff", padding=12)
         .to_dict()

@@ -96,7 +96,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
+            yield f"{prefix}{key}", str(value)
 
 
 def common_settings(sides: Sequence[Side]) -> list[str]:
@@ -115,12 +115,12 @@ def metrics_of(sides: Sequence[Side], brief: bool = False) -> list[Metric]:
 def differing(sides: Sequence[Side]) -> list[tuple[str, list[str]]]:
     """The keys whose values differ between sides, with each side's: those that all have before the others.
 
-    ``-`` stands for none, be the key absent or null, ``?`` for one that a partial side does not tell.
+    ``-`` stands for none, be the key absent or ``None``, ``?`` for one that a partial side does not tell.
     """
     found = []
     for key in dict.fromkeys(key for side in sides for key in side.keys):
         values = [side.keys.get(key, UNKNOWN if side.partial else NONE) for side in sides]
-        values = [NONE if value == "null" else value for value in values]
+        values = [NONE if value == "None" else value for value in values]
         if len(set(values) - {UNKNOWN}) > 1:
             found.append((key, [_shown(value) for value in values]))
     return sorted(found, key=lambda pair: NONE in pair[1])
