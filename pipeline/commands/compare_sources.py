@@ -13,7 +13,7 @@ from pipeline.analysis.rows.load import read_study
 from pipeline.analysis.statistics.compare import BYTES, QUALITY, RATE, Entry, Side, side_of
 from pipeline.base.errors import UserError
 from pipeline.results.metrics import in_mlflow, setting_metric
-from pipeline.tracking import tracking_uri
+from pipeline.tracking.store import client, is_kept, reason, tracking_uri
 
 WHERE = "neither a folder with a params.yaml, nor a git revision of this repository, nor an MLflow experiment at"
 MOST_RUNS = 1000
@@ -88,9 +88,9 @@ def _extract_yaml(revision: str, folder: Path) -> None:
 
 def _of_experiment(name: str) -> Side | None:
     """Of an experiment's present, finished runs, each for itself; ``None`` where there is no such experiment."""
+    if not is_kept():
+        return None
     from mlflow.exceptions import MlflowException
-
-    from pipeline.tracking.store import client, reason
 
     try:
         mlflow = client()

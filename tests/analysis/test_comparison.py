@@ -164,6 +164,7 @@ def test_what_cannot_be_compared_is_one_line(small: Study, tmp_path: Path) -> No
         with pytest.raises(UserError, match=message):
             run(*words)
     assert not Path("comparison").exists()
+    assert not Path("mlflow.db").exists()
 
 
 @pytest.mark.slow

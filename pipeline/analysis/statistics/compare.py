@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,7 +132,7 @@ def _shown(value: str) -> str:
 def verdict(sides: Sequence[Side]) -> Verdict:
     """Whether losses compare: they do on the same documents, tokens and strides; bits per byte on other tokens too."""
     known = [side for side in sides if side.scored]
-    differ = {key for key in SAME if len({json.dumps(side.scored[key]) for side in known}) > 1}
+    differ = {key for key in SAME if len({side.scored[key] for side in known}) > 1}
     corpora, tokens = differ & set(CORPUS), "tokenizer_hash" in differ
     return Verdict(
         BITS_PER_BYTE if corpora or tokens else LOSS,
