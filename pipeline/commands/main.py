@@ -239,7 +239,7 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
         Command(
             "compare",
             "two studies or more beside each other, as tables and one page",
-            (f"{PROGRAM} compare . ../other-study", f"{PROGRAM} compare main HEAD --out comparison"),
+            (f"{PROGRAM} compare . ../other-study", f"{PROGRAM} compare . main --out comparison"),
             compare.run,
             compare.add_arguments,
         ),

@@ -111,7 +111,7 @@ def render_comparison(sides: Sequence[Side]) -> str:
 
 
 def chart(sides: Sequence[Side], measure: Metric) -> dict[str, Any]:
-    """Quality against tokens per second as Vega-Lite, a panel a setting; nothing where no model has both.
+    """Quality against tokens per second as Vega-Lite, a panel per setting; nothing where no model has both.
 
     Colour tells the study, shape the family and block length. A line joins a study's front; other points are faint.
     """

@@ -22,10 +22,10 @@ COUNTS = ("block_length", "seed", "tokens", "step", "budget")
 class Frames:
     """A study's frames; every one has the column ``cell``.
 
-    ``cells``: a row a cell of the study, finished or not: its place in the grid, its training keys, and the stage that
-    ``lacks`` a result with the ``reason``. ``results``: a row a finished cell, the columns of report/results.csv.
-    ``curves``: a row a noted step of training, the columns of curve.csv. ``probes``: a row a place that a probe tried.
-    ``along``: a row a score of weights on the way. Losses in nats, times in seconds, memory in bytes.
+    ``cells``: a row per cell of the study, finished or not: its place in the grid, its training keys, and the stage
+    that ``lacks`` a result with the ``reason``. ``results``: a row per finished cell, the columns of report/results.csv.
+    ``curves``: a row per noted step of training, the columns of curve.csv. ``probes``: a row per place that a probe
+    tried. ``along``: a row per score of weights on the way. Losses in nats, times in seconds, memory in bytes.
     """
 
     study: str
