@@ -112,7 +112,7 @@ def _of_experiment(name: str) -> Side | None:
 
 
 def _settings(metrics: dict[str, float]) -> list[str]:
-    """The benchmark settings behind a run's metrics: each has its bytes a sample."""
+    """The benchmark settings behind a run's metrics: each has its bytes per sample."""
     ending, cache = f"_{BYTES}", f"_kv_{BYTES}"
     return [key.removesuffix(ending) for key in metrics if key.endswith(ending) and not key.endswith(cache)]
 

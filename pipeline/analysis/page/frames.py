@@ -23,7 +23,7 @@ class Frames:
     """A study's frames; every one has the column ``cell``.
 
     ``cells``: a row per cell of the study, finished or not: its place in the grid, its training keys, and the stage
-    that ``lacks`` a result with the ``reason``. ``results``: a row per finished cell, the columns of report/results.csv.
+    that ``lacks`` a result with the ``reason``. ``results``: a row per finished cell, columns of report/results.csv.
     ``curves``: a row per noted step of training, the columns of curve.csv. ``probes``: a row per place that a probe
     tried. ``along``: a row per score of weights on the way. Losses in nats, times in seconds, memory in bytes.
     """
