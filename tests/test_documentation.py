@@ -45,6 +45,7 @@ NOT_RUN = {
     r"python -m pipeline \w+ .*--(on slurm|status|cancel)": "asks a SLURM; tests/slurm starts one",
     r"python -m pipeline evaluate prefetch \w": "fetches from the hub; test_prefetch.py runs it on files",
     r"python -m pipeline.interop.gguf": "reads a model of 98 MB; interop/test_gguf.py makes a folder of it",
+    r"python -m pipeline compare .*\.\./": "another study's folder; analysis/test_comparison.py makes one",
     r"dvc queue": "starts workers that outlive it",
     r"dvc gc": "asks before it deletes",
     r"dvc exp run --queue": "needs `dvc queue`",

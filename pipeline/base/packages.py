@@ -9,7 +9,7 @@ OLDEST = (3, 11)
 NEEDED = (
     "torch", "lightning", "dvc", "mlflow", "omegaconf", "ruamel.yaml", "lm_eval", "optuna", "tokenizers", "datasets",
     "safetensors", "numpy", "scipy", "matplotlib", "jinja2", "filelock", "tqdm", "yaml", "pyarrow",
-    "huggingface_hub", "markupsafe", "sqlalchemy", "rich", "psutil", "altair", "vl_convert",
+    "huggingface_hub", "markupsafe", "sqlalchemy", "rich", "psutil", "altair", "vl_convert", "pandas",
 )  # fmt: skip
 """What the code imports wherever it runs; pyproject.toml declares it."""
 

@@ -12,7 +12,7 @@ from pipeline import tracking
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
 from pipeline.base.paths import PARAMS, REPORT
-from pipeline.commands import benchmark, check, clean, generate, prefetch, run, search, tune, verify
+from pipeline.commands import benchmark, check, clean, compare, export, generate, prefetch, run, search, tune, verify
 from pipeline.commands.study import APART, describe_studies, run_study
 from pipeline.device import require_accelerator
 from pipeline.execution.noted import DVC_LOCK, is_uncommitted
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         entry.add_arguments(added)
-        if entry.run not in (_study, _ui, run.run):
+        if entry.run not in (_study, _ui, run.run, compare.run):
             add_study_arguments(added)
         added.set_defaults(run=entry.run)
     return parser
@@ -243,6 +243,13 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
             _show,
         ),
         Command(
+            "compare",
+            "two studies or more beside each other, as tables and one page",
+            (f"{PROGRAM} compare . ../other-study", f"{PROGRAM} compare . main --out comparison"),
+            compare.run,
+            compare.add_arguments,
+        ),
+        Command(
             "generate",
             "continue prompts with a trained cell",
             (
@@ -251,6 +258,13 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
             ),
             generate.run,
             generate.add_arguments,
+        ),
+        Command(
+            "export",
+            "write a trained cell as a folder that transformers loads",
+            (f"{PROGRAM} export block-m-4-base-0 exported/block-m-4",),
+            export.run,
+            export.add_arguments,
         ),
         Command(
             "verify",

@@ -41,6 +41,11 @@ def is_local() -> bool:
     return tracking_uri().startswith(SQLITE)
 
 
+def is_kept() -> bool:
+    """Whether there may be runs: a server, or a database that some study has made."""
+    return not is_local() or _database().exists()
+
+
 def artifact_location(study_name: str) -> str:
     """The folder of a new experiment's artifacts, as the URI that MLflow takes."""
     return _beside_database(f"{ARTIFACTS}/{study_name}").as_uri()

@@ -117,3 +117,25 @@ def test_no_two_series_look_the_same(
     write_results(study)
     styles = series_styles(points(load_rows(study)[0]))
     assert len(set(styles.values())) == len(styles) == 2 + len(lengths) * len(variants) + 1
+
+
+def test_the_short_table_for_latex_has_the_markdowns_cells(study: Study) -> None:
+    findings = find(*load_rows(study))
+    lines = tables.results_latex(findings).splitlines()
+    assert lines[0].startswith("% Generation measured on Test CPU")
+    assert lines[1].startswith(r"\begin{tabular}{lr")
+    assert (lines[2], lines[4]) == (r"\toprule", r"\midrule")
+    body = lines[5 : lines.index(r"\bottomrule")]
+    markdown = [line for line in tables.results_markdown(findings).splitlines() if line.startswith("| ")]
+    shown = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in markdown[2:]]
+    written = [line.removesuffix(r" \\").replace(r"$^\circ$", tables.GUESS).split(" & ") for line in body]
+    assert written == shown
+
+
+def test_latex_sets_every_character_as_it_is() -> None:
+    table = tables.TextTable("A & B", ("a_b", "c"), [("50 %", r"x\y {~^} <#$> ± &")])
+    assert tables.latex(table).splitlines()[3:6] == [
+        r"a\_b & c \\",
+        r"\midrule",
+        r"50 \% & x\textbackslash{}y \{\textasciitilde{}\textasciicircum{}\} \textless{}\#\$\textgreater{} $\pm$ \& \\",
+    ]

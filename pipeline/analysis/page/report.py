@@ -28,9 +28,9 @@ def write_report(study: Study, folder: Path) -> Findings:
 
     Raises :class:`UserError` where no cell has.
 
-    ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``speedup.csv``, ``pareto.csv``,
-    ``recipes.csv``, ``curves.csv``, ``along.csv`` and ``probes.csv`` to plot and to quote; ``report.json`` with
-    headline, speed-ups, fronts and order; ``metrics/{cell}.json`` for ``dvc metrics``.
+    ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``results.tex`` (LaTeX),
+    ``speedup.csv``, ``pareto.csv``, ``recipes.csv``, ``curves.csv``, ``along.csv`` and ``probes.csv`` to plot and to
+    quote; ``report.json`` with headline, speed-ups, fronts and order; ``metrics/{cell}.json`` for ``dvc metrics``.
     """
     findings = find(*load_rows(study))
     figures = folder / "figures"
@@ -40,6 +40,7 @@ def write_report(study: Study, folder: Path) -> Findings:
     write_text(folder / "index.html", render(study, findings, drawings, figures))
     write_text(folder / "results.csv", tables.results_csv(findings.rows))
     write_text(folder / "results.md", tables.results_markdown(findings))
+    write_text(folder / "results.tex", tables.results_latex(findings))
     write_text(folder / "curves.csv", tables.curves_csv(findings.rows))
     write_text(folder / "along.csv", tables.along_csv(findings.rows))
     write_text(folder / "probes.csv", tables.probes_csv(findings.rows))

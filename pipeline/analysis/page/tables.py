@@ -37,6 +37,15 @@ IDENTITY = ("cell", "family", "size", "block_length", "variant", "source", "seed
 
 MAIN_COLUMNS = 7
 SUMMARY = ("tokens_per_second", "roofline_fraction", "bytes_per_sample")
+LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    GUESS: r"$^\circ$",
+}
 
 
 @dataclass(frozen=True)
@@ -188,17 +197,45 @@ def speedup_csv(quality: Sequence[Quality]) -> str:
     return csv_text(header, records)
 
 
+def short_table(findings: Findings) -> TextTable:
+    """Size, loss, task scores and generation: a row a cell, or a model with its seeds."""
+    metrics = summary_metrics(findings.rows)
+    rows = [(line.name, *map(line.shown, metrics)) for line in lines(findings)]
+    return TextTable(
+        f"Generation measured on {hardware(findings.rows)}.", ("cell", *(metric.label for metric in metrics)), rows
+    )
+
+
 def results_markdown(findings: Findings) -> str:
     """The short table as GitHub Markdown, under a line that names the hardware; below it the missing cells."""
-    rows = findings.rows
-    metrics = summary_metrics(rows)
-    header = ["cell", *(metric.label for metric in metrics)]
-    text = [f"Generation measured on {hardware(rows)}.", "", _pipes(header), _pipes(["---"] + ["---:"] * len(metrics))]
-    text += [_pipes([line.name, *map(line.shown, metrics)]) for line in lines(findings)]
+    table = short_table(findings)
+    text = [table.title, "", _pipes(table.head), _pipes(["---"] + ["---:"] * (len(table.head) - 1))]
+    text += [_pipes(row) for row in table.rows]
     text += ["", f"{GUESS} {GUESSES}."] if any(GUESS in line for line in text) else []
     text += ["", "Missing cells:", ""] if findings.missing else []
     text += [f"- {_plain(lacking)}" for lacking in findings.missing]
     return "\n".join(text) + "\n"
+
+
+def results_latex(findings: Findings) -> str:
+    """The short table for LaTeX; comments below it name the missing cells."""
+    text = latex(short_table(findings))
+    notes = [f"{GUESS} {GUESSES}."] if LATEX[GUESS] in text else []
+    notes += [f"missing: {lacking}" for lacking in findings.missing]
+    return text + "".join(f"% {' '.join(note.split())}\n" for note in notes)
+
+
+def latex(table: TextTable) -> str:
+    """A ``tabular`` with the rules of the package booktabs, under its title as a comment."""
+    columns = "l" + "r" * (len(table.head) - 1)
+    head, *rows = (" & ".join(map(_in_latex, row)) + r" \\" for row in (table.head, *table.rows))
+    lines = [f"% {table.title} Needs \\usepackage{{booktabs}}.", f"\\begin{{tabular}}{{{columns}}}", r"\toprule", head]
+    return "\n".join([*lines, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _in_latex(text: str) -> str:
+    """With LaTeX's own characters written such that they are set as they are."""
+    return "".join(LATEX.get(character, character) for character in text)
 
 
 def _plain(missing: Missing) -> str:
@@ -231,13 +268,10 @@ def terminal_table(findings: Findings) -> str:
             for name, rate in zip(settings, rates, strict=True)
         ]
         table.append([line.name, *map(line.shown, metrics), *speeds])
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    text = ["  ".join(_aligned(row, widths)).rstrip() for row in table]
+    text = in_columns(table)
     return "\n".join(
         [
-            text[0],
-            "-" * len(text[0]),
-            *text[1:],
+            *text,
             "",
             f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s",
             *([f"{GUESS} {GUESSES}"] if any(GUESS in line for line in text) else []),
@@ -252,7 +286,14 @@ def format_number(metric: Metric, value: float | None) -> str:
     return f"{value:.4g}" if value is not None and not metric.logarithmic else short(value)
 
 
-def _aligned(line: list[str], widths: list[int]) -> list[str]:
+def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text: the first row is underlined, the first column heads the rows, the others are flush right."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    text = ["  ".join(_aligned(row, widths)).rstrip() for row in table]
+    return [text[0], "-" * len(text[0]), *text[1:]]
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
     first, *others = zip(line, widths, strict=True)
     return [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
 

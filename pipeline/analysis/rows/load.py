@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from pipeline.analysis.rows.families import attention
 from pipeline.analysis.rows.points import Row
 from pipeline.base.errors import UserError
-from pipeline.base.paths import checkpoint, result
+from pipeline.base.paths import PARAMS, checkpoint, result
 from pipeline.results.curve import read_curve
 from pipeline.results.failures import failure
 from pipeline.results.records import AnyResult, BenchmarkResult, EvaluateResult, PretrainResult, read_result
-from pipeline.study import Cell, Study, cells
+from pipeline.study import Cell, Study, cells, load_study
 from pipeline.study.pretraining import pretraining
 from pipeline.study.schema import Pretrain, Tuning
 from pipeline.study.tune_space import tuning_of
@@ -41,6 +43,18 @@ class _Lacks(Exception):
     def __init__(self, stage: str, reason: str) -> None:
         super().__init__(reason)
         self.stage = stage
+
+
+def read_study(folder: Path) -> tuple[Study, list[Row], list[Missing]]:
+    """The study of a folder, the rows of its finished cells, and the others. Raises :class:`UserError`.
+
+    Paths of a study are relative, so that the process is in the folder while it reads.
+    """
+    if not (folder / PARAMS).is_file():
+        raise UserError(f"{folder}: no {PARAMS} there; name a folder that a study was run in")
+    with contextlib.chdir(folder):
+        study = load_study()
+        return study, *load_rows(study)
 
 
 def load_rows(study: Study) -> tuple[list[Row], list[Missing]]:

@@ -1,0 +1,134 @@
+"""What `python -m pipeline compare` takes: folders, revisions of this repository, MLflow experiments."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.analysis.rows.load import read_study
+from pipeline.analysis.statistics.compare import BYTES, QUALITY, RATE, Entry, Side, side_of
+from pipeline.base.errors import UserError
+from pipeline.results.metrics import in_mlflow, setting_metric
+from pipeline.tracking.store import client, is_kept, reason, tracking_uri
+
+WHERE = "neither a folder with a params.yaml, nor a git revision of this repository, nor an MLflow experiment at"
+MOST_RUNS = 1000
+
+
+def read_sides(sources: list[str]) -> list[Side]:
+    """The studies that ``sources`` name; a folder is called by its name alone where no other source is called so.
+
+    Raises :class:`UserError` where one names none, or a study without results.
+    """
+    names = [Path(source).resolve().name if Path(source).is_dir() else source for source in sources]
+    labels = [name if names.count(name) == 1 else source for name, source in zip(names, sources, strict=True)]
+    return [_side(source, label) for source, label in zip(sources, labels, strict=True)]
+
+
+def _side(source: str, label: str) -> Side:
+    if Path(source).is_dir():
+        return _of_folder(Path(source), label)
+    if _is_revision(source):
+        return _of_revision(source)
+    found = _of_experiment(source)
+    if found is None:
+        raise UserError(f"{source}: {WHERE} {tracking_uri()}")
+    return found
+
+
+def _of_folder(folder: Path, label: str) -> Side:
+    study, rows, missing = read_study(folder)
+    return side_of(label, study, rows, missing)
+
+
+def _is_revision(name: str) -> bool:
+    """Of the repository that the process is in."""
+    command = ["git", "rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}"]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def _of_revision(revision: str) -> Side:
+    """Of the study's files at the revision, and of its results there: in git, or in DVC's cache."""
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _extract_yaml(revision, folder)
+        try:
+            files = DVCFileSystem(".", rev=revision, subrepos=False)
+            if not files.exists("results"):
+                raise UserError(f"{revision}: no results/ in it; commit dvc.lock with a study's state")
+            files.get("results", str(folder / "results"), recursive=True)
+        except (DvcException, OSError) as error:
+            problem = " ".join(str(error).split())
+            raise UserError(f"{revision}: its results are not in DVC's cache ({problem[:200]})") from None
+        try:
+            return _of_folder(folder, revision)
+        except UserError as error:
+            raise UserError(f"{revision}: {str(error).replace(f'{folder}: ', '')}") from None
+
+
+def _extract_yaml(revision: str, folder: Path) -> None:
+    """A study is params.yaml and the YAML files that it includes."""
+    command = ["git", "archive", "--format=tar", revision, "--", ":(glob)**/*.yaml"]
+    archived = subprocess.run(command, capture_output=True)
+    if archived.returncode:
+        raise UserError(f"{revision}: no params.yaml in it ({archived.stderr.decode(errors='replace').strip()})")
+    with tarfile.open(fileobj=io.BytesIO(archived.stdout)) as files:
+        files.extractall(folder, filter="data")
+
+
+def _of_experiment(name: str) -> Side | None:
+    """Of an experiment's present, finished runs, each for itself; ``None`` where there is no such experiment."""
+    if not is_kept():
+        return None
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow = client()
+        experiment = mlflow.get_experiment_by_name(name)
+        if experiment is None:
+            return None
+        found = mlflow.search_runs([experiment.experiment_id], "tags.kind = 'cell'", max_results=MOST_RUNS)
+    except MlflowException as error:
+        raise UserError(f"{name}: MLflow at {tracking_uri()} does not answer ({reason(error)})") from None
+    runs = [run for run in found if not {"superseded", "dvc_experiment"} & run.data.tags.keys()]
+    if not any("loss" in run.data.metrics for run in runs):
+        raise UserError(
+            f"{name}: the MLflow experiment has no evaluated run; `python -m pipeline tracking sync` adds them"
+        )
+    settings = list(dict.fromkeys(setting for run in runs for setting in _settings(run.data.metrics)))
+    devices = dict.fromkeys(run.data.tags.get("benchmark.device", "") for run in runs)
+    entries = [_entry(run, settings) for run in sorted(runs, key=lambda run: run.data.tags["cell"])]
+    return Side(name, entries, settings, _keys(runs), " and ".join(filter(None, devices)), partial=True)
+
+
+def _settings(metrics: dict[str, float]) -> list[str]:
+    """The benchmark settings behind a run's metrics: each has its bytes per sample."""
+    ending, cache = f"_{BYTES}", f"_kv_{BYTES}"
+    return [key.removesuffix(ending) for key in metrics if key.endswith(ending) and not key.endswith(cache)]
+
+
+def _entry(run: Any, settings: list[str]) -> Entry:
+    metrics = [*QUALITY, *(setting_metric(setting, figure) for setting in settings for figure in (RATE, BYTES))]
+    values = {metric.key: run.data.metrics.get(in_mlflow(metric.key)) for metric in metrics}
+    tags = run.data.tags
+    length = f" L={tags['block_length']}" if "block_length" in tags else ""
+    return Entry(
+        tags["cell"], f"{tags['family']}{length}", 1, {key: value for key, value in values.items() if value is not None}
+    )
+
+
+def _keys(runs: list[Any]) -> dict[str, str]:
+    """The training keys that all of the runs share."""
+    params = [{key: value for key, value in run.data.params.items() if key.startswith("pretrain.")} for run in runs]
+    shared = set.intersection(*(set(each.items()) for each in params)) if params else set()
+    return dict(sorted(shared))
