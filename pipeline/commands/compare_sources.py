@@ -107,7 +107,10 @@ def _of_experiment(name: str) -> Side | None:
         )
     settings = list(dict.fromkeys(setting for run in runs for setting in _settings(run.data.metrics)))
     devices = dict.fromkeys(run.data.tags.get("benchmark.device", "") for run in runs)
-    entries = [_entry(run, settings) for run in sorted(runs, key=lambda run: run.data.tags["cell"])]
+    models: dict[str, list[Any]] = {}
+    for run in sorted(runs, key=lambda run: run.data.tags["cell"]):
+        models.setdefault(_model(run), []).append(run)
+    entries = [_entry(name, seeds, settings) for name, seeds in models.items()]
     return Side(name, entries, settings, _keys(runs), " and ".join(filter(None, devices)), partial=True)
 
 
@@ -117,14 +120,23 @@ def _settings(metrics: dict[str, float]) -> list[str]:
     return [key.removesuffix(ending) for key in metrics if key.endswith(ending) and not key.endswith(cache)]
 
 
-def _entry(run: Any, settings: list[str]) -> Entry:
+def _model(run: Any) -> str:
+    """What the runs of a model's seeds share: the cell's name without the seed."""
+    model, budget = run.data.params.get("model", run.data.tags["cell"]), run.data.tags.get("budget")
+    return model if budget is None else f"{model}-{budget}"
+
+
+def _entry(name: str, runs: list[Any], settings: list[str]) -> Entry:
+    """The mean over a model's runs of what all of them have."""
     metrics = [*QUALITY, *(setting_metric(setting, figure) for setting in settings for figure in (RATE, BYTES))]
-    values = {metric.key: run.data.metrics.get(in_mlflow(metric.key)) for metric in metrics}
-    tags = run.data.tags
+    values = {}
+    for metric in metrics:
+        found = [run.data.metrics.get(in_mlflow(metric.key)) for run in runs]
+        if None not in found:
+            values[metric.key] = sum(found) / len(found)
+    tags = runs[0].data.tags
     length = f" L={tags['block_length']}" if "block_length" in tags else ""
-    return Entry(
-        tags["cell"], f"{tags['family']}{length}", 1, {key: value for key, value in values.items() if value is not None}
-    )
+    return Entry(name, f"{tags['family']}{length}", len(runs), values)
 
 
 def _keys(runs: list[Any]) -> dict[str, str]:

@@ -27,7 +27,7 @@ USE = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # where this file lies
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder{trust})
 model = AutoModelForCausalLM.from_pretrained(folder{trust})
 prompt = tokenizer("Once upon a time", return_tensors="pt", add_special_tokens=False)
 tokens = model.generate(**prompt, max_new_tokens=32, do_sample=False)

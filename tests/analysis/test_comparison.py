@@ -30,11 +30,11 @@ from tests.browser import chromium
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
-    """A finished study of two models in the working folder, which is called ``here``."""
+    """A finished study of two models, two seeds each, in the working folder, which is called ``here``."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    made = study_file(folder, {"s": (2, 64)}, [4])
+    made = study_file(folder, {"s": (2, 64)}, [4], seeds=[0, 1])
     write_results(made)
     return made
 
@@ -141,8 +141,8 @@ def test_the_command_writes_page_and_tables(small: Study, tmp_path: Path, capsys
     with Path("out/a/models.csv").open() as file:
         found = {(row["study"], row["model"]): row for row in csv.DictReader(file)}
     assert len(found) == 2 + 5
-    record = read_result(result("evaluate", "vanilla-s-0"), EvaluateResult, "evaluate")
-    assert float(found["here", "vanilla-s"]["loss"]) == record.loss
+    losses = [read_result(result("evaluate", f"vanilla-s-{seed}"), EvaluateResult, "evaluate").loss for seed in (0, 1)]
+    assert float(found["here", "vanilla-s"]["loss"]) == pytest.approx(sum(losses) / 2)
     page = Path("out/a/index.html").read_text()
     assert HOSTILE not in page
     assert "vanilla-m-0, stage evaluate" in page
@@ -181,7 +181,8 @@ def test_an_mlflow_experiments_runs_are_the_studys_numbers(
     here, there = read_sides([".", small.name])
     curves = ("tokens", "training_flops")  # those of a run end where its curve does, which is made up here
     numbers = [
-        {entry.name.removesuffix("-0"): entry.values.items() for entry in side.entries} for side in (here, there)
+        {(entry.name, entry.series, entry.seeds): entry.values.items() for entry in side.entries}
+        for side in (here, there)
     ]
     for name, expected in numbers[0].items():
         found = {key: value for key, value in numbers[1][name] if key not in curves}

@@ -173,7 +173,7 @@ def test_the_command_writes_a_folder_that_this_project_reads_too(cell: str, caps
     assert "| `learning_rate` | `0.5` |" in card
     assert "## Quality\n\nNot evaluated.\n" in card
     assert "## Speed\n\nNot measured.\n" in card
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.padding_side) == (0, 0, "left")
     assert tokenizer.model_max_length == 64
 
@@ -195,7 +195,8 @@ def test_what_cannot_be_written_is_one_line(cell: str) -> None:
 ELSEWHERE = """
 import json, sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
+assert (tokenizer.eos_token_id, tokenizer.padding_side) == (0, "left")
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
 tokens = model.generate(torch.tensor([json.loads(sys.argv[2])]), max_new_tokens=7, do_sample=False, eos_token_id=None)
 assert "pipeline" not in sys.modules
