@@ -87,7 +87,25 @@ def _extract_yaml(revision: str, folder: Path) -> None:
 
 
 def _of_experiment(name: str) -> Side | None:
-    """Of an experiment's present, finished runs, each for itself; ``None`` where there is no such experiment."""
+    """Of an experiment's evaluated runs, by model; ``None`` where there is no such experiment."""
+    runs = _runs(name)
+    if runs is None:
+        return None
+    if not any("loss" in run.data.metrics for run in runs):
+        raise UserError(
+            f"{name}: the MLflow experiment has no evaluated run; `python -m pipeline tracking sync` adds them"
+        )
+    models: dict[str, list[Any]] = {}
+    for run in sorted(runs, key=lambda run: run.data.tags["cell"]):
+        models.setdefault(_model(run), []).append(run)
+    settings = list(dict.fromkeys(setting for run in runs for setting in _settings(run.data.metrics)))
+    devices = dict.fromkeys(run.data.tags.get("benchmark.device", "") for run in runs)
+    entries = [_entry(model, seeds, settings) for model, seeds in models.items()]
+    return Side(name, entries, settings, _keys(runs), " and ".join(filter(None, devices)), partial=True)
+
+
+def _runs(name: str) -> list[Any] | None:
+    """The experiment's runs of the study's present weights, without those of DVC's experiments."""
     if not is_kept():
         return None
     from mlflow.exceptions import MlflowException
@@ -100,18 +118,7 @@ def _of_experiment(name: str) -> Side | None:
         found = mlflow.search_runs([experiment.experiment_id], "tags.kind = 'cell'", max_results=MOST_RUNS)
     except MlflowException as error:
         raise UserError(f"{name}: MLflow at {tracking_uri()} does not answer ({reason(error)})") from None
-    runs = [run for run in found if not {"superseded", "dvc_experiment"} & run.data.tags.keys()]
-    if not any("loss" in run.data.metrics for run in runs):
-        raise UserError(
-            f"{name}: the MLflow experiment has no evaluated run; `python -m pipeline tracking sync` adds them"
-        )
-    settings = list(dict.fromkeys(setting for run in runs for setting in _settings(run.data.metrics)))
-    devices = dict.fromkeys(run.data.tags.get("benchmark.device", "") for run in runs)
-    models: dict[str, list[Any]] = {}
-    for run in sorted(runs, key=lambda run: run.data.tags["cell"]):
-        models.setdefault(_model(run), []).append(run)
-    entries = [_entry(name, seeds, settings) for name, seeds in models.items()]
-    return Side(name, entries, settings, _keys(runs), " and ".join(filter(None, devices)), partial=True)
+    return [run for run in found if not {"superseded", "dvc_experiment"} & run.data.tags.keys()]
 
 
 def _settings(metrics: dict[str, float]) -> list[str]:
