@@ -104,7 +104,7 @@ def test_recall_is_a_column_a_line_and_a_figure(probed: list[Row]) -> None:
     assert next(csv.DictReader(io.StringIO(tables.results_csv(made))))["recall_4"] == "0.5"
     assert result_metrics(made[0].evaluate)["recall_2"] == 0.75
     assert tables.probes_csv(made).count(",recall,pairs,,4,0.5,0.1") == 2
-    (figure,) = (figure for figure, drawing in loss_figures(points(made)) if drawing.name == "recall")
+    (figure,) = (figure for part in loss_figures(points(made)) for figure, drawing in part if drawing.name == "recall")
     drawn = {each.get_label(): each.get_xydata().tolist() for each in figure.axes[0].lines}
     assert drawn["vanilla"] == drawn["block L=4"] == [[2, 0.75], [4, 0.5]]
     assert drawn["guessing"] == [[2, 0.5], [4, 0.25]]

@@ -46,6 +46,7 @@ QUICK = 2
 """zlib's level for PNG: the usual one takes half as long again for files an eighth smaller."""
 
 Figures = Iterator[tuple["Figure", Drawing]]
+"""Figures that are made as they are asked for, one after another."""
 
 
 def save(figure: Figure, drawing: Drawing, folder: Path) -> Drawing:
