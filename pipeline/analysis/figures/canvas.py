@@ -201,13 +201,13 @@ def count_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
-def legend(figure: Figure, *axes: Axes) -> None:
+def legend(figure: Figure, *axes: Axes, title: str | None = None) -> None:
     """One legend right of the panels, each label once."""
     entries: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    figure.legend(list(entries.values()), list(entries), loc="outside right upper")
+    figure.legend(list(entries.values()), list(entries), loc="outside right upper", title=title)
 
 
 def unzip(pairs: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
