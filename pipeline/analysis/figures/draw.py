@@ -71,7 +71,7 @@ class Part:
 def drawing(study: Study, rows: list[Row], folder: Path) -> Iterator[Callable[[Findings], list[Drawing]]]:
     """Draw while the block analyses the rows; what it gets draws the rest, and has all figures in the page's order.
 
-    Of few points, and elsewhere than on Linux, nothing is drawn before the findings are there, nor beside them.
+    Of few rows, and elsewhere than on Linux, nothing is drawn before the findings are there.
     """
     parts = _of_results(study, rows)
     if (os.cpu_count() or 1) == 1 or len(rows) < MANY_ROWS or sys.platform != "linux":
