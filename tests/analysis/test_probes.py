@@ -91,11 +91,11 @@ def test_the_figure_by_offset_shows_each_family_in_its_own_blocks(probed: list[R
     drawn = {drawing.name: figure for figure, drawing in copy_figures(points(probed))}
     assert list(drawn) == ["copy_offset", "copy_distance", "copy_span"]
     lines = {each.get_label(): each.get_xydata().tolist() for each in drawn["copy_offset"].axes[0].lines}
-    assert lines["block L=4, random"] == [[0, 0], [1, 0.5], [2, 0.6], [3, 0.5]]
-    assert lines["block L=4, text"] == [[0, 0], [1, 1.0], [2, 1.2], [3, 1.0]]
-    assert lines["vanilla, random"] == [[0, 0], [1, 0], [2, 0], [3, 0]]
+    assert lines["block L=4"] == [[0, 0], [1, 0.5], [2, 0.6], [3, 0.5]]
+    assert lines["_block L=4"] == [[0, 0], [1, 1.0], [2, 1.2], [3, 1.0]]
+    assert lines["vanilla"] == [[0, 0], [1, 0], [2, 0], [3, 0]]
     lines = {each.get_label(): each.get_xydata().tolist() for each in drawn["copy_span"].axes[0].lines}
-    assert [place for place, _ in lines["block L=4, random"]] == [16, 32]
+    assert [place for place, _ in lines["block L=4"]] == [16, 32]
 
 
 def test_recall_is_a_column_a_line_and_a_figure(probed: list[Row]) -> None:
@@ -104,7 +104,7 @@ def test_recall_is_a_column_a_line_and_a_figure(probed: list[Row]) -> None:
     assert next(csv.DictReader(io.StringIO(tables.results_csv(made))))["recall_4"] == "0.5"
     assert result_metrics(made[0].evaluate)["recall_2"] == 0.75
     assert tables.probes_csv(made).count(",recall,pairs,,4,0.5,0.1") == 2
-    (figure,) = (figure for figure, drawing in loss_figures(points(made)) if drawing.name == "recall")
+    (figure,) = (figure for part in loss_figures(points(made)) for figure, drawing in part if drawing.name == "recall")
     drawn = {each.get_label(): each.get_xydata().tolist() for each in figure.axes[0].lines}
     assert drawn["vanilla"] == drawn["block L=4"] == [[2, 0.75], [4, 0.5]]
     assert drawn["guessing"] == [[2, 0.5], [4, 0.25]]

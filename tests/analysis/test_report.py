@@ -69,7 +69,8 @@ def test_prompts_of_several_lengths_are_drawn_against_them(tiny: Study, tmp_path
     settings = tiny.benchmark.settings | {"long_prompt": Setting(prompt=1024, new_tokens=32)}
     write_results(dataclasses.replace(tiny, benchmark=dataclasses.replace(tiny.benchmark, settings=settings)))
     drawn = speed_figures(find(load_rows(tiny)[0]).points)
-    lengths = {drawing.name: figure for figure, drawing in drawn if drawing.name.startswith("length_")}
+    every = (each for part in drawn for each in part)
+    lengths = {drawing.name: figure for figure, drawing in every if drawing.name.startswith("length_")}
     assert list(lengths) == ["length_prompt_32"]
     lines = {str(line.get_label()): line for line in lengths["length_prompt_32"].axes[0].lines}
     assert lines.keys() == {"vanilla", "block L=2", "block L=4"}

@@ -46,6 +46,7 @@ QUICK = 2
 """zlib's level for PNG: the usual one takes half as long again for files an eighth smaller."""
 
 Figures = Iterator[tuple["Figure", Drawing]]
+"""Figures that are made as they are asked for, one after another."""
 
 
 def save(figure: Figure, drawing: Drawing, folder: Path) -> Drawing:
@@ -200,13 +201,13 @@ def count_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
-def legend(figure: Figure, *axes: Axes) -> None:
+def legend(figure: Figure, *axes: Axes, title: str | None = None) -> None:
     """One legend right of the panels, each label once."""
     entries: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    figure.legend(list(entries.values()), list(entries), loc="outside right upper")
+    figure.legend(list(entries.values()), list(entries), loc="outside right upper", title=title)
 
 
 def unzip(pairs: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -58,15 +58,15 @@ def _figure(
             for kind, dashes in DASHES.items():
                 scores = [each for row in point.rows for each in row.evaluate.copies if each.kind == kind]
                 if scores:
-                    drawn = curve(point, scores)
-                    line(axes, drawn, styles[point.series], f"{point.series}, {kind}", linestyle=dashes)
+                    entry = f"_{point.series}" if kind == "text" else point.series  # one in the legend for both
+                    line(axes, curve(point, scores), styles[point.series], entry, linestyle=dashes)
         axes.axhline(1, color="grey", linewidth=0.8, linestyle=":")
         axes.set_xlabel(across)
         count_axis(axes)
     sizes[0][0].set_ylabel(LEFT)
     sizes[0][0].set_ylim(bottom=0)
-    legend(figure, *(axes for axes, _, _ in sizes))
-    told = f"{LEFT}, of random tokens and of held-out text: 0 where a model copies, 1 where it does not."
+    legend(figure, *(axes for axes, _, _ in sizes), title="solid: random tokens\ndashed: held-out text")
+    told = f"{LEFT}: 0 where a model copies, 1 where it does not. Solid: random tokens; dashed: held-out text."
     return figure, Drawing(name, title, told)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +44,7 @@ from pipeline.analysis.figures.style import (
 from pipeline.analysis.figures.training import training_figures
 from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import by_family, contenders
-from pipeline.analysis.rows.points import Point
+from pipeline.analysis.rows.points import Point, Row, trained_points, whole_points
 from pipeline.analysis.statistics.findings import Findings
 from pipeline.analysis.statistics.scaling import IsoFlop, Scaling, SeriesLaw
 from pipeline.analysis.statistics.speedup import Matched, Quality
@@ -51,59 +54,89 @@ from pipeline.study import Study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MANY_POINTS = 24  # from which drawing takes longer than starting processes does
+MANY_ROWS = 24  # from which drawing takes longer than starting processes does
 MOST_PROCESSES = 4
 BEYOND = 4.0  # how far past its points a fitted law is drawn, as a ratio
 
 
-def draw_all(study: Study, findings: Findings, folder: Path) -> list[Drawing]:
-    """Draw every figure that the results hold data for, those of many points in several processes where Linux runs."""
-    shares = min(os.cpu_count() or 1, MOST_PROCESSES)
-    if shares == 1 or len(findings.points) < MANY_POINTS or sys.platform != "linux":
-        drawn = _draw_share(study, findings, folder, 0, 1)
-    else:
-        forked = multiprocessing.get_context("fork")  # hands over what pickle cannot: the metrics' functions
-        with ProcessPoolExecutor(shares, forked, _keep, (study, findings)) as pool:
-            parts = [pool.submit(_draw_kept, folder, share, shares) for share in range(shares)]
-            drawn = {at: drawing for part in parts for at, drawing in part.result().items()}
-    return [drawn[at] for at in sorted(drawn)]
+@dataclass(frozen=True)
+class Part:
+    """Figures that stand together, and the place of their kind on the page. None is made before it is asked for."""
+
+    place: int
+    figures: Figures
 
 
-def _draw_share(study: Study, findings: Findings, folder: Path, share: int, shares: int) -> dict[int, Drawing]:
-    """Draw those figures whose number, in the page's order, leaves the remainder ``share``."""
+@contextmanager
+def drawing(study: Study, rows: list[Row], folder: Path) -> Iterator[Callable[[Findings], list[Drawing]]]:
+    """Draw while the block analyses the rows; what it gets draws the rest, and has all figures in the page's order.
+
+    Of few rows, and elsewhere than on Linux, nothing is drawn before the findings are there.
+    """
+    parts = _of_results(study, rows)
+    if (os.cpu_count() or 1) == 1 or len(rows) < MANY_ROWS or sys.platform != "linux":
+        yield lambda findings: _in_order(parts, [_draw(part, folder) for part in parts], findings, folder)
+        return
+    forked = multiprocessing.get_context("fork")  # hands over what pickle cannot: the metrics' functions
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, MOST_PROCESSES), forked, _keep, (parts,)) as pool:
+        drawn = [pool.submit(_draw_kept, number, folder) for number in range(len(parts))]
+        try:
+            yield lambda findings: _in_order(parts, (each.result() for each in drawn), findings, folder)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_order(parts: list[Part], drawn: Iterable[list[Drawing]], findings: Findings, folder: Path) -> list[Drawing]:
+    analysed = [(part.place, _draw(part, folder)) for part in _of_findings(findings)]
+    places = [*zip((part.place for part in parts), drawn, strict=True), *analysed]
+    return [figure for _, figures in sorted(places, key=lambda each: each[0]) for figure in figures]
+
+
+def _draw(part: Part, folder: Path) -> list[Drawing]:
     from matplotlib import rc_context
 
     with rc_context(RC):
-        numbered = enumerate(figures(study, findings))
-        return {at: save(figure, drawing, folder) for at, (figure, drawing) in numbered if at % shares == share}
+        return [save(figure, drawing, folder) for figure, drawing in part.figures]
 
 
-_kept: tuple[Study, Findings]
+_kept: list[Part]
 
 
-def _keep(study: Study, findings: Findings) -> None:
+def _keep(parts: list[Part]) -> None:
     global _kept
-    _kept = study, findings
+    _kept = parts
 
 
-def _draw_kept(folder: Path, share: int, shares: int) -> dict[int, Drawing]:
-    return _draw_share(*_kept, folder, share, shares)
+def _draw_kept(number: int, folder: Path) -> list[Drawing]:
+    return _draw(_kept[number], folder)
 
 
 def figures(study: Study, findings: Findings) -> Figures:
     """Every figure, in the page's order."""
+    parts = _of_results(study, findings.rows) + _of_findings(findings)
+    for part in sorted(parts, key=lambda part: part.place):
+        yield from part.figures
+
+
+def _of_results(study: Study, rows: list[Row]) -> list[Part]:
+    """What is drawn of the results alone."""
+    trained = trained_points(rows)
+    points = whole_points(trained)
+    if not points:
+        return []
+    last = [*loss_figures(points), along_figures(points), copy_figures(points), *speed_figures(points)]
+    return [
+        *(Part(0, figures) for figures in front_figures(points)),
+        Part(2, ablation_figures(study, points)),
+        *(Part(4, figures) for figures in (training_figures(trained), *last)),
+    ]
+
+
+def _of_findings(findings: Findings) -> list[Part]:
+    """What the analysis is needed for."""
     points = findings.points
-    if points:
-        yield from front_figures(points)
-        yield from _ratios(points, findings.quality)
-        yield from ablation_figures(study, points)
-        yield from _laws(points, findings.scaling)
-        yield from _optima(points, findings.scaling)
-        yield from training_figures(findings.trained)
-        yield from loss_figures(points)
-        yield from along_figures(points)
-        yield from copy_figures(points)
-        yield from speed_figures(points)
+    laws, optima = _laws(points, findings.scaling), _optima(points, findings.scaling)
+    return [Part(1, _ratios(points, findings.quality)), Part(3, laws), Part(3, optima)] if points else []
 
 
 def _ratios(points: list[Point], quality: list[Quality]) -> Figures:

@@ -39,13 +39,14 @@ if TYPE_CHECKING:
 MOST_PANELS = 6
 
 
-def front_figures(points: list[Point]) -> Figures:
+def front_figures(points: list[Point]) -> list[Figures]:
     """All figures of this module that the points hold data for."""
     compared = [*points, *generate_points(points)]
-    for setting in settings_of([row for point in points for row in point.rows]):
-        yield from _fronts(compared, setting)
-        yield from _scores(compared, setting)
-        yield from _fixed_batches(points, setting)
+    return [
+        part
+        for setting in settings_of([row for point in points for row in point.rows])
+        for part in (_fronts(compared, setting), _scores(compared, setting), _fixed_batches(points, setting))
+    ]
 
 
 def _fronts(points: list[Point], setting: str) -> Figures:

@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def loss_figures(points: list[Point]) -> Figures:
+def loss_figures(points: list[Point]) -> list[Figures]:
     """All figures of this module that the points hold data for."""
-    return itertools.chain(
-        _curves(points), _block_positions(points), _contexts(points), _needles(points), _recall(points)
-    )
+    return [_curves(points), _block_positions(points), _contexts(points), _needles(points), _recall(points)]
 
 
 def _curves(points: list[Point]) -> Figures:

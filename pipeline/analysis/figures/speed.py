@@ -11,13 +11,9 @@ LENGTHS = (("prompt", "new_tokens"), ("new_tokens", "prompt"))
 WORDS = {"prompt": "prompt tokens", "new_tokens": "new tokens"}
 
 
-def speed_figures(points: list[Point]) -> Figures:
+def speed_figures(points: list[Point]) -> list[Figures]:
     """All figures of this module that the points hold data for."""
-    yield from _batches(points)
-    for varied, fixed in LENGTHS:
-        lengths = {getattr(setting, fixed) for point in points for setting in point.rows[0].benchmark.settings.values()}
-        for length in sorted(lengths):
-            yield from _lengths(points, varied, fixed, length)
+    return [_batches(points), *(_lengths(points, varied, fixed) for varied, fixed in LENGTHS)]
 
 
 def _batches(points: list[Point]) -> Figures:
@@ -48,8 +44,14 @@ def _measured(row: Row, setting: str) -> list[tuple[float, float]]:
     return sorted((m.batch, m.tokens_per_second) for m in row.benchmark.settings[setting].measurements)
 
 
-def _lengths(points: list[Point], varied: str, fixed: str, length: int) -> Figures:
+def _lengths(points: list[Point], varied: str, fixed: str) -> Figures:
     """Tokens/s against the prompt's or the output's length, the other one fixed (paper, figures 2c and 12)."""
+    settings = (setting for point in points for setting in point.rows[0].benchmark.settings.values())
+    for length in sorted({getattr(setting, fixed) for setting in settings}):
+        yield from _at_length(points, varied, fixed, length)
+
+
+def _at_length(points: list[Point], varied: str, fixed: str, length: int) -> Figures:
     drawn = [point for point in points if len(_by_length(point.rows[0], varied, fixed, length)) > 1]
     if not drawn:
         return

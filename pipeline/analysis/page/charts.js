@@ -66,22 +66,23 @@ function specOf(chart, width, on, legend) {
   return dark.matches && !legend ? inDark(spec) : spec;
 }
 
-/* Names beside their points where they cover no point and no name before, if there is such a place (canvas.py: name_points). */
+/* Names beside their points where they cover no point and no name before; left out where there is no such place, as on a phone. */
 function placed(panel, { width, height }) {
   const share = ({ domain: [low, high], logarithmic }, v) => (logarithmic ? Math.log(v / low) / Math.log(high / low) : (v - low) / (high - low));
   const pixels = ({ x, y }) => [share(panel.x, x) * width, (1 - share(panel.y, y)) * height];
-  const taken = panel.texts.map(pixels).map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
+  const taken = [...panel.texts, ...panel.points].map(pixels).map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
   const shared = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
   const outside = ([left, top, right, bottom]) => (left < 0 || right > width || top < 0 || bottom > height ? 1e4 : 0);
-  return panel.texts.map((text) => {
-    if (!text.beside) return text;
+  return panel.texts.flatMap((text) => {
+    if (!text.beside) return [text];
     const [x, y] = pixels(text), wide = 6.5 * text.t.length;
     const sides = [[8, 15], [8, -5], [-8 - wide, 15], [-8 - wide, -5], [-wide / 2, -10], [-wide / 2, 20], [16, 26], [16, -16], [-16 - wide, 26]];
     const boxes = sides.map(([dx, dy]) => ({ dx, dy, box: [x + dx, y + dy - 9, x + dx + wide, y + dy + 2] }));
     const cost = ({ box }) => outside(box) + taken.reduce((sum, other) => sum + shared(box, other), 0);
     const { dx, dy, box } = boxes.reduce((a, b) => (cost(b) < cost(a) ? b : a));
+    if (cost({ box }) > wide / 4) return [];
     taken.push(box);
-    return { ...text, dx, dy };
+    return [{ ...text, dx, dy }];
   });
 }
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.analysis.figures.draw import draw_all
+from pipeline.analysis.figures.draw import drawing
 from pipeline.analysis.figures.search import draw_search
 from pipeline.analysis.figures.style import series_styles
 from pipeline.analysis.page import recipes, tables
@@ -32,11 +32,13 @@ def write_report(study: Study, folder: Path) -> Findings:
     ``speedup.csv``, ``pareto.csv``, ``recipes.csv``, ``curves.csv``, ``along.csv`` and ``probes.csv`` to plot and to
     quote; ``report.json`` with headline, speed-ups, fronts and order; ``metrics/{cell}.json`` for ``dvc metrics``.
     """
-    findings = find(*load_rows(study))
+    rows, missing = load_rows(study)
     figures = folder / "figures"
     for stale in (figures, folder / "metrics"):
         shutil.rmtree(stale, ignore_errors=True)
-    drawings = draw_all(study, findings, figures) + draw_search(study.name, figures)
+    with drawing(study, rows, figures) as drawn_with:
+        findings = find(rows, missing)
+        drawings = drawn_with(findings) + draw_search(study.name, figures)
     write_text(folder / "index.html", render(study, findings, drawings, figures))
     write_text(folder / "results.csv", tables.results_csv(findings.rows))
     write_text(folder / "results.md", tables.results_markdown(findings))

@@ -198,7 +198,7 @@ def speedup_csv(quality: Sequence[Quality]) -> str:
 
 
 def short_table(findings: Findings) -> TextTable:
-    """Size, loss, task scores and generation: a row a cell, or a model with its seeds."""
+    """Size, loss, task scores and generation: a row per cell, or per model with its seeds."""
     metrics = summary_metrics(findings.rows)
     rows = [(line.name, *map(line.shown, metrics)) for line in lines(findings)]
     return TextTable(

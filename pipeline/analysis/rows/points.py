@@ -74,6 +74,16 @@ def points(rows: list[Row]) -> list[Point]:
     ]
 
 
+def trained_points(rows: list[Row]) -> list[Point]:
+    """The points of what was trained to its end, budgets too."""
+    return points([row for row in rows if not row.pretrain.diverged])
+
+
+def whole_points(points: list[Point]) -> list[Point]:
+    """The points that are compared: those without a budget."""
+    return [point for point in points if point.cell.budget is None]
+
+
 def whole(rows: list[Row]) -> list[Row]:
     """The rows that are compared: those without a budget, whose speed is measured."""
     return [row for row in rows if row.cell.budget is None]

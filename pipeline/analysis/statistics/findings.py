@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import contenders, generate_points, references
 from pipeline.analysis.rows.load import Missing
-from pipeline.analysis.rows.points import Point, Row, points, series_of, whole
+from pipeline.analysis.rows.points import Point, Row, series_of, trained_points, whole, whole_points
 from pipeline.analysis.statistics import ordering, pareto, speedup, training
 from pipeline.analysis.statistics.headline import answers, basis
 from pipeline.analysis.statistics.ordering import Comparison
@@ -70,8 +70,8 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
 
     Budgets count where training is judged, and nowhere else.
     """
-    trained = points([row for row in rows if not row.pretrain.diverged])
-    kept = [point for point in trained if point.cell.budget is None]
+    trained = trained_points(rows)
+    kept = whole_points(trained)
     compared = [*kept, *generate_points(kept)]
     settings = settings_of(rows)
     fronts = _fronts(kept, settings)

@@ -251,21 +251,24 @@ def _minimize(theta: Floats, log_x: Floats, log_y: Floats) -> tuple[Floats, floa
     def slopes(free: Floats) -> Floats:
         residual = _residuals(free, log_x, log_y)
         share = np.exp(free[0] - HUBER * residual - log_y)  # of the law that is offset
-        exponent = STEEPEST * expit(free[2])
-        columns = (share, 1 - share, -log_x * (1 - share) * exponent * (1 - exponent / STEEPEST))
-        steepness = np.where(np.abs(residual) <= 1, 1.0, 1 / _tail(residual))
-        return np.asarray(np.stack(columns, axis=1) * (steepness / HUBER)[:, None])
+        falling, exponent = 1 - share, STEEPEST * expit(free[2])
+        rows = np.empty((3, len(log_x)))
+        rows[0], rows[1] = share, falling
+        rows[2] = -log_x * falling * exponent * (1 - exponent / STEEPEST)
+        return np.asarray(rows * (1 / _tail(residual) / HUBER))
 
     start = [*theta[:2], logit(theta[2] / STEEPEST)]
     with np.errstate(over="ignore"):  # in a covariance that MINPACK's caller makes and nobody reads
-        free, _, at_end, *_ = leastsq(roots, start, Dfun=slopes, full_output=True, maxfev=MOST_CALLS, **TOLERANCES)
+        free, _, at_end, *_ = leastsq(
+            roots, start, Dfun=slopes, col_deriv=True, full_output=True, maxfev=MOST_CALLS, **TOLERANCES
+        )
     return np.array([*free[:2], STEEPEST * expit(free[2])]), float((at_end["fvec"] ** 2).sum() / 2)
 
 
 def _residuals(free: Floats, log_x: Floats, log_y: Floats) -> Floats:
     """In units of the Huber threshold."""
-    theta = np.array([*free[:2], STEEPEST * expit(free[2])])
-    return (_log_law(theta, log_x) - log_y) / HUBER
+    law = np.logaddexp(free[0], free[1] - STEEPEST * expit(free[2]) * log_x)
+    return np.asarray((law - log_y) / HUBER)
 
 
 def _tail(residual: Floats) -> Floats:
