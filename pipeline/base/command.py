@@ -9,6 +9,7 @@ import functools
 import io
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import NoReturn, ParamSpec
 
 from pipeline.base.device_failure import device_failure_says
@@ -20,8 +21,8 @@ from pipeline.base.redact import redacted
 
 Arguments = ParamSpec("Arguments")
 OURS = ("pipeline", "stages")
-AT_GOOD_END: list[Callable[[], None]] = []
-"""Called, in order, once the command has done what it does."""
+AROUND: list[Callable[[], AbstractContextManager[None]]] = []
+"""Contexts that the command does what it does in."""
 
 
 def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
@@ -34,10 +35,11 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
             with (
                 device_failure_says(),
                 out_of_memory_says("on this machine; a smaller study, or a machine with more, would fit"),
+                ExitStack() as stack,
             ):
+                for context in AROUND:
+                    stack.enter_context(context())
                 main(*args, **kwargs)
-                for call in AT_GOOD_END:
-                    call()
         except UserError as error:
             fail(error)
         except ModuleNotFoundError as error:

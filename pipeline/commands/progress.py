@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from pipeline.base.command import AT_GOOD_END
 from pipeline.base.errors import UserError
 from pipeline.base.ranks import is_main_process
 from pipeline.commands.plan import UNKNOWN, CellPlan, plan, time_to_go
@@ -17,26 +17,31 @@ from pipeline.execution.timings import note_time
 from pipeline.study import Study, load_study
 
 
-def begin() -> None:
-    """Print the stage's line, but for `python -m pipeline run`, which shows all of them; note the time at its end.
+@contextmanager
+def announced() -> Iterator[None]:
+    """Print the stage's line, but for `python -m pipeline run`, which shows all of them; note the time at a good end.
 
     A stage that the study does not have, such as a search, is passed over, and so is a study that is not well-formed:
     the stage itself says what is wrong with it.
     """
     stage, begun = os.environ[STAGE], time.monotonic()
-    with suppress(UserError, OSError):
-        study = load_study()
-        stages = study_stages(study)
-        if stage not in stages or not is_main_process():
-            return
-        planned = _planned(study)
-        flops = {each.cell: each.flops_to_go for each in planned}
-        trained = flops.get(stage.partition("@")[2], 0.0) if kind_of(stage) == "pretrain" else 0.0
-        AT_GOOD_END.append(lambda: note_time(stage, time.monotonic() - begun, trained))
-        if RUN not in os.environ:
-            # The stage `check` comes first, whatever it then finds to be out of date.
-            number = 1 if stage == CHECK else len(stages_up_to_date(study) - {stage}) + 1
-            print(f"stage {number} of {len(stages)}{_left(planned)}", flush=True)
+    study = _study()
+    if study is None or stage not in study_stages(study) or not is_main_process():
+        yield
+        return
+    planned = _planned(study)
+    if RUN not in os.environ:
+        print(_line(study, stage, planned), flush=True)
+    yield
+    flops = {each.cell: each.flops_to_go for each in planned}
+    trained = flops.get(stage.partition("@")[2], 0.0) if kind_of(stage) == "pretrain" else 0.0
+    note_time(stage, time.monotonic() - begun, trained)
+
+
+def _line(study: Study, stage: str, planned: list[CellPlan]) -> str:
+    """Stages that are up to date count as done; `check` comes first, whatever it then finds to be out of date."""
+    number = 1 if stage == CHECK else len(stages_up_to_date(study) - {stage}) + 1
+    return f"stage {number} of {len(study_stages(study))}{_left(planned)}"
 
 
 def _left(planned: list[CellPlan]) -> str:
@@ -45,6 +50,12 @@ def _left(planned: list[CellPlan]) -> str:
     if left is None:
         return f"; the cells are to go, and {UNKNOWN}"
     return f"; {left} left" if left.seconds >= 1 else ""
+
+
+def _study() -> Study | None:
+    with suppress(UserError):
+        return load_study()
+    return None
 
 
 def _planned(study: Study) -> list[CellPlan]:
