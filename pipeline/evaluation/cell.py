@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.out_of_memory import out_of_memory_says
+from pipeline.base.progress import Progress
 from pipeline.checkpoints import Opened, open_cell, require_study_tokenizer
 from pipeline.data import Manifest, TokenCorpus, read_documents
 from pipeline.device import accelerator, device_name
@@ -132,7 +134,9 @@ def _scored(study: Study, opened: Opened, held_out: HeldOut) -> EvaluateResult:
     """All that the study asks of one model's weights, but for samples."""
     started = time.perf_counter()
     settings = study.evaluate
-    scorer = Scorer(opened.model, padded=opened.padded)
+    # The stream of now: lm-eval's own bars, which say less, are kept from it.
+    progress = partial(Progress, opened.folder.name, stream=sys.stderr, unit="request")
+    scorer = Scorer(opened.model, padded=opened.padded, progress=progress)
     refuse_foresight(scorer, held_out.tokens())
     context = opened.model.config.context_length
     tasks = _tasks(study, scorer, opened, held_out)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.base.errors import UserError
+from pipeline.base.progress import Progress
 
 if TYPE_CHECKING:
     from pipeline.models import LanguageModel
@@ -46,11 +47,13 @@ class Scorer:
     """A model and how to run it: ``batch_tokens`` is a batch's size.
 
     ``padded``: whether the model saw random-length padding in training, so that it may be scored with it.
+    ``progress`` makes the line that tells how many of so many requests are scored; without it nothing is told.
     """
 
     model: LanguageModel
     batch_tokens: int | None = None
     padded: bool = True
+    progress: Callable[[int], Progress] | None = None
 
     def __call__(self, requests: Sequence[Request]) -> list[Score]:
         """Score every request, in the order given.
@@ -80,14 +83,19 @@ class Scorer:
         whole = [index for index, prefix in enumerate(prefixes) if prefix is None]
         shared = {index: prefix for index, prefix in enumerate(prefixes) if prefix is not None}
         scores: dict[int, Score] = {}
+        progress = self.progress(len(requests)) if self.progress else None
         for batch in _batches(whole, lambda index: len(requests[index].tokens), budget):
+            _show(progress, len(scores))
             scores |= zip(batch, self._score_whole([requests[index] for index in batch], left, device), strict=True)
         # By length, so that rows of a batch are padded little; then by content, so that one batch has all requests
         # of a prefix, which then runs once.
         order = sorted(shared, key=lambda index: (-len(shared[index]), shared[index]))
         for batch in _batches(order, lambda index: left + len(requests[index].tokens), budget, keep_order=True):
+            _show(progress, len(scores))
             members = [(requests[index], shared[index]) for index in batch]
             scores |= zip(batch, self._score_continuations(members, left, device), strict=True)
+        if progress:
+            progress.close()
         return [scores[index] for index in range(len(requests))]
 
     def _prefixes(self, requests: Sequence[Request], left: int) -> list[bytes | None]:
@@ -173,6 +181,11 @@ class Scorer:
 def _after(request: Request, count: int) -> Request:
     """The request without its first ``count`` tokens."""
     return Request(request.tokens[count:], request.first - count)
+
+
+def _show(progress: Progress | None, done: int) -> None:
+    if progress:
+        progress.show(done)
 
 
 def _batches(

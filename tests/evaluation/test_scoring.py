@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from pipeline.base.errors import UserError
+from pipeline.base.progress import Progress
 from pipeline.evaluation.scoring import Request, Scorer
 from pipeline.models import LanguageModel
 from tests.evaluation.conftest import VOCABULARY
@@ -114,3 +117,13 @@ def test_weights_that_diverged_are_an_error_and_no_score(make: Make) -> None:
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(UserError, match="4 of 4 log-probabilities are not finite"):
         Scorer(model)([Request(random_tokens(5))])
+
+
+def test_a_line_tells_how_many_requests_are_scored(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.base.progress.LOG_SECONDS", 0)
+    stream = io.StringIO()
+    progress = functools.partial(Progress, "cell", stream=stream, unit="request")
+    requests = [Request(random_tokens(9, seed)) for seed in range(5)]
+    Scorer(make(4), batch_tokens=20, progress=progress)(requests)
+    told = [line.split("  ")[:2] for line in stream.getvalue().splitlines()]
+    assert told == [["cell", f"request {done}/5"] for done in (0, 2, 4)]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.progress import Progress
 from pipeline.training.curve import Curve, Row, read_rows
-from pipeline.training.progress import Progress
 
 
 def row(step: int, positions: int = 1) -> Row:

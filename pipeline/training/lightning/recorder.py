@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed import all_reduce
 
 from pipeline.base.device_rates import product_rate
+from pipeline.base.progress import Progress
 from pipeline.models.costs import training_flops_per_token
 from pipeline.study.recipe import matrix_learning_rate
 from pipeline.training.curve import Curve, Row
@@ -19,7 +20,6 @@ from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
 from pipeline.training.meter import Reading, peak_memory
 from pipeline.training.objective import validation_sums
-from pipeline.training.progress import Progress
 
 STATE = ("step", "train_loss", "validation_loss", "seconds", "target_tokens")
 

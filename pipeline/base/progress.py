@@ -10,11 +10,12 @@ TERMINAL_SECONDS, LOG_SECONDS = 0.2, 15.0
 
 
 class Progress:
-    """Step, loss, tokens per second and time left of a run of ``steps`` steps."""
+    """How many of ``steps`` steps, or other units, are done, facts such as the loss, and the time left."""
 
-    def __init__(self, name: str, steps: int, stream: TextIO | None = None) -> None:
+    def __init__(self, name: str, steps: int, stream: TextIO | None = None, unit: str = "step") -> None:
         self.name = name
         self.steps = steps
+        self.unit = unit
         self.stream = stream or sys.stderr
         self.terminal = self.stream.isatty()
         self._begun: tuple[float, int] | None = None
@@ -39,7 +40,7 @@ class Progress:
             print(file=self.stream, flush=True)
 
     def _position(self, step: int) -> str:
-        return f"{self.name}  step {step}/{self.steps}"
+        return f"{self.name}  {self.unit} {step}/{self.steps}"
 
     def _left(self, step: int, now: float) -> str:
         assert self._begun is not None
