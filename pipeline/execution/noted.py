@@ -25,7 +25,7 @@ def entries_of(lock: Path) -> Entries:
         raise UserError(f"{lock}: no such file; run `dvc repro` first")
     try:  # libyaml's loader, where it is there, takes a twentieth of the time
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        stages: Entries = yaml.load(lock.read_text(encoding="utf-8"), loader)["stages"]
+        stages: Entries = loader(lock.read_text(encoding="utf-8")).get_single_data()["stages"]
         for output in (output for entry in stages.values() for output in entry.get("outs", [])):
             _ = output["path"], output["md5"]
     except (yaml.YAMLError, OSError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
