@@ -82,7 +82,10 @@ def test_as_many_pairs_as_there_are_cities() -> None:
 @pytest.mark.parametrize(
     ("corpus", "message"),
     [
-        ("{source: recall, max_documents: 5}", "corpus.recall.pairs: [] is wrong; source 'recall' needs numbers of pairs"),
+        (
+            "{source: recall, max_documents: 5}",
+            "corpus.recall.pairs: [] is wrong; source 'recall' needs numbers of pairs",
+        ),
         ("{source: recall, recall: {pairs: [0]}, max_documents: 5}", "corpus.recall.pairs: 0 is wrong; a text lists 1"),
         ("{source: recall, recall: {pairs: [31]}, max_documents: 5}", "31 is wrong; a text lists 1 to 30 pairs"),
         ("{source: recall, recall: {pairs: [2]}}", "corpus.max_documents: None is wrong; source 'recall' has no end"),
