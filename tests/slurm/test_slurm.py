@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.base.files import read_json
 from tests.faults.stages import BLOCK, ROOT, VANILLA, repro, run
+from tests.search.conftest import TUNE
 from tests.slurm.cluster import Cluster, wait
 from tests.slurm.conftest import Handed
 from tests.test_edits import RUNS, runs_of_cells
@@ -189,17 +190,6 @@ def test_workers_of_a_search_share_a_journal(handed: Handed) -> None:
     assert [trial["state"] for trial in trials] == ["complete"] * 4
     assert [Path(f"logs/run/search@{number}.log").read_text().count("(job ") for number in (0, 1)] == [1, 1]
     assert handed.run("--status", command="search") == "no worker is queued any more\n"
-
-
-TUNE = """
-tune:
-  models: [vanilla-s, block-s-4-base]
-  space: {learning_rate: [0.004, 0.01, 0.025]}
-  trials: 3
-  rounds: 1
-  tokens: 1280
-  storage: tune/journal.log
-"""
 
 
 @pytest.mark.slow

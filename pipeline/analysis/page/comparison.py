@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.analysis.figures.style import COLOURS
 from pipeline.analysis.page import vega
 from pipeline.analysis.page.tables import TextTable, csv_text, format_number
+from pipeline.analysis.page.templates import filled
 from pipeline.analysis.statistics.compare import (
     RATE,
     Entry,
@@ -23,7 +23,6 @@ from pipeline.analysis.statistics.compare import (
 )
 from pipeline.results.metrics import Metric, readable, setting_metric
 
-FOLDER = Path(__file__).parent
 BEATEN = 0.35
 
 
@@ -85,20 +84,10 @@ def _by_name(sides: Sequence[Side]) -> list[tuple[Side, Entry]]:
 
 def render_comparison(sides: Sequence[Side]) -> str:
     """The page as HTML: what to know first, the plot, the models, the keys that differ. It needs no network."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        loader=FileSystemLoader(FOLDER),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     by = verdict(sides)
     spec = chart(sides, by.measure)
-    return environment.get_template("comparison.html").render(
-        css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
+    return filled(
+        "comparison.html",
         library=vega.library() if spec else "",
         spec=vega.packed(json.dumps(spec)),
         drawn=bool(spec),

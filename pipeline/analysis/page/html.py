@@ -26,6 +26,7 @@ from pipeline.analysis.page.tables import (
     marked,
     summary_metrics,
 )
+from pipeline.analysis.page.templates import FOLDER, filled
 from pipeline.analysis.rows import timing
 from pipeline.analysis.statistics import ordering
 from pipeline.analysis.statistics.findings import Findings, environments
@@ -35,7 +36,6 @@ from pipeline.analysis.statistics.speedup import Estimate, Matched, Quality
 from pipeline.results.metrics import LOSS, all_metrics, readable, setting_metric
 from pipeline.study import Study
 
-FOLDER = Path(__file__).parent
 ANSWERS = ("throughput_", "speedup_")
 """How the names of figures begin that answer the study's question, those of the page's first screen first."""
 MOST_PICTURES = 550_000  # characters
@@ -43,20 +43,11 @@ MOST_PICTURES = 550_000  # characters
 
 def render(study: Study, findings: Findings, drawings: list[Drawing], figures: Path) -> str:
     """The page as HTML, with the figures of the folder inlined as SVG."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        loader=FileSystemLoader(FOLDER),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     first = findings.rows[0].evaluate
-    return environment.get_template("report.html").render(
-        css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
+    return filled(
+        "report.html",
         js=Markup("\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("charts.js", "report.js"))),
         templates=vega.layers(),
         library=vega.library(),
