@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.base.paths import checkpoint
 from pipeline.execution.board import Board, State
 from pipeline.execution.resources import Machine
-
-TAIL = 8192
-"""Bytes of a curve that hold its last row."""
+from pipeline.results.curve import last_row
 
 UNSETTLED = (State.WAITING, State.RUNNING)
 ONE_BY_ONE = Machine(())
@@ -86,14 +82,10 @@ def span(seconds: float) -> str:
 
 def last_point(cell: str) -> Point | None:
     """Where a cell's training is; ``None`` before its first row."""
+    row = last_row(checkpoint(cell) / "curve.csv")
     try:
-        with (checkpoint(cell) / "curve.csv").open("rb") as opened:
-            header = opened.readline().decode()
-            opened.seek(max(opened.seek(0, io.SEEK_END) - TAIL, len(header)))
-            rows = opened.read().decode(errors="replace").split("\n")[:-1]
-        row = next(csv.DictReader([header, *rows[-1:]]), {})
         return Point(int(row["step"]), float(row["train_loss"]))
-    except (OSError, KeyError, ValueError, TypeError):  # absent, or just being replaced
+    except (KeyError, ValueError, TypeError):  # no row, or one that is damaged
         return None
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from pipeline.base.errors import UserError
 
+TAIL = 2**16
+"""Bytes at the end of a curve that hold its last row."""
+
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The file's whole rows; none where it is absent. A line that a kill cut short is left out."""
@@ -17,6 +20,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     text = path.read_text(encoding="utf-8")
     rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
     return [row for row in rows if None not in row.values()]
+
+
+def last_row(path: Path) -> dict[str, str]:
+    """The file's last whole row, without reading those before it; empty where there is none to read."""
+    try:
+        with path.open("rb") as opened:
+            header = opened.readline()
+            opened.seek(max(opened.seek(0, io.SEEK_END) - TAIL, len(header)))
+            rows = opened.read().decode(errors="replace").split("\n")[:-1]
+        return next(csv.DictReader([header.decode(), *rows[-1:]]), {})
+    except (OSError, UnicodeDecodeError):  # absent, just being replaced, or damaged
+        return {}
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:

@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import is_file, read_object
+from pipeline.results.curve import last_row
 from pipeline.study.schema import Json, Pretrain
 
 SHOWN = 3
@@ -57,7 +58,7 @@ def training_in(folder: Path) -> Training | None:
         record = read_object(folder / "config.json")
     except UserError:
         record = {}
-    return Training(folder, record, _last_step(folder / "curve.csv"), is_file(folder / RESULT))
+    return Training(folder, record, _step(last_row(folder / "curve.csv")), is_file(folder / RESULT))
 
 
 def mark(record: Json) -> str:
@@ -162,11 +163,7 @@ def _holds_weights(folder: Path) -> bool:
     return is_file(folder / "model.safetensors") or any(folder.glob("resume/*"))
 
 
-def _last_step(curve: Path) -> int:
-    """The step of the last whole row of a curve; 0 where there is none."""
-    try:
-        lines = curve.read_text(encoding="utf-8").split("\n")[:-1]
-    except (OSError, UnicodeDecodeError):
-        return 0
-    steps = [line.partition(",")[0] for line in lines[1:]]
-    return int(steps[-1]) if steps and steps[-1].isdigit() else 0
+def _step(row: dict[str, str]) -> int:
+    """The step of a curve's row; 0 where there is none."""
+    step = row.get("step") or ""
+    return int(step) if step.isdecimal() else 0

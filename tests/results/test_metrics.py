@@ -15,7 +15,7 @@ from mlflow.utils.validation import _validate_metric_name
 from pipeline.analysis.page import tables
 from pipeline.analysis.rows.load import load_rows
 from pipeline.analysis.rows.points import Row
-from pipeline.results.curve import read_curve, read_rows
+from pipeline.results.curve import last_row, read_curve, read_rows
 from pipeline.results.metrics import BITS_PER_BYTE, LOSS, MEASURES, PARAMETERS, all_metrics, own_metric, result_metrics
 from pipeline.results.records import STAGES, EvaluateResult, PretrainResult, SettingResult, TaskScore
 from tests.analysis.synthetic import study_file, write_results
@@ -133,3 +133,15 @@ def test_a_curve_whose_last_line_was_cut_short_is_read_without_it(tmp_path: Path
     assert curve["tokens"] == [10.0, 20.0]
     assert math.isnan(curve["validation_loss"][0])
     assert read_curve(tmp_path / "absent.csv") == {}
+
+
+def test_the_last_row_of_a_curve_is_that_of_all_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    assert last_row(path) == {}
+    path.write_text("step,loss_1\n")
+    assert last_row(path) == {}
+    for count in (1, 2, 9000):
+        path.write_text("step,loss_1\n" + "".join(f"{step},2.5\n" for step in range(count)) + f"{count},2")
+        assert last_row(path) == read_rows(path)[-1] == {"step": str(count - 1), "loss_1": "2.5"}
+    path.write_bytes(b"\xff\xfe\n1,2\n")
+    assert last_row(path) == {}

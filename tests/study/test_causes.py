@@ -211,7 +211,6 @@ def test_what_training_runs_is_counted_or_known_to_decide_nothing(tiny: Study, n
         "pipeline.training.lightning.resume",
         "pipeline.training.lightning.trainer",
         "pipeline.training.pretrain",
-        "pipeline.training.progress",
         "pipeline.training.stopping",
     }
     assert not_counted(ran, counted, BESIDE_TRAINING) == aside
