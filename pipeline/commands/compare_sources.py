@@ -34,10 +34,10 @@ def _side(source: str, label: str) -> Side:
         return _of_folder(Path(source), label)
     if _is_revision(source):
         return _of_revision(source)
-    found = _of_experiment(source)
-    if found is None:
+    side = _of_experiment(source)
+    if side is None:
         raise UserError(f"{source}: {WHERE} {tracking_uri()}")
-    return found
+    return side
 
 
 def _of_folder(folder: Path, label: str) -> Side:
@@ -115,10 +115,10 @@ def _runs(name: str) -> list[Any] | None:
         experiment = mlflow.get_experiment_by_name(name)
         if experiment is None:
             return None
-        found = mlflow.search_runs([experiment.experiment_id], "tags.kind = 'cell'", max_results=MOST_RUNS)
+        runs = mlflow.search_runs([experiment.experiment_id], "tags.kind = 'cell'", max_results=MOST_RUNS)
     except MlflowException as error:
         raise UserError(f"{name}: MLflow at {tracking_uri()} does not answer ({reason(error)})") from None
-    return [run for run in found if not {"superseded", "dvc_experiment"} & run.data.tags.keys()]
+    return [run for run in runs if not {"superseded", "dvc_experiment"} & run.data.tags.keys()]
 
 
 def _settings(metrics: dict[str, float]) -> list[str]:
@@ -138,9 +138,9 @@ def _entry(name: str, runs: list[Any], settings: list[str]) -> Entry:
     metrics = [*QUALITY, *(setting_metric(setting, figure) for setting in settings for figure in (RATE, BYTES))]
     values = {}
     for metric in metrics:
-        found = [run.data.metrics.get(in_mlflow(metric.key)) for run in runs]
-        if None not in found:
-            values[metric.key] = sum(found) / len(found)
+        numbers = [run.data.metrics.get(in_mlflow(metric.key)) for run in runs]
+        if None not in numbers:
+            values[metric.key] = sum(numbers) / len(numbers)
     tags = runs[0].data.tags
     length = f" L={tags['block_length']}" if "block_length" in tags else ""
     return Entry(name, f"{tags['family']}{length}", len(runs), values)
@@ -149,5 +149,5 @@ def _entry(name: str, runs: list[Any], settings: list[str]) -> Entry:
 def _keys(runs: list[Any]) -> dict[str, str]:
     """The training keys that all of the runs share."""
     params = [{key: value for key, value in run.data.params.items() if key.startswith("pretrain.")} for run in runs]
-    shared = set.intersection(*(set(each.items()) for each in params)) if params else set()
+    shared = set.intersection(*(set(own.items()) for own in params)) if params else set()
     return dict(sorted(shared))

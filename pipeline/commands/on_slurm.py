@@ -52,7 +52,7 @@ def start(study: Study, repository: Repository, stages: Stages, check: Callable[
             _print(planned, [""] * len(planned))
         else:
             task = partial(Task, requeues=study.run.slurm.requeues, before=require_unedited)
-            _print(planned, [each.job for each in STUDY.submit(study, planned, task)])
+            _print(planned, [array.job for array in STUDY.submit(study, planned, task)])
             print("python -m pipeline run --status shows where they stand, --cancel ends them")
 
 
@@ -78,7 +78,7 @@ def workers(arguments: argparse.Namespace, work: str, study: Study, storage: Cal
         right = "workers on several nodes need a database's URL or a journal file's path"
         require(shared is not None and not shared.startswith("sqlite"), f"{work}.storage", shared, right)
         positive("--workers", arguments.workers)
-        keys = [f"--params={arguments.params}", *(f"--set={each}" for each in arguments.set)]
+        keys = [f"--params={arguments.params}", *(f"--set={override}" for override in arguments.set)]
         _start_workers(submission, study, shlex.join(["python", "-m", "pipeline", work, *keys]), arguments.workers)
     else:
         return False
@@ -114,7 +114,7 @@ def show(repository: Repository) -> None:
     """Print where the stages of the last submission stand."""
     queued = _require_submitted(STUDY)
     board = board_of(repository, STUDY, queued)
-    _print_rows(["job", "kind", "stages"], [[each.job, each.kind, summary(board, each)] for each in STUDY.arrays()])
+    _print_rows(["job", "kind", "stages"], [[array.job, array.kind, summary(board, array)] for array in STUDY.arrays()])
     for name in board.those(State.RUNNING):
         point = last_point(board.stages[name].cell)
         step = f"step {point.step}, loss {point.loss:.3f}, " if point and board.stages[name].kind == "pretrain" else ""
@@ -140,7 +140,7 @@ def show_workers(submission: Submission) -> None:
 def cancel(submission: Submission) -> None:
     """End the jobs of a submission and wait until they are gone."""
     count = len(_require_submitted(submission))
-    queue.cancel(each.job for each in reversed(submission.arrays()))  # those that wait before what they wait for
+    queue.cancel(array.job for array in reversed(submission.arrays()))  # those that wait before what they wait for
     while submission.queued():
         time.sleep(PAUSE)
     print(f"{count} jobs were cancelled; `{_again(submission)}` goes on" if count else "none of its jobs was queued")

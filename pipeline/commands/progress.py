@@ -33,7 +33,7 @@ def announced() -> Iterator[None]:
     if RUN not in os.environ:
         print(_line(study, stage, planned), flush=True)
     yield
-    flops = {each.cell: each.flops_to_go for each in planned}
+    flops = {entry.cell: entry.flops_to_go for entry in planned}
     trained = flops.get(stage.partition("@")[2], 0.0) if kind_of(stage) == "pretrain" else 0.0
     note_time(stage, time.monotonic() - begun, trained)
 

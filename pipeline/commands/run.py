@@ -69,7 +69,9 @@ def chosen(stages: Stages, study: Study, names: Iterable[str]) -> Stages:
 
 
 def _run(repository: Repository, machine: Machine, study: Study, stages: Stages) -> None:
-    trainings = {each.cell: Training(each.training_flops, each.flops_to_go, each.steps) for each in plan(study)}
+    trainings = {
+        planned.cell: Training(planned.training_flops, planned.flops_to_go, planned.steps) for planned in plan(study)
+    }
     board = Board(stages)
     with Display(board, machine, trainings).showing() as show:
         scheduler = Scheduler(repository, machine, board, order_of(stages, study, trainings), show)

@@ -140,9 +140,9 @@ def _training(board: Board, trainings: Mapping[str, Training]) -> tuple[float, f
 
 def _seconds(board: Board, states: Sequence[State]) -> dict[str, list[float]]:
     """Of each kind's stages in these states, the seconds that they have run."""
-    found: dict[str, list[float]] = {"evaluate": [], "benchmark": []}
+    seconds: dict[str, list[float]] = {"evaluate": [], "benchmark": []}
     for name in board.those(*states):
         entry, kind = board.entries[name], board.stages[name].kind
-        if kind in found:
-            found[kind].append(0.0 if entry.state is State.WAITING else entry.seconds)
-    return found
+        if kind in seconds:
+            seconds[kind].append(0.0 if entry.state is State.WAITING else entry.seconds)
+    return seconds

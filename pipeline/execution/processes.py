@@ -46,7 +46,7 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
 
 def kill_left(of: Mapping[str, str | None]) -> None:
     """Kill every process whose environment has these values, any where ``None``, until there is none."""
-    while left := [each for each in psutil.process_iter() if _has(each, of)]:
+    while left := [process for process in psutil.process_iter() if _has(process, of)]:
         for process in left:
             with suppress(psutil.Error):
                 process.kill()
@@ -55,10 +55,10 @@ def kill_left(of: Mapping[str, str | None]) -> None:
 
 def _has(process: psutil.Process, values: Mapping[str, str | None]) -> bool:
     try:
-        found = process.environ()
+        environment = process.environ()
     except (psutil.Error, OSError):  # it has ended, or it is another user's
         return False
-    return all(name in found and value in (None, found[name]) for name, value in values.items())
+    return all(name in environment and value in (None, environment[name]) for name, value in values.items())
 
 
 @contextmanager

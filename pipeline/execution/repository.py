@@ -54,10 +54,10 @@ class Repository:
         """The stages of dvc.yaml, each after those that it needs; none of the search's or the tuning's."""
         with self._locked():
             index = self._repo.index
-            self._loaded = {each.name: each for each in index.stages if each.relpath == PIPELINE}
-            found = {name: _stage(each, index.graph) for name, each in self._loaded.items()}
-        order = TopologicalSorter({name: stage.needs for name, stage in found.items()}).static_order()
-        return {name: found[name] for name in order}
+            self._loaded = {stage.name: stage for stage in index.stages if stage.relpath == PIPELINE}
+            stages = {name: _stage(stage, index.graph) for name, stage in self._loaded.items()}
+        order = TopologicalSorter({name: stage.needs for name, stage in stages.items()}).static_order()
+        return {name: stages[name] for name in order}
 
     @property
     def root(self) -> str:

@@ -112,7 +112,7 @@ class Scheduler:
 
     def _try(self, name: str) -> bool:
         """Start the stage, or restore it, if there is a place for it."""
-        taken = [place for each in self._running if (place := self.board.entries[each].place) is not None]
+        taken = [place for other in self._running if (place := self.board.entries[other].place) is not None]
         place = self.machine.place(self.board.stages[name].kind, taken)
         if place is None or self.signals:
             return False
@@ -163,9 +163,9 @@ class Scheduler:
 
     def _fail(self, name: str, why: str) -> None:
         self.board.entries[name].state, self.board.entries[name].why = State.FAILED, why
-        for each in dependents(self.board.stages, name):
-            if self.board.entries[each].state is State.WAITING:
-                self.board.entries[each].state, self.board.entries[each].why = State.SKIPPED, name
+        for dependent in dependents(self.board.stages, name):
+            if self.board.entries[dependent].state is State.WAITING:
+                self.board.entries[dependent].state, self.board.entries[dependent].why = State.SKIPPED, name
 
     def _settle(self, name: str, state: State) -> None:
         assert state in GOOD

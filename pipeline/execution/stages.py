@@ -69,8 +69,8 @@ def with_needs(stages: Stages, names: Iterable[str]) -> dict[str, Stage]:
 
 def dependents(stages: Stages, name: str) -> list[str]:
     """The stages that need this one, directly or not."""
-    found = [name]
-    for each in stages.values():
-        if not set(each.needs).isdisjoint(found):
-            found.append(each.name)
-    return found[1:]
+    reached = [name]
+    for stage in stages.values():
+        if not set(stage.needs).isdisjoint(reached):
+            reached.append(stage.name)
+    return reached[1:]

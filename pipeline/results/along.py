@@ -11,7 +11,7 @@ def scores_along(pretrained: PretrainResult, evaluated: EvaluateResult) -> list[
 
     The final weights come last, unless training diverged; without waypoints there are none.
     """
-    on_the_way = [(each.tokens, quality(each.scores)) for each in evaluated.along]
+    on_the_way = [(waypoint.tokens, quality(waypoint.scores)) for waypoint in evaluated.along]
     if not on_the_way or pretrained.diverged:
         return on_the_way
     return [*on_the_way, (pretrained.tokens, quality(evaluated))]

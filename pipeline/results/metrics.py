@@ -266,12 +266,12 @@ def _metrics(stage: str, records: Sequence[Any]) -> list[Metric]:
     own = [own_metric(stage, field) for field in MEASURES[STAGES[stage]]]
     if stage == "pretrain":
         return own + [
-            _group_metric(group) for group in dict.fromkeys(g for record in records for g in record.parameters)
+            _group_metric(group) for group in dict.fromkeys(group for record in records for group in record.parameters)
         ]
     if stage == "evaluate":
         scores = dict.fromkeys((score.task, score.metric) for record in records for score in record.tasks)
         probes = {key: measure for record in records for key, (measure, _) in summaries(record).items()}
-        return own + [task_metric(*score) for score in scores] + [_probe_metric(*each) for each in probes.items()]
+        return own + [task_metric(*score) for score in scores] + [_probe_metric(*probe) for probe in probes.items()]
     settings = _settings(records)
     figures = [setting_metric(setting, field) for setting in settings for field in MEASURES[SettingResult]]
     return own + figures + [limit_metric(setting) for setting in settings] + _baseline_metrics(records)

@@ -28,7 +28,7 @@ class Detail:
 def details(record: EvaluateResult) -> list[Detail]:
     """Every number of every probe. Places: percent of depth, tokens of context or distance, block positions, pairs."""
     return [
-        *(Detail("needle", each.prompt, each.length, each.depth, each.accuracy) for each in record.needle),
+        *(Detail("needle", score.prompt, score.length, score.depth, score.accuracy) for score in record.needle),
         *(
             Detail("context", "loss", curve.length, start, loss)
             for curve in record.loss_by_context
@@ -39,11 +39,11 @@ def details(record: EvaluateResult) -> list[Detail]:
             for position, loss in enumerate(record.loss_by_block_position, start=1)
         ),
         *(
-            Detail("copy", f"{each.kind} {which}", each.span, each.distance, value, error)
-            for each in record.copies
-            for which, value, error in (("first", each.first, None), ("second", each.second, each.stderr))
+            Detail("copy", f"{score.kind} {which}", score.span, score.distance, value, error)
+            for score in record.copies
+            for which, value, error in (("first", score.first, None), ("second", score.second, score.stderr))
         ),
-        *(Detail("recall", "pairs", None, each.pairs, each.accuracy, each.stderr) for each in record.recall),
+        *(Detail("recall", "pairs", None, score.pairs, score.accuracy, score.stderr) for score in record.recall),
     ]
 
 
@@ -55,14 +55,14 @@ def summaries(record: EvaluateResult) -> dict[str, tuple[Measure, float]]:
 def copied(scores: Iterable[CopyScore]) -> float:
     """What is left of the first copies' nats in the second ones: 0 for a model that copies, 1 for one that does not."""
     listed = list(scores)
-    first = sum(each.first for each in listed)
-    return sum(each.second for each in listed) / first if first else math.nan
+    first = sum(score.first for score in listed)
+    return sum(score.second for score in listed) / first if first else math.nan
 
 
 def _needles(record: EvaluateResult) -> Iterator[tuple[str, tuple[Measure, float]]]:
-    for prompt in dict.fromkeys(each.prompt for each in record.needle):
-        found = statistics.fmean(each.accuracy for each in record.needle if each.prompt == prompt)
-        yield f"needle_{prompt}", (Measure(f"Needles found, {prompt} prompt", lower=False, quality=True), found)
+    for prompt in dict.fromkeys(score.prompt for score in record.needle):
+        accuracy = statistics.fmean(score.accuracy for score in record.needle if score.prompt == prompt)
+        yield f"needle_{prompt}", (Measure(f"Needles found, {prompt} prompt", lower=False, quality=True), accuracy)
 
 
 def _contexts(curves: Iterable[PositionLosses]) -> Iterator[tuple[str, tuple[Measure, float]]]:
@@ -77,9 +77,9 @@ def _contexts(curves: Iterable[PositionLosses]) -> Iterator[tuple[str, tuple[Mea
 
 
 def _copies(record: EvaluateResult) -> Iterator[tuple[str, tuple[Measure, float]]]:
-    for kind in dict.fromkeys(each.kind for each in record.copies):
-        mine = [each for each in record.copies if each.kind == kind]
-        second = statistics.fmean(each.second for each in mine)
+    for kind in dict.fromkeys(score.kind for score in record.copies):
+        mine = [score for score in record.copies if score.kind == kind]
+        second = statistics.fmean(score.second for score in mine)
         yield f"copy_{kind}_loss", (Measure(f"Loss of copies of {kind}", NATS, lower=True, quality=True), second)
         left = Measure(f"Copies' part of the first loss, {kind}", lower=True, quality=True)
         yield f"copy_{kind}_left", (left, copied(mine))
@@ -89,16 +89,16 @@ def _copies(record: EvaluateResult) -> Iterator[tuple[str, tuple[Measure, float]
 
 
 def _recall(record: EvaluateResult) -> Iterator[tuple[str, tuple[Measure, float]]]:
-    for each in record.recall:
+    for score in record.recall:
         yield (
-            f"recall_{each.pairs}",
-            (Measure(f"Recall of {each.pairs} pairs", lower=False, quality=True), each.accuracy),
+            f"recall_{score.pairs}",
+            (Measure(f"Recall of {score.pairs} pairs", lower=False, quality=True), score.accuracy),
         )
 
 
 def by_offset(scores: Iterable[CopyScore], block_length: int) -> dict[int, list[CopyScore]]:
     """The scores by their distance modulo the block length: 0 where both copies lie in the blocks alike."""
-    found: dict[int, list[CopyScore]] = {}
-    for each in sorted(scores, key=lambda each: each.distance % block_length):
-        found.setdefault(each.distance % block_length, []).append(each)
-    return found
+    grouped: dict[int, list[CopyScore]] = {}
+    for score in sorted(scores, key=lambda score: score.distance % block_length):
+        grouped.setdefault(score.distance % block_length, []).append(score)
+    return grouped

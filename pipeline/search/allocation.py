@@ -19,7 +19,7 @@ from pipeline.base.paths import SEARCH, TOKENS
 from pipeline.data import Manifest
 from pipeline.results.search import TABLE, VARIANTS, SearchResult, TrialResult, write_search
 from pipeline.search.ledger import Ledger
-from pipeline.search.outputs import csv_of, found
+from pipeline.search.outputs import csv_of, fields_of
 from pipeline.search.problem import Params, Problem
 from pipeline.search.storage import lock
 from pipeline.search.worker import Worker
@@ -119,7 +119,7 @@ def _save(ledgers: list[Ledger]) -> SearchResult:
             throughput=search.throughput,
             size=search.size,
             importance=_importance(ledger.optuna, search.objectives),
-            **found(ledger),
+            **fields_of(ledger),
         )
         write_search(result)
         write_text(TABLE, csv_of([("", result)]))

@@ -21,7 +21,7 @@ from pipeline.search.problem import Problem
 SHOWN = 3  # best trials of a search for one objective
 
 
-def found(ledger: Ledger) -> dict[str, Any]:
+def fields_of(ledger: Ledger) -> dict[str, Any]:
     """The fields of :class:`~pipeline.results.search.Trials`, from the ledger's storage."""
     problem, trials = ledger.problem, ledger.trials()
     finished = [_result(problem, trial) for trial in trials if counts(trial)]

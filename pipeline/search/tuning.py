@@ -23,7 +23,7 @@ from pipeline.search.feasibility import cost
 from pipeline.search.ladder import open_sides, rung
 from pipeline.search.ledger import Ledger
 from pipeline.search.optima import Optimum, at_edge, cost_of_rate, predict
-from pipeline.search.outputs import csv_of, found
+from pipeline.search.outputs import csv_of, fields_of
 from pipeline.search.problem import Params, Problem
 from pipeline.search.recipes import recipes_yaml
 from pipeline.search.storage import lock
@@ -173,7 +173,7 @@ def _tuned(ledger: Ledger) -> ModelTuning:
     problem = ledger.problem
     assert isinstance(problem, Tuning)
     model = ModelTuning(
-        model=problem.group[0], shared=problem.group[1:], at_edge=[], halved=None, doubled=None, **found(ledger)
+        model=problem.group[0], shared=problem.group[1:], at_edge=[], halved=None, doubled=None, **fields_of(ledger)
     )
     best = model.optimum
     if best is None:

@@ -87,8 +87,8 @@ def edited_since(study: Study, kind: str, cell: str, vocabulary: int) -> Path | 
     if kind in STAGES:
         path, cause = CAUSES / f"{kind}.json", stage_cause(study, kind)
     else:
-        found = find_cell(study, cell)
-        path, cause = _of_cell(found), cell_cause(study, found, vocabulary)
+        grid_cell = find_cell(study, cell)
+        path, cause = _of_cell(grid_cell), cell_cause(study, grid_cell, vocabulary)
     return None if read_json(path) == cause else path
 
 

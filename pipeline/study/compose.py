@@ -170,14 +170,14 @@ class _Extents:
         return self.known[name]
 
     def _at(self, name: str, key: str, value: str) -> Any:
-        found: Any = self.values
+        reached: Any = self.values
         for part in name.split("."):
-            if isinstance(found, dict):
-                hint = suggestion(part, found) or "a reference names a key that is written down, not a default"
-                require(part in found, key, value, f"there is no {name}; {hint}")
-                found = found[part]
+            if isinstance(reached, dict):
+                hint = suggestion(part, reached) or "a reference names a key that is written down, not a default"
+                require(part in reached, key, value, f"there is no {name}; {hint}")
+                reached = reached[part]
             else:
                 right = f"there is no {name}"
-                require(isinstance(found, list) and part.isdecimal() and int(part) < len(found), key, value, right)
-                found = found[int(part)]
-        return found
+                require(isinstance(reached, list) and part.isdecimal() and int(part) < len(reached), key, value, right)
+                reached = reached[int(part)]
+        return reached

@@ -77,9 +77,9 @@ def check_dvc_keys(path: Path | str = PARAMS) -> None:
     """Raise :class:`UserError` for a key that ``dvc repro`` would miss in the file itself."""
     values = read_values(Path(path))
     for key in DVC_KEYS:
-        found: Any = values
+        section: Any = values
         for part in key.split("."):
-            if not isinstance(found, dict) or part not in found:
+            if not isinstance(section, dict) or part not in section:
                 right = "dvc.yaml reads it in this file, so write even its default"
                 raise UserError(f"{path}: {key}: this key is missing; {right}")
-            found = found[part]
+            section = section[part]

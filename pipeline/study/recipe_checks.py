@@ -135,13 +135,13 @@ def _named(layer: Layer, key: str) -> str:
 def _check_idle(study: Study, models: list[Cell]) -> None:
     """A key may be idle for some of the models that have it, such as those with another optimizer, but not for all."""
     readings: list[tuple[Pretrain, Named]] = [(written(study, cell), partial(origin, study, cell)) for cell in models]
-    found = [
+    conditional = [
         (named(key), getattr(pretrain, key), reader)
         for pretrain, named in readings or [(study.pretrain, in_pretrain)]
         for key, reader in _conditional(pretrain).items()
     ]
-    read = {place for place, _, reader in found if reader is None}
-    for place, value, reader in found:
+    read = {place for place, _, reader in conditional if reader is None}
+    for place, value, reader in conditional:
         require(place in read, place, value, f"it has no effect with {reader}; leave it out")
 
 

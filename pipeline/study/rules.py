@@ -35,7 +35,7 @@ def all_positive(key: str, values: object, names: Iterable[str]) -> None:
 def divides(key: str, value: int, named: str, whole: int) -> None:
     """Raise :class:`UserError` unless the value divides ``whole``, which ``named`` says; the nearest one is told."""
     if whole % value:
-        near = min((each for each in range(1, 10_001) if whole % each == 0), key=lambda each: abs(each - value))
+        near = min((n for n in range(1, 10_001) if whole % n == 0), key=lambda n: abs(n - value))
         require(False, key, value, f"it must divide {named} ({whole}), as {near} does")
 
 

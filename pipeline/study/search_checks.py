@@ -67,7 +67,7 @@ def _check_objectives(study: Study, search: Search) -> None:
 
 def _check_space(study: Study, search: Search) -> None:
     varied, variant = choices(search.space), study.variants[search.variant]
-    without = ", ".join(name for name, each in study.variants.items() if each.init is None) or "none"
+    without = ", ".join(name for name, other in study.variants.items() if other.init is None) or "none"
     right = f"it has init, but trials start from random weights; the variants without init are: {without}"
     require(variant.init is None, "search.variant", search.variant, right)
     lengths = varied.get("block_length", [])

@@ -45,18 +45,18 @@ def _require_tasks(per_node: int, nodes: int) -> None:
 
     A batch script's own commands see them too: without srun, Lightning would wait for tasks that nobody starts.
     """
-    found, count = os.environ, per_node * nodes
-    if "SLURM_NTASKS" not in found or "TORCHELASTIC_RUN_ID" in found or found.get("SLURM_JOB_NAME") in INTERACTIVE:
+    env, count = os.environ, per_node * nodes
+    if "SLURM_NTASKS" not in env or "TORCHELASTIC_RUN_ID" in env or env.get("SLURM_JOB_NAME") in INTERACTIVE:
         return
-    by_srun = "SLURM_STEP_ID" in found or "SLURM_STEPID" in found or found["SLURM_NTASKS"] == "1"
-    wrong = None if by_srun and "SLURM_PROCID" in found else "SLURM_NTASKS"
+    by_srun = "SLURM_STEP_ID" in env or "SLURM_STEPID" in env or env["SLURM_NTASKS"] == "1"
+    wrong = None if by_srun and "SLURM_PROCID" in env else "SLURM_NTASKS"
     for name, wanted in (("NTASKS", count), ("NNODES", nodes), ("NTASKS_PER_NODE", per_node)):
         needed = name != "NNODES" and count > 1
-        if found.get(f"SLURM_{name}", "" if needed else str(wanted)) != str(wanted):
+        if env.get(f"SLURM_{name}", "" if needed else str(wanted)) != str(wanted):
             wrong = wrong or f"SLURM_{name}"
     if wrong:
         raise UserError(
-            f"{wrong}: {found.get(wrong, 'not set')} is wrong for {count} processes (hardware.devices x num_nodes), "
+            f"{wrong}: {env.get(wrong, 'not set')} is wrong for {count} processes (hardware.devices x num_nodes), "
             f"started {'by' if by_srun else 'without'} srun; start it by `srun --nodes={nodes} "
             f"--ntasks-per-node={per_node} python -m ...`, or by `env -u SLURM_NTASKS ...` to leave SLURM out of it"
         )

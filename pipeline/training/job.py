@@ -65,8 +65,8 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """A hash of all that decides the weights but the code."""
-        found: str = self.record["fingerprint"]
-        return found
+        own: str = self.record["fingerprint"]
+        return own
 
     @property
     def identity(self) -> CellIdentity:

@@ -136,7 +136,7 @@ def name_points(axes: Axes, named: Iterable[tuple[str, float, float]]) -> None:
     for (name, *at), (x, y) in zip(listed, places.tolist(), strict=True):
         width = 5.0 * len(name)
         boxes = [(dx, dy, (x + dx, y + dy, x + dx + width, y + dy + 8.0)) for dx, dy in _around(width)]
-        dx, dy, box = min(boxes, key=lambda each: sum(_overlap(each[2], other) for other in taken))
+        dx, dy, box = min(boxes, key=lambda place: sum(_overlap(place[2], other) for other in taken))
         taken.append(box)
         axes.annotate(name, (at[0], at[1]), xytext=(dx, dy), textcoords="offset points", fontsize=8)
 

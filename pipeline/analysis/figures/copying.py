@@ -56,7 +56,7 @@ def _figure(
     for axes, _, members in sizes:
         for point in members:
             for kind, dashes in DASHES.items():
-                scores = [each for row in point.rows for each in row.evaluate.copies if each.kind == kind]
+                scores = [score for row in point.rows for score in row.evaluate.copies if score.kind == kind]
                 if scores:
                     entry = f"_{point.series}" if kind == "text" else point.series  # one in the legend for both
                     line(axes, curve(point, scores), styles[point.series], entry, linestyle=dashes)

@@ -81,7 +81,7 @@ def drawing(study: Study, rows: list[Row], folder: Path) -> Iterator[Callable[[F
     with ProcessPoolExecutor(min(os.cpu_count() or 1, MOST_PROCESSES), forked, _keep, (parts,)) as pool:
         drawn = [pool.submit(_draw_kept, number, folder) for number in range(len(parts))]
         try:
-            yield lambda findings: _in_order(parts, (each.result() for each in drawn), findings, folder)
+            yield lambda findings: _in_order(parts, (future.result() for future in drawn), findings, folder)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -89,7 +89,7 @@ def drawing(study: Study, rows: list[Row], folder: Path) -> Iterator[Callable[[F
 def _in_order(parts: list[Part], drawn: Iterable[list[Drawing]], findings: Findings, folder: Path) -> list[Drawing]:
     analysed = [(part.place, _draw(part, folder)) for part in _of_findings(findings)]
     places = [*zip((part.place for part in parts), drawn, strict=True), *analysed]
-    return [figure for _, figures in sorted(places, key=lambda each: each[0]) for figure in figures]
+    return [figure for _, figures in sorted(places, key=lambda drawn: drawn[0]) for figure in figures]
 
 
 def _draw(part: Part, folder: Path) -> list[Drawing]:

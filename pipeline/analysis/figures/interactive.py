@@ -72,13 +72,13 @@ def chart_of(figure: Figure) -> dict[str, Any]:
 
 def _looks(every: Iterable[Axes]) -> dict[str, Look]:
     """Each series once; one that has markers by these."""
-    found: dict[str, Look] = {}
+    looks: dict[str, Look] = {}
     for line in (line for axes in every for line in _lines(axes)):
         name, shape = _series(line), SHAPES.get(str(line.get_marker()), STROKE)
-        if name not in found or found[name].shape == STROKE:
+        if name not in looks or looks[name].shape == STROKE:
             dash = " ".join(map(str, DASHES.get(line.get_linestyle(), ())))
-            found[name] = Look(_hex(line.get_color()), shape, dash)
-    return found
+            looks[name] = Look(_hex(line.get_color()), shape, dash)
+    return looks
 
 
 def _lines(axes: Axes) -> list[Line2D]:
@@ -107,7 +107,7 @@ def _panel(axes: Axes) -> Panel:
         for collection in container.lines[2]:
             for (x, y), (x2, y2) in collection.get_segments():
                 panel.rules.append(_record(container, collection.get_alpha(), x=x, y=y, x2=x2, y2=y2))
-    for number, filled in enumerate(each for each in axes.collections if isinstance(each, PolyCollection)):
+    for number, filled in enumerate(area for area in axes.collections if isinstance(area, PolyCollection)):
         panel.bands += [_record(filled, filled.get_alpha(), k=number, **at) for at in _band(filled)]
     for image in axes.images:
         panel.squares += list(_squares(image))

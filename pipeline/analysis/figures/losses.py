@@ -140,9 +140,9 @@ def _recall(points: list[Point]) -> Figures:
         for point in members:
             scores = [score for row in point.rows for score in row.evaluate.recall]
             pairs = sorted({score.pairs for score in scores})
-            means = [statistics.fmean(score.accuracy for score in scores if score.pairs == each) for each in pairs]
+            means = [statistics.fmean(score.accuracy for score in scores if score.pairs == count) for count in pairs]
             line(axes, zip(map(float, pairs), means, strict=True), styles[point.series], point.series)
-            axes.plot(pairs, [1 / each for each in pairs], ":", color="grey", linewidth=1, label="guessing")
+            axes.plot(pairs, [1 / count for count in pairs], ":", color="grey", linewidth=1, label="guessing")
         axes.set_xlabel("Pairs")
         count_axis(axes)
     sizes[0][0].set_ylabel("Queries answered (better \N{RIGHTWARDS ARROW})")

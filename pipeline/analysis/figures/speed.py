@@ -41,7 +41,7 @@ def _batches(points: list[Point]) -> Figures:
 def _measured(row: Row, setting: str) -> list[tuple[float, float]]:
     if setting not in row.benchmark.settings:
         return []
-    return sorted((m.batch, m.tokens_per_second) for m in row.benchmark.settings[setting].measurements)
+    return sorted((timed.batch, timed.tokens_per_second) for timed in row.benchmark.settings[setting].measurements)
 
 
 def _lengths(points: list[Point], varied: str, fixed: str) -> Figures:

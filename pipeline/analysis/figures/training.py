@@ -41,7 +41,7 @@ def _draw(axes: Axes, points: list[Point], models: Trained, x: str) -> None:
     lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for model, losses in models.items():
         series, size = cells[model].series, cells[model].size
-        lines.setdefault((series, size if budgets else ""), []).extend((getattr(p, x), p.loss) for p in losses)
+        lines.setdefault((series, size if budgets else ""), []).extend((getattr(end, x), end.loss) for end in losses)
     for (series, _), pairs in lines.items():
         line(axes, sorted(pairs), styles[series], series, linewidth=1.2)
     log_axis(axes, "x")
@@ -50,5 +50,5 @@ def _draw(axes: Axes, points: list[Point], models: Trained, x: str) -> None:
 
 
 def _least(models: Trained) -> str:
-    loss, tokens, model = min((p.loss, p.tokens, model) for model, losses in models.items() for p in losses)
+    loss, tokens, model = min((end.loss, end.tokens, model) for model, losses in models.items() for end in losses)
     return f"The least is {loss:.3f}, of {model} after {short(tokens)} tokens"

@@ -30,7 +30,12 @@ def models_table(sides: Sequence[Side], brief: bool = False) -> TextTable:
     """Every model of every study, those of one name beneath each other; ``brief``: with its main numbers alone."""
     metrics = metrics_of(sides, brief)
     rows = [
-        (entry.name, side.label, str(entry.seeds), *(format_number(m, entry.values.get(m.key)) for m in metrics))
+        (
+            entry.name,
+            side.label,
+            str(entry.seeds),
+            *(format_number(metric, entry.values.get(metric.key)) for metric in metrics),
+        )
         for side, entry in _by_name(sides)
     ]
     return TextTable("Models", ("model", "study", "seeds", *(metric.label for metric in metrics)), rows)

@@ -53,7 +53,7 @@ def load(folder: Path | str = ".") -> Frames:
 
 
 def _cells(study: Study, missing: list[Missing]) -> pandas.DataFrame:
-    lacking = {each.cell: each for each in missing}
+    lacking = {entry.cell: entry for entry in missing}
     return pandas.DataFrame([_described(study, cell, lacking.get(cell.name)) for cell in cells(study)]).pipe(_counted)
 
 

@@ -238,20 +238,22 @@ def _models(findings: Findings) -> TextTable:
     metrics = summary_metrics(findings.rows)
     several = [line for line in lines(findings) if any(len(point.rows) > 1 for point in findings.trained)]
     rows = [(line.name, *map(line.shown, metrics)) for line in several]
-    return TextTable("Models: mean and standard deviation over seeds", ("Model", *(m.label for m in metrics)), rows)
+    return TextTable(
+        "Models: mean and standard deviation over seeds", ("Model", *(metric.label for metric in metrics)), rows
+    )
 
 
 def _contrasts(findings: Findings) -> TextTable:
     rows = [
         (
-            f"size {each.size}: {each.second} against {each.first}",
-            each.metric.label,
-            str(each.seeds),
-            _difference(each, each.difference),
-            f"{_difference(each, each.difference - each.margin)} to {_difference(each, each.difference + each.margin)}",
-            _verdict(each),
+            f"size {contrast.size}: {contrast.second} against {contrast.first}",
+            contrast.metric.label,
+            str(contrast.seeds),
+            _difference(contrast, contrast.difference),
+            _difference_interval(contrast),
+            _verdict(contrast),
         )
-        for each in findings.contrasts
+        for contrast in findings.contrasts
     ]
     head = ("Compared", "In", "Seeds", "Difference", "95 % interval", "Stands")
     return TextTable("Neighbouring block lengths, paired by seed and document", head, rows)
@@ -259,6 +261,11 @@ def _contrasts(findings: Findings) -> TextTable:
 
 def _difference(contrast: Contrast, value: float) -> str:
     return f"{math.exp(value):.3g} times" if contrast.metric.logarithmic else f"{value:+.4f}"
+
+
+def _difference_interval(contrast: Contrast) -> str:
+    ends = (contrast.difference - contrast.margin, contrast.difference + contrast.margin)
+    return " to ".join(_difference(contrast, end) for end in ends)
 
 
 def _verdict(contrast: Contrast) -> str:
@@ -310,10 +317,15 @@ def _data(findings: Findings) -> dict[str, Any]:
         "y": LOSS.key,
         "settings": findings.settings,
         "shown": [metric.key for metric in summary_metrics(findings.rows)],
-        "metrics": [{"key": m.key, "label": m.label, "lower": m.lower, "logarithmic": m.logarithmic} for m in metrics],
+        "metrics": [
+            {"key": metric.key, "label": metric.label, "lower": metric.lower, "logarithmic": metric.logarithmic}
+            for metric in metrics
+        ],
         "dark": style.DARK | style.DARK_CHROME,
         "beaten": style.BEATEN,
-        "families": {family: _front_look(family) for family in dict.fromkeys(p.family for p in findings.compared)},
+        "families": {
+            family: _front_look(family) for family in dict.fromkeys(point.family for point in findings.compared)
+        },
         "series": {name: {"colour": look.colour, "shape": style.SHAPES[look.marker]} for name, look in styles.items()},
         "points": [
             {

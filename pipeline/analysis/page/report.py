@@ -104,13 +104,13 @@ def _colours(findings: Findings) -> dict[str, str]:
 
 def _speedups(quality: list[Quality]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """At the lowest loss that both reach, by setting, family of block transformers and family of vanilla ones."""
-    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    speedups: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for comparison in quality:
         best = comparison.matched.best
         if best is not None:
-            ratios = found.setdefault(comparison.setting, {}).setdefault(slug(comparison.matched.first), {})
+            ratios = speedups.setdefault(comparison.setting, {}).setdefault(slug(comparison.matched.first), {})
             ratios[slug(comparison.matched.second)] = best.numbers()
-    return found
+    return speedups
 
 
 def _cell_metrics(findings: Findings, row: Row) -> dict[str, float]:

@@ -139,11 +139,11 @@ def _comparable(rows: list[Row]) -> tuple[list[Row], list[Missing]]:
     foreign = []
     for row, values in zip(rows, scored, strict=True):
         if values != usual:
-            key, found, expected = next(
+            key, own, expected = next(
                 triple for triple in zip(SAME, values, usual, strict=True) if triple[1] != triple[2]
             )
             reason = (
-                f"{result('evaluate', row.name)}: {key} is {found!r}, but {expected!r} for {kept[0].name}; losses "
+                f"{result('evaluate', row.name)}: {key} is {own!r}, but {expected!r} for {kept[0].name}; losses "
                 f"compare on the same tokens only, so {_again('evaluate')}"
             )
             foreign.append(Missing(row.name, "evaluate", reason))

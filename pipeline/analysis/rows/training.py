@@ -53,4 +53,4 @@ def loss_points(rows: Sequence[Row]) -> dict[str, list[LossPoint]]:
 def over_seeds(losses: Sequence[LossPoint]) -> list[tuple[LossPoint, int]]:
     """The mean loss of a model at each number of tokens, in the place of its first seed's, and the number of seeds."""
     groups = [list(group) for _, group in itertools.groupby(losses, key=lambda point: point.tokens)]
-    return [(group[0]._replace(loss=statistics.fmean(p.loss for p in group)), len(group)) for group in groups]
+    return [(group[0]._replace(loss=statistics.fmean(point.loss for point in group)), len(group)) for group in groups]

@@ -85,8 +85,8 @@ def side_of(label: str, study: Study, rows: list[Row], missing: Sequence[Missing
 
 
 def _entry(point: Point, metrics: Iterable[Metric]) -> Entry:
-    found = {metric.key: metric.of(point) for metric in metrics}
-    values = {key: value for key, value in found.items() if value is not None}
+    numbers = {metric.key: metric.of(point) for metric in metrics}
+    values = {key: value for key, value in numbers.items() if value is not None}
     return Entry(point.name, point.series, len(point.rows), values)
 
 
@@ -116,13 +116,13 @@ def differing(sides: Sequence[Side]) -> list[tuple[str, list[str]]]:
 
     ``-`` stands for none, be the key absent or ``None``, ``?`` for one that a partial side does not tell.
     """
-    found = []
+    different = []
     for key in dict.fromkeys(key for side in sides for key in side.keys):
         values = [side.keys.get(key, UNKNOWN if side.partial else NONE) for side in sides]
         values = [NONE if value == "None" else value for value in values]
         if len(set(values) - {UNKNOWN}) > 1:
-            found.append((key, [_shown(value) for value in values]))
-    return sorted(found, key=lambda pair: NONE in pair[1])
+            different.append((key, [_shown(value) for value in values]))
+    return sorted(different, key=lambda pair: NONE in pair[1])
 
 
 def _shown(value: str) -> str:
@@ -181,5 +181,7 @@ def front_names(side: Side, setting: str, measure: Metric) -> set[str]:
     both = [entry for entry in side.entries if measure.key in entry.values and rate.key in entry.values]
     if not both:
         return set()
-    best = non_dominated(np.array([[e.values[measure.key], e.values[rate.key]] for e in both]), [True, False])
+    best = non_dominated(
+        np.array([[entry.values[measure.key], entry.values[rate.key]] for entry in both]), [True, False]
+    )
     return {entry.name for entry, kept in zip(both, best, strict=True) if kept}

@@ -150,13 +150,13 @@ def _distances(points: list[Point], main: list[Quality]) -> list[str]:
 
 def _range(main: list[Quality]) -> list[str]:
     """That the ratio is the greatest one, where it is, with the least one."""
-    found = []
+    settings = []
     for comparison in main:
         estimates = comparison.matched.estimates
         least = min(estimates, key=lambda estimate: estimate.value)
         if len(estimates) > 1 and estimates[0].value == max(estimate.value for estimate in estimates):
-            found.append(f"{readable(comparison.setting)}, where the least is {least.value:.3g} at {least.at:.3f}")
-    return [f"It is the greatest ratio at any loss that both reach in {_listed(found)}."] if found else []
+            settings.append(f"{readable(comparison.setting)}, where the least is {least.value:.3g} at {least.at:.3f}")
+    return [f"It is the greatest ratio at any loss that both reach in {_listed(settings)}."] if settings else []
 
 
 def _order(orderings: Orderings) -> str:

@@ -54,7 +54,7 @@ class Contrast:
     @property
     def needed(self) -> int | None:
         """With about how many seeds a difference as large would stand; ``None`` if with none up to 100."""
-        return next((n for n in range(2, MOST_SEEDS + 1) if abs(self.difference) > self._margin(n)), None)
+        return next((seeds for seeds in range(2, MOST_SEEDS + 1) if abs(self.difference) > self._margin(seeds)), None)
 
     def _margin(self, seeds: int) -> float:
         """By Student's t, the degrees of freedom of the sum of both variances being Welch and Satterthwaite's."""
@@ -71,8 +71,8 @@ class Contrast:
 
 def contrasts(points: list[Point], metrics: Sequence[Metric]) -> list[Contrast]:
     """Of each pair of neighbouring block lengths that share two seeds or more, by metric."""
-    found = (contrast(first, second, metric) for metric in metrics for first, second in neighbours(points))
-    return [each for each in found if each is not None]
+    compared = (contrast(first, second, metric) for metric in metrics for first, second in neighbours(points))
+    return [known for known in compared if known is not None]
 
 
 def contrast(first: Point, second: Point, metric: Metric) -> Contrast | None:

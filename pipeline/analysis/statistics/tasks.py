@@ -39,7 +39,7 @@ def steady_task_metrics(rows: Sequence[Records]) -> list[Metric]:
 
 def is_guess(row: Records, metric: Metric) -> bool:
     """Whether it is an accuracy as near to chance as guessing comes in 95 of 100 tries on as many documents."""
-    score = next((each for each in row.evaluate.tasks if f"{each.task}_{each.metric}" == metric.key), None)
+    score = next((scored for scored in row.evaluate.tasks if f"{scored.task}_{scored.metric}" == metric.key), None)
     if score is None or score.chance is None or metric.value(row) is None:
         return False
     return abs(score.value - score.chance) <= CERTAIN * math.sqrt(score.chance * (1 - score.chance) / score.documents)
@@ -74,7 +74,9 @@ def _whole_tasks(rows: Iterable[Records]) -> dict[str, list[str]]:
     for score in (score for row in rows for score in row.evaluate.tasks):
         scores.setdefault(score.task, {})[score.metric] = None
     return {
-        task: list(found) for task, found in scores.items() if not any(task.startswith(f"{group}_") for group in scores)
+        task: list(metrics)
+        for task, metrics in scores.items()
+        if not any(task.startswith(f"{group}_") for group in scores)
     }
 
 
@@ -85,7 +87,7 @@ def _usual(scores: Sequence[str]) -> str:
 
 def _telling(task: str, scores: Sequence[str], rows: Sequence[Records]) -> str:
     usual = _usual(scores)
-    apart = {score: _separation(task, score, rows) for score in (usual, *(each for each in scores if each in GOLD))}
+    apart = {score: _separation(task, score, rows) for score in (usual, *(other for other in scores if other in GOLD))}
     best = max(apart, key=lambda score: apart[score])
     return usual if apart[usual] >= APART or apart[best] < APART else best
 
@@ -93,13 +95,13 @@ def _telling(task: str, scores: Sequence[str], rows: Sequence[Records]) -> str:
 def _separation(task: str, score: str, rows: Iterable[Records]) -> float:
     """The rows' standard deviation over the root mean square of their standard errors: about 1 where all is noise."""
     scores = (_score(row, task, score) for row in rows if not row.pretrain.diverged)
-    found = [(each.value, each.stderr) for each in scores if each is not None and each.stderr is not None]
-    if len(found) < 2:
+    known = [(scored.value, scored.stderr) for scored in scores if scored is not None and scored.stderr is not None]
+    if len(known) < 2:
         return 0.0
-    spread = statistics.stdev(value for value, _ in found)
-    error = math.sqrt(statistics.fmean(error**2 for _, error in found))
+    spread = statistics.stdev(value for value, _ in known)
+    error = math.sqrt(statistics.fmean(error**2 for _, error in known))
     return spread / error if error else 0.0
 
 
 def _score(row: Records, task: str, score: str) -> TaskScore | None:
-    return next((each for each in row.evaluate.tasks if (each.task, each.metric) == (task, score)), None)
+    return next((scored for scored in row.evaluate.tasks if (scored.task, scored.metric) == (task, score)), None)

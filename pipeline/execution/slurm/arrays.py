@@ -54,7 +54,7 @@ class _Arrays:
             self.made.append(Array(REPORT, ((stages[REPORT],),), ends))
 
     def _add_prepare(self) -> None:
-        shared = tuple(each for each in self._stages.values() if not each.cell and each.name not in (CHECK, REPORT))
+        shared = tuple(stage for stage in self._stages.values() if not stage.cell and stage.name not in (CHECK, REPORT))
         if shared:
             self.made.append(Array(PREPARE, (shared,)))
 

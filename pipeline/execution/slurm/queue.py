@@ -26,12 +26,12 @@ def queued(names: Mapping[str, str]) -> dict[str, str]:
     """
     if shutil.which("squeue") is None:
         return {}
-    found = {}
+    states = {}
     for line in ask("squeue", "--me", "-h", "-r", "-o", "%i|%T|%r|%j").splitlines():
         job, state, reason, name = line.split("|", 3)
         if names.get(job.partition("_")[0]) == name:
-            found[job] = reason if state == "PENDING" else state
-    return found
+            states[job] = reason if state == "PENDING" else state
+    return states
 
 
 def largest_array() -> int:

@@ -51,6 +51,6 @@ def summary(board: Board, array: Submitted) -> str:
     """How many of an array's stages stand where, such as ``2 done, 1 waiting (Dependency)``."""
     entries = [board.entries[name] for names in array.tasks for name in names if name in board.entries]
     count = Counter(
-        f"{each.state.value} ({each.why})" if each.state is State.WAITING else each.state.value for each in entries
+        f"{entry.state.value} ({entry.why})" if entry.state is State.WAITING else entry.state.value for entry in entries
     )
     return ", ".join(f"{number} {word}" for word, number in count.items())

@@ -68,7 +68,7 @@ class Submission:
     def queued(self) -> dict[str, str]:
         """The state of each job that waits or runs."""
         arrays = self.arrays()
-        return queue.queued({each.job: each.name for each in arrays}) if arrays else {}
+        return queue.queued({array.job: array.name for array in arrays}) if arrays else {}
 
     def submit(self, study: Study, planned: Sequence[Array], task: MakesTask) -> list[Submitted]:
         """Submit arrays, to begin once all are in the queue; ``task`` makes a job of its stages.
@@ -82,8 +82,8 @@ class Submission:
                 job = self._submit(study, array, [on.job for on in made], task)
                 stages = [[stage.name for stage in stages] for stages in array.tasks]
                 made.append(Submitted(job, _name(study, array.kind), array.kind, stages))
-                write_json(self.record, [asdict(each) for each in made])
-            queue.release(each.job for each, array in zip(made, planned, strict=True) if not array.after)
+                write_json(self.record, [asdict(submitted) for submitted in made])
+            queue.release(submitted.job for submitted, array in zip(made, planned, strict=True) if not array.after)
         return made
 
     @contextmanager
@@ -92,7 +92,7 @@ class Submission:
             yield
         except BaseException:
             if made:
-                queue.cancel(each.job for each in reversed(made))
+                queue.cancel(array.job for array in reversed(made))
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
