@@ -41,6 +41,20 @@ def extended(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     return folder
 
 
+def test_the_table_names_the_files_that_each_addition_edits(root: Path) -> None:
+    page = (root / PAGE).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (An? [\w ]+) \| (.+) \| (\d) \|$", page, re.MULTILINE)
+    named = {addition: (set(re.findall(r"`(.+?)`", files)), int(tests)) for addition, files, tests in rows}
+    edited = {}
+    for section in page.split("\n## ")[1:-1]:
+        files = set(re.findall(r"^\+\+\+ (.+)$", section, re.MULTILINE))
+        places = (name if (root / name).exists() else name.rpartition("/")[0] + "/" for name in files)
+        code = {place.removeprefix("pipeline/") for place in places if place.startswith("pipeline/")}
+        assert 1 <= len(code) <= 3
+        edited[section.partition("\n")[0]] = (code, len(files) - len(code))
+    assert named == edited
+
+
 def run(folder: Path, *arguments: str) -> str:
     """``python -m`` these arguments with the copy's code."""
     environment = os.environ | {"PYTHONPATH": str(folder)}
