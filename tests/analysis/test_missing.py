@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from synthetic import study_file, write_results
 from pipeline.analysis.page import tables
 from pipeline.analysis.page.report import write_report
 from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.points import Row
 from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.base.errors import UserError
 from pipeline.base.paths import checkpoint, result
@@ -208,6 +210,22 @@ def test_a_diverged_cell_is_marked_in_every_table_and_has_no_loss(diverged: Find
             assert row.get("loss", "-") != "" or row["cell"] == "vanilla-m-0"
     metrics = json.loads((folder / "metrics/vanilla-m-0.json").read_text())
     assert [key for key in metrics if "tokens_per_second" not in key] == []
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_whichever_cell_diverges_is_marked_and_no_other(rows: list[Row], number: int) -> None:
+    name, spoilt = rows[number].name, list(rows)
+    spoilt[number] = dataclasses.replace(
+        rows[number], pretrain=dataclasses.replace(rows[number].pretrain, diverged=True)
+    )
+    findings = find(spoilt)
+    marks = [f"{name} (diverged)"]
+    for text in (tables.terminal_table(findings), tables.results_markdown(findings), tables.results_latex(findings)):
+        assert re.findall(r"[\w-]+ \(diverged\)", text.replace("\\_", "_")) == marks
+    for record in csv.DictReader(io.StringIO(tables.results_csv(spoilt))):
+        assert (record["loss"] == "", record["diverged"]) == (record["cell"] == name, str(record["cell"] == name))
+    fronts = [point for front in findings.fronts.values() for point in (*front.front, *front.dominated)]
+    assert name not in {row.name for point in fronts for row in point.rows} != set()
 
 
 def test_a_diverged_cell_is_on_no_front_and_in_no_comparison(folder: Path) -> None:

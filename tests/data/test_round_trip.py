@@ -148,7 +148,18 @@ def test_the_stage_says_what_is_changed(corpus, params_text, root):
 TEXT_WITH_END = f"before {END} after"
 
 
-@pytest.mark.parametrize("token", [END, AddedToken(END, special=False), AddedToken(END, lstrip=True, rstrip=True)])
+PLAIN_ENDS = [END, AddedToken(END, special=False), AddedToken(END, lstrip=True, rstrip=True)]
+OTHER_ENDS = [
+    AddedToken(END, lstrip=True),
+    AddedToken(END, rstrip=True),
+    AddedToken(END, single_word=True),
+    AddedToken(END, normalized=True),
+    AddedToken(END, normalized=False, special=False),
+]
+SLOW_ENDS = [pytest.param(token, marks=pytest.mark.slow) for token in OTHER_ENDS]
+
+
+@pytest.mark.parametrize("token", PLAIN_ENDS + SLOW_ENDS)
 def test_end_of_text_in_a_document_is_text_though_its_token_is_not_special(corpus, token):
     folder = corpus([TEXT_WITH_END] * 60)
     tokenizer = byte_level()

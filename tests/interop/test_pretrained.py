@@ -136,7 +136,10 @@ def vocabulary_of(model_tokens: int, tokenizer_tokens: int) -> None:
     tokenizer.save("pythia/tokenizer.json")
 
 
-@pytest.mark.parametrize(("model_tokens", "tokenizer_tokens"), [(384, 400), (384, 385), (1, 2), (257, 258)])
+LARGER = [(384, 400), (384, 385), (1, 2), (257, 258), (2, 300), (511, 512), (1000, 4096), (4096, 4097)]
+
+
+@pytest.mark.parametrize(("model_tokens", "tokenizer_tokens"), LARGER)
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(model_tokens: int, tokenizer_tokens: int) -> None:
     vocabulary_of(model_tokens, tokenizer_tokens)
     told = f"token ids up to {tokenizer_tokens - 1}, but the model's vocabulary .vocab_size. is {model_tokens}; put"
