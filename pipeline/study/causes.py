@@ -25,7 +25,13 @@ from pipeline.study.trunks import COOLDOWN_KEYS
 from pipeline.study.waypoints import waypoints
 
 READING = ("pipeline.base", "pipeline.study", "pipeline.commands", "pipeline.tracking")
-"""Code that no result is made by: it reads the study, whose keys count as they were read, and writes files."""
+"""Code that no result is made by: it reads the study, whose keys count as they were read, and writes files.
+
+What does make a result there, or is reached through there alone, is a root of its stage.
+"""
+
+RATES, DOMINANCE = "pipeline.base.device_rates", "pipeline.base.dominance"
+"""What a roofline and what a Pareto front is made by."""
 
 RECORDS = "pipeline.results"
 """What a record looks like: for the report to read."""
@@ -53,20 +59,26 @@ BESIDE_TRAINING = (
 
 @dataclass(frozen=True)
 class Stage:
-    """The keys that a stage reads, sections or parts of them, and what its code leaves out."""
+    """The keys that a stage reads, sections or parts of them, what its code leaves out, and further modules of it."""
 
     keys: tuple[str, ...]
     without: tuple[str, ...] = (*READING, RECORDS)
+    roots: tuple[str, ...] = ()
 
 
 STAGES = {
     "corpus": Stage(("corpus",)),
     "tokenize": Stage(("tokenize",)),
     "evaluate": Stage(("evaluate", "tokenize.end_of_text")),
-    "benchmark": Stage(("benchmark", "hardware.label")),
-    "report": Stage(("name", "sizes", "variants", "grid", "pretrain", "recipes", "pretrained"), READING),
-    "search": Stage(("search", "sizes", "variants", "recipes", "pretrain", "benchmark", "hardware.label")),
-    "tune": Stage(("tune", "sizes", "variants", "recipes", "pretrain")),
+    "benchmark": Stage(("benchmark", "hardware.label"), roots=(RATES,)),
+    "report": Stage(
+        ("name", "sizes", "variants", "grid", "pretrain", "recipes", "pretrained"), READING, roots=(DOMINANCE,)
+    ),
+    "search": Stage(
+        ("search", "sizes", "variants", "recipes", "pretrain", "benchmark", "hardware.label"),
+        roots=("pipeline.search.allocation", RATES, DOMINANCE),
+    ),
+    "tune": Stage(("tune", "sizes", "variants", "recipes", "pretrain"), roots=("pipeline.search.tuning", DOMINANCE)),
 }
 
 
@@ -99,7 +111,7 @@ def stage_cause(study: Study, name: str) -> Json:
         study = dataclasses.replace(study, pretrain=dataclasses.replace(study.pretrain, budgets=[]))
     return {
         "keys": {key: made_of(_value(study, key)) for key in stage.keys},
-        "code": code_of([f"stages.{name}"], stage.without),
+        "code": code_of([f"stages.{name}", *stage.roots], stage.without),
     }
 
 

@@ -32,6 +32,10 @@ from tests.conftest import ROOT
 from tests.training.conftest import tiny, tiny_root
 
 __all__ = ["tiny", "tiny_root"]
+FILES_AND_ERRORS = {
+    f"pipeline.base.{name}"
+    for name in ("code", "errors", "files", "made_of", "out_of_memory", "packages", "paths", "ranks", "typed_json")
+}
 VANILLA, BLOCK = "vanilla-s-0", "block-s-4-base-0"
 TUNED = "{vanilla-s: {tuning: {status: tuned, of: [vanilla-s], tokens: 1000, trials: 8}}}"
 SAME = [
@@ -159,6 +163,24 @@ def test_an_edit_reaches_what_it_decides(tiny: Study, edit: tuple[str, str], sta
     assert {name for name in before if before[name] != after[name]} == stages
 
 
+@pytest.mark.parametrize(
+    ("stage", "modules"),
+    [
+        ("search", {"search.allocation", "search.ledger", "search.outputs", "training.objective", "benchmark.cell"}),
+        ("search", {"base.device_rates", "base.dominance"}),
+        ("tune", {"search.tuning", "search.ladder", "search.optima", "training.objective", "base.dominance"}),
+        ("report", {"base.dominance", "results.metrics", "results.curve"}),
+        ("benchmark", {"base.device_rates", "generation.engines"}),
+        ("tokenize", {"data.round_trip", "data.encoding"}),
+        ("corpus", {"data.duplicates", "data.recall"}),
+    ],
+)
+def test_code_behind_a_command_or_among_the_helpers_counts_where_it_decides(
+    tiny: Study, stage: str, modules: set[str]
+) -> None:
+    assert {f"pipeline.{module}" for module in modules} <= stage_cause(tiny, stage)["code"].keys()
+
+
 def test_no_block_module_decides_a_vanilla_cell(tiny: Study) -> None:
     vanilla, block = (cell_cause(tiny, find_cell(tiny, name), 320)["code"] for name in (VANILLA, BLOCK))
     assert {"pipeline.models.vanilla", "pipeline.models.layers", "pipeline.training.objective"} <= vanilla.keys()
@@ -227,7 +249,9 @@ def test_what_evaluation_and_benchmark_run_is_counted(tiny: Study) -> None:
     for name, run in (("evaluate", evaluate), ("benchmark", benchmark)):
         with executed() as ran:
             run(tiny, cell)
-        assert not_counted(ran, stage_cause(tiny, name)["code"], STAGES[name].without) == set()
+        counted = stage_cause(tiny, name)["code"]
+        assert not_counted(ran, counted, STAGES[name].without) == set()
+        assert {module for module in ran - counted.keys() if module.startswith("pipeline.base.")} <= FILES_AND_ERRORS
 
 
 class Noting:
