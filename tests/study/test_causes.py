@@ -34,7 +34,18 @@ from tests.training.conftest import tiny, tiny_root
 __all__ = ["tiny", "tiny_root"]
 FILES_AND_ERRORS = {
     f"pipeline.base.{name}"
-    for name in ("code", "errors", "files", "made_of", "out_of_memory", "packages", "paths", "ranks", "typed_json")
+    for name in (
+        "code",
+        "errors",
+        "files",
+        "made_of",
+        "out_of_memory",
+        "packages",
+        "paths",
+        "progress",
+        "ranks",
+        "typed_json",
+    )
 }
 VANILLA, BLOCK = "vanilla-s-0", "block-s-4-base-0"
 TUNED = "{vanilla-s: {tuning: {status: tuned, of: [vanilla-s], tokens: 1000, trials: 8}}}"
