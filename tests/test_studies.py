@@ -98,7 +98,7 @@ def test_a_study_has_its_own_data_and_the_repositorys_code_and_texts(repository:
     folder = prepare("tiny")
     output = reproduce(folder, "tokenize")
     assert "Running stage 'tokenize'" in output
-    unknown = "the cells are to go, and how long that takes is known once a cell has run on this machine"
+    unknown = "how long the rest takes is known once such stages have run on this machine"
     assert re.findall("^stage .*", output, re.MULTILINE) == [f"stage {number} of 7; {unknown}" for number in (1, 2, 3)]
     assert (folder / "data/corpus/manifest.json").is_file()
     for name in ("pipeline", ".dvc/plots"):

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from pipeline.base.errors import UserError
 from pipeline.base.ranks import is_main_process
-from pipeline.commands.plan import UNKNOWN, CellPlan, plan, time_to_go
+from pipeline.commands.plan import CellPlan, plan, time_to_go
 from pipeline.execution.noted import stages_up_to_date
 from pipeline.execution.processes import RUN, STAGE
 from pipeline.execution.stages import CHECK, kind_of, study_stages
@@ -48,7 +48,7 @@ def _left(planned: list[CellPlan]) -> str:
     """What the line says of the time: nothing where there is hardly any left, or no plan yet."""
     left = time_to_go(planned)
     if left is None:
-        return f"; the cells are to go, and {UNKNOWN}"
+        return "; how long the rest takes is known once such stages have run on this machine"
     return f"; {left} left" if left.seconds >= 1 else ""
 
 
