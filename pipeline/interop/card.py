@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.base.dotted import flat
 from pipeline.interop.export import Exported
 from pipeline.models.config import BlockConfig, ModelConfig
 from pipeline.models.costs import non_embedding_parameters, total_parameters
@@ -127,7 +128,7 @@ def _training(cell: Described) -> str:
             f"{trained.tokens:,} tokens in {trained.steps:,} steps, {trained.training_flops:.3g} FLOPs, "
             f"{trained.seconds:,.0f} s; {_environment(trained)}.\n\n"
         )
-    recipe = [(f"`{key}`", f"`{value}`") for key, value in _flat(cell.record.get("pretrain", {})) if value is not None]
+    recipe = [(f"`{key}`", f"`{value}`") for key, value in flat(cell.record.get("pretrain", {})).items() if value != []]
     return start + done + _table(("key", "value"), recipe)
 
 
@@ -144,14 +145,6 @@ def _data(cell: Described) -> str:
 def _environment(record: PretrainResult | EvaluateResult | BenchmarkResult) -> str:
     measured = record.environment
     return f"{measured.device}, {measured.precision}, torch {measured.torch}, code {measured.revision[:10]}"
-
-
-def _flat(keys: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    for key, value in keys.items():
-        if isinstance(value, dict):
-            yield from ((f"{key}.{inner}", each) for inner, each in _flat(value))
-        elif value != []:
-            yield key, value
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from pipeline.base.dotted import flat
 from pipeline.tracking.store import artifact_location, dvc_experiment, is_local, lock
 
 if TYPE_CHECKING:
@@ -141,17 +142,6 @@ def log(mlflow: MlflowClient, run: Run, metrics: list[Any]) -> None:
 def finish(mlflow: MlflowClient, run: Run) -> None:
     """Mark the run as finished, after its start even where the clock was set back meanwhile."""
     mlflow.set_terminated(run.info.run_id, end_time=_later(run.info.start_time))
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted keys, without those that are ``None``."""
-    flattened: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flattened |= flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            flattened[f"{prefix}{key}"] = value
-    return flattened
 
 
 def _last_change(mlflow: MlflowClient, run: Run, key: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base import paths
+from pipeline.base.dotted import flat
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json
 from pipeline.results.along import scores_along
@@ -21,7 +22,6 @@ from pipeline.tracking.runs import (
     create_run,
     experiment_id,
     finish,
-    flat,
     log,
     log_changed,
     log_steps,
