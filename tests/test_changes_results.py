@@ -15,7 +15,10 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "docs/results/changes"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/results/changes.md").read_text(encoding="utf-8")
+LOG = (ROOT / "docs/performance-log.md").read_text(encoding="utf-8")
 SPEEDS = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed.json")}
+SPEEDS_SINCE = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed_since.json")}
+SPEEDS_85M = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed_85m.json")}
 MODELS = sorted({path.stem[:-2] for path in (FOLDER / "results/evaluate").iterdir()} | set(SPEEDS))
 
 
@@ -50,6 +53,26 @@ def test_a_model_has_its_losses_and_speeds(model: str) -> None:
     assert rows(model)[0] == told
 
 
+@pytest.mark.parametrize("model", SPEEDS_SINCE)
+def test_a_model_has_its_speed_on_the_later_engine(model: str) -> None:
+    base = plain(model)
+    told = []
+    for setting in ("decode_heavy", "prefill_heavy"):
+        speed, limit = (SPEEDS_SINCE[model][setting][key] for key in ("tokens_per_second", "roofline_fraction"))
+        share = f"{speed / SPEEDS_SINCE[base][setting]['tokens_per_second']:.0%}" if base else ""
+        told += [f"{speed:,.0f}", share, f"{limit:.0%}"]
+    assert told in rows(model)
+
+
+@pytest.mark.parametrize("model", SPEEDS_85M)
+def test_the_performance_log_has_the_speed_of_every_form_at_85m(model: str) -> None:
+    told = []
+    for setting in ("decode_heavy", "prefill_heavy"):
+        speed, limit = (SPEEDS_85M[model][setting][key] for key in ("tokens_per_second", "roofline_fraction"))
+        told += [f"{speed:,.0f}", f"{limit:.0%}"]
+    assert f"| `{model}` | {' | '.join(told)} |" in LOG
+
+
 @pytest.mark.parametrize("model", [model for model in MODELS if evaluations(model)])
 def test_a_model_has_its_copies_by_offset(model: str) -> None:
     family, _, *rest = model.split("-")
@@ -61,7 +84,7 @@ def test_a_model_has_its_copies_by_offset(model: str) -> None:
                 firsts.append(copy["first"])
                 seconds[copy["distance"] % length].append(copy["second"])
     by_offset = ", ".join(f"{mean(seconds[offset]):.2f}" for offset in range(length))
-    assert rows(model)[1] == [f"{mean(firsts):.2f}", by_offset]
+    assert rows(model)[-1] == [f"{mean(firsts):.2f}", by_offset]
 
 
 def test_every_training_is_on_record_and_took_the_steps_that_the_page_tells() -> None:
