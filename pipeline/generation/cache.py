@@ -113,15 +113,17 @@ class Recent:
 class LocalCache:
     """Keys and values of a token decoder, which restarts at every block: [layers, P, B, KV, E].
 
-    ``known`` [K, B] says which of the first K positions are attended to; all that follow are.
+    ``known`` [K, B] says which of the first K positions are attended to; all that follow are. The first ``carried``
+    are the last ones of the block before, as this block sees them.
     """
 
-    def __init__(self, stack: FoldedStack, batch: int, positions: int, masked: int = 0) -> None:
+    def __init__(self, stack: FoldedStack, batch: int, positions: int, masked: int = 0, carried: int = 0) -> None:
         config, device = stack.config, stack.norm_weight.device
         shape = (config.layers, positions, batch, config.kv_heads, config.head_width)
-        self.config = config
-        self.keys = torch.empty(shape, dtype=stack.dtype, device=device)
-        self.values = torch.empty(shape, dtype=stack.dtype, device=device)
+        self.config, self.carried = config, carried
+        # Zeros, as nothing is carried to the first block, and 0 times what memory happened to hold may be nan.
+        self.keys = torch.zeros(shape, dtype=stack.dtype, device=device)
+        self.values = torch.zeros(shape, dtype=stack.dtype, device=device)
         self.known = torch.ones(masked, batch, dtype=torch.bool, device=device)
         self.cosine, self.sine = rotary_tables(config, positions, device)
 
@@ -129,6 +131,21 @@ class LocalCache:
     def bytes(self) -> int:
         """Size of keys and values."""
         return self.keys.nbytes + self.values.nbytes
+
+    def carry(self, known: Tensor | bool) -> None:
+        """Go on to the next block; ``known`` bool [B] or one for all: whether it sees what is carried."""
+        count = self.carried
+        if not count:
+            return
+        width, length = self.config.rotary_width, self.keys.shape[1] - count
+        last = self.keys[:, -count:].float()
+        # The next block's first position is as far from them as their own block is long: turned back by that angle.
+        cosine, sine = self.cosine[length, :width], -self.sine[length, :width]
+        turned = last[..., :width]
+        swapped = torch.cat([turned[..., width // 2 :], turned[..., : width // 2]], -1)
+        self.keys[:, :count] = torch.cat([turned * cosine + swapped * sine, last[..., width:]], -1).to(self.keys.dtype)
+        self.values[:, :count] = self.values[:, -count:]
+        self.known[:count] = known
 
     def mask(self, position: int) -> Tensor | None:
         """bool [B, 1, 1, position + 1]: whom ``position`` attends to, itself in any case; ``None`` for all."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.generation.cache import Cache, Clock, Recent
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
-from pipeline.generation.token_steps import Choose, token_steps
+from pipeline.generation.token_steps import Choose, PrefixSteps, token_steps
 from pipeline.models.attention import causal_mask
 from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.vanilla import VanillaTransformer
@@ -162,6 +162,9 @@ class BlockEngine:
         self.contexts = Recent(model.config.token_decoder.seen - 1, self._last)
         self._context, self._before = torch.zeros_like(self._last), torch.zeros_like(self._last)
         self.tokens = token_steps(model, ops, batch, self.recent, self.contexts)
+        decoder = model.config.token_decoder
+        # Blocks of a prompt that the token decoder takes in: each layer sees one further back.
+        self.carried_blocks = decoder.stack.layers if decoder.carried else 0
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
         blocks = tokens.unflatten(1, (-1, self.stride))
@@ -175,16 +178,34 @@ class BlockEngine:
             known = None if valid is None else valid[rows, first:]
             return self.model.embed(blocks[rows, first:], known)
 
-        padded, wanted = [pad // self.stride for pad in padding], min(1 + len(self.contexts.values), blocks.shape[1])
-        residual = self.causal.prefill(embed, blocks.shape[1], padded, wanted)
-        self._last = residual[-1]
-        for place, x in enumerate(residual[:-1]):
+        count, padded = blocks.shape[1], [pad // self.stride for pad in padding]
+        carried = min(self.carried_blocks, count - 1)
+        wanted = min(1 + len(self.contexts.values) + carried, count)
+        residual = self.causal.prefill(embed, count, padded, wanted)
+        self._last = residual[-1].clone()
+        for place, x in enumerate(residual):
             residual[place] = self._normalised(x)
-        self.contexts.begin(residual[:-1], [max(pad - (blocks.shape[1] - wanted), 0) for pad in padded])
-        self.recent.begin(tokens.T, padding)
+        first = count - wanted  # the block whose context is ``residual[0]``
+        if self.carried_blocks:
+            assert isinstance(self.tokens, PrefixSteps)
+            self.tokens.forget()
+        for block in range(count - carried, count):
+            self._begin(tokens, padding, residual[: block - first], padded, block)
+            assert isinstance(self.tokens, PrefixSteps)
+            self.tokens.take(residual[block - 1 - first], blocks[:, block])
+            self.tokens.advance(torch.tensor([pad < block for pad in padded], device=tokens.device))
+        self._begin(tokens, padding, residual, padded, count)
         if self.model.overlap is not None:
             tail = slice(-1 - self.model.config.embedder.recent(self.stride) // self.stride, None)
             self._before.copy_(self.model.embedder(blocks[:, tail], None if valid is None else valid[:, tail])[:, -1])
+
+    def _begin(
+        self, tokens: Tensor, padding: list[int], contexts: Tensor, padded: list[int], block: int
+    ) -> None:
+        """Remember what precedes a block: ``tokens`` [B, T] before it, ``contexts`` [.., B, D] up to the one it follows."""
+        first = block - len(contexts)
+        self.contexts.begin(contexts[:-1], [max(pad - first, 0) for pad in padded])
+        self.recent.begin(tokens[:, : block * self.stride].T, padding)
 
     def emit(self, choose: Choose, out: Tensor) -> None:
         context = self._normalised(self._last)
@@ -196,6 +217,7 @@ class BlockEngine:
         self._last = self.causal.step(self._embed(tokens))
         self.recent.add(tokens.T)
         self.contexts.add(self._context[None])
+        self.tokens.advance()
 
     def _normalised(self, last: Tensor) -> Tensor:
         """The context [B, D] of a residual stream, its norm's scale and bias left to the expansion."""

@@ -114,11 +114,11 @@ class TorchOps:
         _queries(u, cache).copy_(attended.flatten(1))
 
     def store_local(self, u: Tensor, cache: LocalCache, layer: int) -> None:
-        """Store keys and values of a token decoder's first positions; ``u`` [positions * B, 2 KV E], row p * B + b."""
+        """Store keys and values of a block's first positions; ``u`` [positions * B, 2 KV E], row p * B + b."""
         batch, kv_heads, width = cache.keys.shape[2], cache.config.kv_heads, cache.config.head_width
         heads = u.unflatten(0, (-1, batch)).unflatten(2, (2, kv_heads, width))
         value, key = heads.permute(2, 0, 1, 3, 4)  # [positions, B, KV, E] each
-        places = slice(len(heads))
+        places = slice(cache.carried, cache.carried + len(heads))
         _rotate(key, cache, cache.cosine[places, None, None], cache.sine[places, None, None])
         cache.keys[layer, places] = key
         cache.values[layer, places] = value

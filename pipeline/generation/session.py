@@ -170,13 +170,13 @@ class Session:
     def check_finite(self) -> None:
         """Raise :class:`UserError` unless the hidden states that the first tokens were chosen from are finite.
 
-        After :meth:`prefill`, whose choice is repeated for it: a step has no room for a check.
+        After :meth:`prefill`, whose choice is repeated for it, the same tokens: a step has no room for a check.
         """
         finite: list[Tensor] = []
 
         def look(hidden: Tensor, out: Tensor) -> None:
+            out.copy_(self._block[:, len(finite)])
             finite.append(hidden.isfinite().all(-1))
-            out.zero_()
 
         with torch.inference_mode():
             self.engine.emit(look, torch.zeros_like(self._block))

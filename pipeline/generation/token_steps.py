@@ -36,6 +36,9 @@ class TokenSteps(Protocol):
     def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
         """Choose a block, into ``out`` [B, L]; ``context`` [B, D] is the block decoder's normalised residual stream."""
 
+    def advance(self, known: Tensor | bool = True) -> None:
+        """Go on to the next block; ``known`` bool [B]: whether the block exists that was decoded."""
+
     @property
     def bytes(self) -> int:
         """Size of the cache."""
@@ -62,12 +65,22 @@ class StackSteps:
     """Base of the token decoders that are a causal stack over P positions."""
 
     def __init__(
-        self, model: BlockTransformer, stack: Stack, ops: TorchOps, batch: int, positions: int, masked: int = 0
+        self,
+        model: BlockTransformer,
+        stack: Stack,
+        ops: TorchOps,
+        batch: int,
+        positions: int,
+        masked: int = 0,
+        carried: int = 0,
     ) -> None:
         self.ops, self.embedding = ops, model.token_decoder.embedding
         self.expand = Expansion(model)
         self.stack = fold(stack)
-        self.cache = LocalCache(self.stack, batch, positions, masked)
+        self.cache = LocalCache(self.stack, batch, positions, masked, carried)
+
+    def advance(self, known: Tensor | bool = True) -> None:
+        self.cache.carry(known)
 
     @property
     def bytes(self) -> int:
@@ -88,7 +101,8 @@ class PrefixSteps(StackSteps):
     """r tokens and w * S slots before the block's: one pass, whose last output gives a token, then L - 1 positions.
 
     The r tokens pass a second time, once per block: the keys that they had in their own block saw another prefix. A
-    block's last token is chosen and not taken in, so that it has no position.
+    block's last token is chosen and not taken in, so that it has no position. Carried keys and values, those that
+    tokens had in the block before, stand before all of that.
     ``recent`` and ``contexts`` hold the tokens before the block and the contexts before the one that is decoded.
     """
 
@@ -101,8 +115,11 @@ class PrefixSteps(StackSteps):
         recent: Recent,
         contexts: Recent,
     ) -> None:
-        positions, masked = decoder.ahead + model.config.block_length - 1, decoder.ahead - decoder.slots
-        super().__init__(model, decoder.stack, ops, batch, positions, masked)
+        self.first = carried = decoder.carried
+        positions = carried + decoder.ahead + model.config.block_length - 1
+        super().__init__(
+            model, decoder.stack, ops, batch, positions, carried + decoder.ahead - decoder.slots, carried
+        )
         self.local, self.recent, self.contexts = decoder.local, recent, contexts
         # [S * W, r * W] -> [S, r * W, W]
         self.mixing = None if decoder.mixing is None else decoder.mixing.weight.unflatten(0, (decoder.slots, -1)).mT
@@ -111,8 +128,20 @@ class PrefixSteps(StackSteps):
         before = self._before(context)
         choose(self._pass(before), out[:, 0])
         for place in range(1, out.shape[1]):
-            hidden = self._step(self.embedding(out[:, place - 1]), len(before) + place - 1)
+            hidden = self._step(self.embedding(out[:, place - 1]), self.first + len(before) + place - 1)
             choose(hidden, out[:, place])
+
+    def forget(self) -> None:
+        """Before the first block: nothing is carried to it."""
+        self.cache.known[: self.first] = False
+
+    def take(self, context: Tensor, tokens: Tensor) -> None:
+        """Take in a block that is known, [B, L], as if :meth:`decode` had chosen it."""
+
+        def known(hidden: Tensor, out: Tensor) -> None:
+            pass
+
+        self.decode(context, known, tokens)
 
     def _before(self, context: Tensor) -> Tensor:
         """What stands before the block's tokens, [r + w * S, B, W], of its ``context`` [B, D]."""
@@ -128,7 +157,7 @@ class PrefixSteps(StackSteps):
             known, embedded = self.recent.known[first:], self.embedding(self.recent.values[first:])
             if self.mixing is None:
                 parts.insert(0, embedded)
-                self.cache.known[: self.local] = known
+                self.cache.known[self.first : self.first + self.local] = known
             else:
                 mixed = (embedded * known[..., None]).transpose(0, 1).flatten(1)
                 parts[-1] = torch.baddbmm(parts[-1], mixed.expand(len(parts[-1]), -1, -1), self.mixing)
@@ -140,8 +169,9 @@ class PrefixSteps(StackSteps):
 
         def attend(u: Tensor, index: int) -> None:
             # Row ``position * B + b`` is sample b's. In order, as each stores the key that the later ones read.
-            for position in range(len(before)):
-                self.ops.local_attention(u[position * batch : (position + 1) * batch], self.cache, index, position)
+            for place in range(len(before)):
+                part = u[place * batch : (place + 1) * batch]
+                self.ops.local_attention(part, self.cache, index, self.first + place)
 
         final = len(self.stack.layers) - 1
         for index in range(final):
@@ -152,7 +182,10 @@ class PrefixSteps(StackSteps):
             y = self.ops.normalise(x[:-batch], layer.shift, self.stack.config)
             self.ops.store_local(self.ops.key_values(y, layer, self.stack), self.cache, final)
         self.ops.layer(
-            last, self.stack, final, lambda u, index: self.ops.local_attention(u, self.cache, index, len(before) - 1)
+            last,
+            self.stack,
+            final,
+            lambda u, index: self.ops.local_attention(u, self.cache, index, self.first + len(before) - 1),
         )
         return self.ops.final_norm(last, self.stack)
 
@@ -189,6 +222,9 @@ class CrossAttentionSteps:
     @property
     def bytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
+
+    def advance(self, known: Tensor | bool = True) -> None:
+        pass
 
     def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
         slots = self.expand(context).transpose(0, 1)

@@ -146,8 +146,9 @@ class TritonOps(TorchOps):
         kernels.local_attention_kernel[(triton.cdiv(rows, block), config.heads)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.known.view(torch.uint8),
             cache.cosine, cache.sine, rows,
-            # No position follows the last, so nobody reads its key.
-            config.head_width**-0.5, POSITION=position, STORE=position + 1 < cache.keys.shape[1], KV=config.kv_heads,
+            # No position of the block follows the last, so that its key is read where it is carried alone.
+            config.head_width**-0.5, POSITION=position, KV=config.kv_heads,
+            STORE=cache.carried > 0 or position + 1 < cache.keys.shape[1],
             G=config.heads // config.kv_heads, E=config.head_width, ROTARY=config.rotary_width,
             MASKED=len(cache.known), BM=block, num_warps=4,
         )  # fmt: skip
@@ -155,8 +156,8 @@ class TritonOps(TorchOps):
     def store_local(self, u: Tensor, cache: LocalCache, layer: int) -> None:
         config, rows, block = cache.config, len(u), 32
         kernels.local_store_kernel[(triton.cdiv(rows, block), config.kv_heads)](
-            u, u.stride(0), cache.keys[layer], cache.values[layer], cache.cosine, cache.sine, rows,
-            cache.keys.shape[2], KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width,
+            u, u.stride(0), cache.keys[layer, cache.carried :], cache.values[layer, cache.carried :],
+            cache.cosine[cache.carried :], cache.sine[cache.carried :], rows, cache.keys.shape[2], KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width,
             BM=block, num_warps=4,
         )  # fmt: skip
 

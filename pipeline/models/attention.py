@@ -69,6 +69,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float |
     elif query.is_cuda and query.shape[2] == key.shape[2] <= LONGEST:
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         attended = short_attention(query, key, value, mask.allowed, mask.causal, scale)
+    elif query.is_cuda and query.shape[2] < key.shape[2] <= LONGEST and mask.allowed is not None:
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        absent = key.shape[2] - query.shape[2]  # queries of the first keys, which nobody asks for
+        query, allowed = F.pad(query, (0, 0, absent, 0)), F.pad(mask.allowed, (0, 0, absent, 0))
+        attended = short_attention(query, key, value, allowed, False, scale)[:, :, absent:]
     else:
         group = query.shape[1] // key.shape[1]
         if group > 1 and mask.allowed is not None:  # no fused kernel takes a mask and grouped queries

@@ -31,6 +31,10 @@ class BlockConfig(ModelConfig):
         super().__post_init__()
         check_counts(self, "block_length")
         self.embedder.check(*self._shape)
+        if self.token_decoder.carried >= self.block_length:
+            raise ValueError(
+                f"token_decoder.local {self.token_decoder.carried + 1} with carry is more than block_length {self.block_length}"
+            )
         blocks = self._blocks(self.context_length)
         if self.token_decoder.seen > max(blocks - 1, 1):
             raise ValueError(
@@ -92,7 +96,8 @@ class BlockConfig(ModelConfig):
         over_blocks = self.block_decoder.flops(blocks, self.block_decoder.causal_pairs(blocks))
         over_blocks -= self.block_decoder.unread_flops(max(blocks - self.token_decoder.seen, 0))
         first_token = self.token_decoder.decode_flops(*self._shape) / self.block_length + 2 * self.head
-        return over_blocks + blocks * self.embedder.flops(*self._shape) + first_token
+        carried = self.token_decoder.prefill_flops(*self._shape, blocks)
+        return over_blocks + blocks * self.embedder.flops(*self._shape) + carried + first_token
 
     def decode_flops(self, position: int) -> float:
         keys = self.block_decoder.keys(position / self.block_length)

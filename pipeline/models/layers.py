@@ -112,6 +112,30 @@ class Stack(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
+    def carrying(self, x: Tensor, keys: Tensor | None, carried: Tensor) -> Tensor:
+        """Causal [B, N, T, D] -> [B, N, T, D]: each block of T positions also sees the last C of the block before it.
+
+        ``keys`` [B, N, T] is False where nobody may attend, ``None`` if there is no such position; ``carried``
+        [B, N, C] likewise for what each block sees of the block before it. Positions go on from block to block.
+        """
+        batch, _, length, _ = x.shape
+        count, positions = carried.shape[2], torch.arange(length, device=x.device)
+        table, back = self.rotary(positions), self.rotary(positions[:1] - length)
+        own = causal_mask(length, None if keys is None else keys.flatten(0, 1), None, x.device)
+        seen = own.allowed if own.allowed is not None else (positions[:, None] >= positions)[None, None]
+        before = carried.flatten(0, 1)[:, None, None].expand(-1, 1, length, -1)  # [B * N, 1, T, C]
+        mask = Mask(allowed=torch.cat([before, seen.expand(len(before), -1, -1, -1)], -1), queries=own.queries)
+        hidden = x.flatten(0, 1)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            query, key, value = layer.qkv(hidden, table)
+            last_key, last_value = rotate(key[:, :, -count:], back), value[:, :, -count:]
+            key = torch.cat([_of_block_before(last_key, batch), key], 2)
+            value = torch.cat([_of_block_before(last_value, batch), value], 2)
+            hidden = layer.finish(hidden, attend(query, key, value, mask))
+        normed: Tensor = self.norm(hidden)
+        return normed.view(x.shape)
+
     def branch(self, prefixes: Tensor, lengths: Tensor, x: Tensor, prefix_index: Tensor) -> Tensor:
         """Causal [C, T, D] -> [C, T, D]: row c goes on where the ``lengths[g]`` first positions of ``prefixes[g]`` end.
 
@@ -148,6 +172,12 @@ class Stack(nn.Module):
     def rotary(self, positions: Tensor) -> Rotary:
         """What :meth:`Layer.qkv` rotates by at ``positions`` [T], or [B, T] where rows differ."""
         return rotary(self.config, positions)
+
+
+def _of_block_before(part: Tensor, batch: int) -> Tensor:
+    """[B * N, ...] of every block -> that of the block before it, 0 for the first."""
+    by_block = part.unflatten(0, (batch, -1))
+    return torch.cat([torch.zeros_like(by_block[:, :1]), by_block[:, :-1]], 1).flatten(0, 1)
 
 
 def _branch_mask(lengths: Tensor, shared: int, length: int, window: int | None) -> Mask:

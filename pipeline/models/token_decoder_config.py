@@ -78,11 +78,16 @@ class TokenDecoderConfig(Part):
 
     def cached_positions(self, block_length: int) -> int:
         """Positions whose keys and values are kept while a block is decoded."""
-        return self.positions(block_length)
+        return self.positions(block_length) + self.carried
+
+    @property
+    def carried(self) -> int:
+        """Positions of the block before whose keys and values it goes on seeing."""
+        return 0
 
     @property
     def recent(self) -> int:
-        """Tokens before a block that it looks at."""
+        """Tokens before a block whose embeddings it looks at."""
         return 0
 
     @property
@@ -106,16 +111,21 @@ class TokenDecoderConfig(Part):
     def flops(self, block_length: int, block_width: int, causal: bool) -> float:
         """FLOPs of a block, head left out; ``causal``: only the pairs of query and key that the mask leaves."""
         positions = self.positions(block_length)
-        pairs = positions * (positions + 1) / 2 if causal else positions * positions
+        own = positions * (positions + 1) / 2 if causal else positions * positions
+        pairs = own + positions * self.carried
         return 2 * self.expansion(block_length, block_width) + self.stack.flops(positions, pairs)
 
     def decode_flops(self, block_length: int, block_width: int) -> float:
         """FLOPs that a block's tokens cannot do without, head left out."""
         return self.flops(block_length, block_width, causal=True)
 
+    def prefill_flops(self, block_length: int, block_width: int, blocks: int) -> float:
+        """FLOPs of what decoding needs of a prompt of ``blocks`` blocks beside their contexts."""
+        return 0.0
+
     def kept(self, block_length: int) -> int:
         """Numbers that a block keeps for the backward pass."""
-        return self.positions(block_length) * self.stack.kept
+        return self.positions(block_length) * self.stack.kept + self.carried * self.stack.cached
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,9 @@ class PrefixConfig(NeoxDecoderConfig):
 
     Each of the last ``contexts`` context embeddings has such slots, the newest stand last. The ``local`` tokens before
     the block stand before all slots; with ``mix`` they have no positions, and a matrix adds their embeddings to the
-    newest context's slots instead.
+    newest context's slots instead. With ``carry`` the last of them alone stands there: of the others the block sees
+    the keys and values that they had in their own block, in every layer (MEGABYTE's cross-patch attention,
+    arXiv 2305.07185, section 2.3.2).
     """
 
     kind: ClassVar[str] = "prefix"
@@ -141,16 +153,26 @@ class PrefixConfig(NeoxDecoderConfig):
     local: int = 0
     mix: bool = False
     contexts: int = 1
+    carry: bool = False
 
     def __post_init__(self) -> None:
         check_counts(self, "prefix_length", "contexts")
         check_counts(self, "local", least=0)
         if self.mix and not self.local:
             raise ValueError("token_decoder.mix adds the last token_decoder.local tokens to the prefix; give local too")
+        if self.carry and (self.mix or self.local < 2):
+            raise ValueError(
+                "token_decoder.carry goes on seeing all but the last of the token_decoder.local tokens; give local of at "
+                "least 2, and no mix"
+            )
+
+    @property
+    def carried(self) -> int:
+        return self.local - 1 if self.carry else 0
 
     @property
     def recent(self) -> int:
-        return self.local
+        return self.local - self.carried
 
     @property
     def seen(self) -> int:
@@ -159,7 +181,7 @@ class PrefixConfig(NeoxDecoderConfig):
     @property
     def local_positions(self) -> int:
         """Positions of tokens before the block."""
-        return 0 if self.mix else self.local
+        return 0 if self.mix else self.recent
 
     @property
     def before(self) -> int:
@@ -170,6 +192,10 @@ class PrefixConfig(NeoxDecoderConfig):
     def mixed(self) -> int:
         """Numbers that the mixing matrix reads."""
         return self.local * self.stack.width if self.mix else 0
+
+    def history(self, block_length: int) -> int:
+        """Each layer sees one block further back, where keys are carried."""
+        return super().history(block_length) + (self.stack.layers if self.carried else 0)
 
     def slots(self, block_length: int) -> int:
         return self.prefix_length
@@ -182,6 +208,13 @@ class PrefixConfig(NeoxDecoderConfig):
 
     def decode_flops(self, block_length: int, block_width: int) -> float:
         return super().decode_flops(block_length, block_width) - self.stack.unread_flops(self.before - 1)
+
+    def prefill_flops(self, block_length: int, block_width: int, blocks: int) -> float:
+        """The last layer's carried keys need one block, those of the layer before one more."""
+        if not self.carried:
+            return 0.0
+        layers = self.stack.layers
+        return min((layers + 1) / 2, blocks - 1) * self.decode_flops(block_length, block_width)
 
     def kept(self, block_length: int) -> int:
         return super().kept(block_length) + self.mixed
@@ -261,9 +294,10 @@ class PrefixKeys(TokenDecoderKeys):
     local: int = added(0)
     mix: bool = added(False)
     contexts: int = added(1)
+    carry: bool = added(False)
 
     def config(self, stack: StackConfig) -> TokenDecoderConfig:
-        return PrefixConfig(stack, self.prefix_length, self.local, self.mix, self.contexts)
+        return PrefixConfig(stack, self.prefix_length, self.local, self.mix, self.contexts, self.carry)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.block_config import BlockConfig
@@ -87,14 +88,16 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
 
     Slots of w contexts stand there, the oldest first. The r tokens before the block, from one or several blocks, stand
     before all slots; or a matrix, ``mixing``, adds their concatenated embeddings to the newest slots. Contexts and
-    tokens that do not exist or are padding keep their positions and are no keys; they are mixed in as 0.
+    tokens that do not exist or are padding keep their positions and are no keys; they are mixed in as 0. With ``carry``
+    the block's positions also attend to the last ones of the block before.
     """
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__(config)
         decoder = config.token_decoder
         assert isinstance(decoder, PrefixConfig)
-        self.local, self.seen, self.ahead = decoder.local, decoder.seen, decoder.before
+        self.local, self.seen, self.ahead = decoder.recent, decoder.seen, decoder.before
+        self.carried = decoder.carried
         self.mixing = nn.Linear(decoder.mixed, self.slots * self.width, bias=False) if decoder.mix else None
 
     def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
@@ -103,6 +106,13 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         return super().initial_deviations() | mixing
 
     def decode(self, context: Tensor, tokens: Tensor, valid: Tensor | None, first: int = 1) -> Tensor:
+        if not self.carried:
+            return self.stack_output(context, tokens, valid, first)
+        earlier = min(first - 1, len(self.stack.layers))  # blocks before, each of which one layer more depends on
+        return self.stack_output(context, tokens, valid, first - earlier)[:, earlier:]
+
+    def stack_output(self, context: Tensor, tokens: Tensor, valid: Tensor | None, first: int) -> Tensor:
+        """:meth:`decode`, of which the blocks before ``first`` carry nothing."""
         if valid is None and (self.local > first * tokens.shape[2] or self.seen > first):
             valid = torch.ones_like(tokens, dtype=torch.bool)  # but not of what precedes the first block
         place = min(first, self.seen) - 1  # of the newest context of block ``first`` among those that are expanded
@@ -118,8 +128,20 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         if self.seen > 1:
             leading.append(windows_before(slots[:, :-1], self.seen - 1, 1, place).flatten(2, 3))
         x = torch.cat([*leading, newest, self.embedding(tokens[:, first:, :-1])], dim=2)
-        hidden = self.stack(x.flatten(0, 1), None if valid is None else self.keys(valid, first).flatten(0, 1))
-        return hidden[:, self.ahead - 1 :].unflatten(0, (len(tokens), -1))
+        keys = None if valid is None else self.keys(valid, first)
+        if self.carried:
+            hidden = self.stack.carrying(x, keys, self.carried_keys(x, valid, first))
+        else:
+            hidden = self.stack(x.flatten(0, 1), None if keys is None else keys.flatten(0, 1)).view(x.shape)
+        return hidden[:, :, self.ahead - 1 :]
+
+    def carried_keys(self, x: Tensor, valid: Tensor | None, first: int) -> Tensor:
+        """Which keys of the block before may be attended to, [B, N - first, carried]; none if its context is padding."""
+        if valid is None:
+            known = torch.ones(x.shape[0], x.shape[1] - 1, self.carried, dtype=torch.bool, device=x.device)
+        else:
+            known = valid[:, first:-1, -1 - self.carried : -1] & valid[:, first - 1 : -2].any(-1, keepdim=True)
+        return F.pad(known, (0, 0, 1, 0))
 
     def before(self, blocks: Tensor, first: int) -> Tensor:
         """What stands at the r positions before each block from ``first`` on: [B, N, L] -> [B, N - first, r]."""

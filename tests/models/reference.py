@@ -24,6 +24,8 @@ from pipeline.models.config import (
 )
 
 Weights = dict[str, Tensor]
+Carried = list[tuple[Tensor, Tensor, list[bool]]]
+"""A layer's keys and values of positions before the first, not rotated, and which of them may be seen."""
 
 
 def logits(config: ModelConfig, weights: Weights, tokens: Tensor, valid: Tensor) -> Tensor:
@@ -44,13 +46,16 @@ def block_logits(config: BlockConfig, weights: Weights, tokens: Tensor, valid: T
     embeddings = torch.stack([overlapping(weights, embeddings, blocks_valid, i) for i in range(len(whole))])
     block_valid = torch.tensor([bool(blocks_valid[i].any()) for i in range(len(whole))])
     contexts = neox(embeddings, weights, "block_decoder", config.block_decoder, block_valid)
-    logits_of_blocks = []
+    logits_of_blocks, carried = [], []
     for i in range(1, len(blocks)):
         past = tokens[: i * length], valid[: i * length]
         older = [
             contexts[j] if j >= 0 and block_valid[j] else None for j in range(i - config.token_decoder.seen, i - 1)
         ]
-        logits_of_blocks.append(decode(config, weights, [*older, contexts[i - 1]], blocks[i], blocks_valid[i], past))
+        seen = [*older, contexts[i - 1]]
+        logits_of_blocks.append(decode(config, weights, seen, blocks[i], blocks_valid[i], past, carried))
+        if not block_valid[i - 1]:
+            carried = [(key, value, [False] * len(known)) for key, value, known in carried]
     return torch.cat(logits_of_blocks)
 
 
@@ -98,10 +103,12 @@ def decode(
     block: Tensor,
     valid: Tensor,
     past: tuple[Tensor, Tensor],
+    carried: Carried,
 ) -> Tensor:
     """[tokens, V] of one block [tokens], which is shorter than L at a sequence's end.
 
     ``contexts``: the last is the block's; ``None`` for one that there is not. ``past``: tokens and validity.
+    ``carried``: of the block before; this block's afterwards.
     """
     decoder, count = config.token_decoder, len(block)
     table = weights["token_decoder.embedding.weight"]
@@ -121,7 +128,8 @@ def decode(
             known = torch.cat([known, torch.tensor([older is not None] * config.slots)])
         x = torch.cat([before, slots, table[block[:-1]]])
         keys = torch.cat([known, torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
-        x = neox(x, weights, "token_decoder.stack", decoder.stack, keys)[len(before) + config.slots - 1 :]
+        x = neox(x, weights, "token_decoder.stack", decoder.stack, keys, carried, decoder.carried)
+        x = x[len(before) + config.slots - 1 :]
         return x @ (table if decoder.tied else weights["token_decoder.head.weight"]).T
     keys = torch.cat([torch.ones(1, dtype=torch.bool), valid[:-1]])
     if isinstance(decoder, NeoxDecoderConfig):
@@ -137,14 +145,26 @@ def local(decoder: PrefixConfig, table: Tensor, past: tuple[Tensor, Tensor]) -> 
     """Embeddings [r, width] of the last r tokens, 0 for those before the first, and which of them may be seen [r]."""
     tokens, valid = past
     rows, known = [], []
-    for place in range(len(tokens) - decoder.local, len(tokens)):
+    for place in range(len(tokens) - (1 if decoder.carry else decoder.local), len(tokens)):
         rows.append(table[tokens[place]] if place >= 0 else 0 * table[0])
         known.append(place >= 0 and bool(valid[place]))
     return torch.stack(rows) if rows else table[:0], torch.tensor(known, dtype=torch.bool)
 
 
-def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Tensor) -> Tensor:
-    """[T, D] -> [T, D]. Padding is attended to by nobody and attends to nothing."""
+def neox(
+    x: Tensor,
+    weights: Weights,
+    name: str,
+    config: StackConfig,
+    valid: Tensor,
+    carried: Carried | None = None,
+    count: int = 0,
+) -> Tensor:
+    """[T, D] -> [T, D]. Padding is attended to by nobody and attends to nothing.
+
+    Every position sees ``carried`` too, which becomes that of the last ``count`` positions.
+    """
+    before, kept = list(carried or []), []
     for layer in range(config.layers):
         here = f"{name}.layers.{layer}"
         query, key, value = heads(norm(x, weights, f"{here}.attention_norm", config), weights, here, config)
@@ -153,19 +173,27 @@ def neox(x: Tensor, weights: Weights, name: str, config: StackConfig, valid: Ten
                 rms(query, weights, f"{here}.query_norm", config),
                 rms(key, weights, f"{here}.key_norm", config),
             )
+        kept.append((key[-count:], value[-count:], [bool(known) for known in valid[-count:]]))
         query = torch.stack([rotated(query[i], i, config) for i in range(len(x))])
         key = torch.stack([rotated(key[i], i, config) for i in range(len(x))])
+        old_key, old_value, known = before[layer] if before else (key[:0], value[:0], [])
+        old = len(known)
+        old_key = torch.stack([rotated(old_key[i], i - old, config) for i in range(old)]) if old else old_key
+        key, value = torch.cat([old_key, key]), torch.cat([old_value, value])
         attended = []
         for i in range(len(x)):
             window = config.window or len(x)
             if config.global_every and (layer + 1) % config.global_every == 0:
                 window = len(x)
-            seen = [j for j in range(i + 1) if valid[i] and valid[j] and i - j < window]
+            seen = [old + j for j in range(i + 1) if valid[i] and valid[j] and i - j < window]
+            seen = [j for j in range(old) if valid[i] and known[j]] + seen
             attended.append(weighed(query[i], key, value, seen, config.head_width**-0.5))
         after = x + linear(torch.stack(attended), weights, f"{here}.attention_output")
         normed = norm(after if isinstance(config, LlamaConfig) else x, weights, f"{here}.feed_forward_norm", config)
         inner = activated(linear(normed, weights, f"{here}.feed_forward_in"), config)
         x = after + linear(inner, weights, f"{here}.feed_forward_out")
+    if carried is not None and count:
+        carried[:] = kept
     return norm(x, weights, f"{name}.norm", config)
 
 

@@ -61,6 +61,8 @@ VARIANTS: dict[str, ModelConfig] = {
     "local_7_block_3": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=7)),
     "contexts_local": block(2, LookupConfig(16, overlap=True), PrefixConfig(WIDE, 1, local=5, contexts=2), GROUPED),
     "contexts_mixed": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=2, mix=True, contexts=4)),
+    "carried": block(4, LookupConfig(8), PrefixConfig(STACK, 2, local=4, carry=True)),
+    "carried_contexts": block(3, ProjectionConfig(20), PrefixConfig(LLAMA, 1, local=2, contexts=3, carry=True)),
     "overlap_cls": block(3, ClsConfig(ENCODER, 1, 2, overlap=True), SummationConfig(STACK)),
     "convolution_overlap": block(3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 2, local=4)),
     "llama": VanillaConfig(VOCABULARY, 64, LLAMA),
