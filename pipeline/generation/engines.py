@@ -199,10 +199,8 @@ class BlockEngine:
             tail = slice(-1 - self.model.config.embedder.recent(self.stride) // self.stride, None)
             self._before.copy_(self.model.embedder(blocks[:, tail], None if valid is None else valid[:, tail])[:, -1])
 
-    def _begin(
-        self, tokens: Tensor, padding: list[int], contexts: Tensor, padded: list[int], block: int
-    ) -> None:
-        """Remember what precedes a block: ``tokens`` [B, T] before it, ``contexts`` [.., B, D] up to the one it follows."""
+    def _begin(self, tokens: Tensor, padding: list[int], contexts: Tensor, padded: list[int], block: int) -> None:
+        """Remember what precedes a block: ``tokens`` [B, T]; ``contexts`` [.., B, D], the last of which is its own."""
         first = block - len(contexts)
         self.contexts.begin(contexts[:-1], [max(pad - first, 0) for pad in padded])
         self.recent.begin(tokens[:, : block * self.stride].T, padding)

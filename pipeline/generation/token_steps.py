@@ -117,9 +117,7 @@ class PrefixSteps(StackSteps):
     ) -> None:
         self.first = carried = decoder.carried
         positions = carried + decoder.ahead + model.config.block_length - 1
-        super().__init__(
-            model, decoder.stack, ops, batch, positions, carried + decoder.ahead - decoder.slots, carried
-        )
+        super().__init__(model, decoder.stack, ops, batch, positions, carried + decoder.ahead - decoder.slots, carried)
         self.local, self.recent, self.contexts = decoder.local, recent, contexts
         # [S * W, r * W] -> [S, r * W, W]
         self.mixing = None if decoder.mixing is None else decoder.mixing.weight.unflatten(0, (decoder.slots, -1)).mT

@@ -157,8 +157,8 @@ class TritonOps(TorchOps):
         config, rows, block = cache.config, len(u), 32
         kernels.local_store_kernel[(triton.cdiv(rows, block), config.kv_heads)](
             u, u.stride(0), cache.keys[layer, cache.carried :], cache.values[layer, cache.carried :],
-            cache.cosine[cache.carried :], cache.sine[cache.carried :], rows, cache.keys.shape[2], KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width,
-            BM=block, num_warps=4,
+            cache.cosine[cache.carried :], cache.sine[cache.carried :], rows, cache.keys.shape[2],
+            KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
         )  # fmt: skip
 
     def sequence_attention(

@@ -33,7 +33,8 @@ class BlockConfig(ModelConfig):
         self.embedder.check(*self._shape)
         if self.token_decoder.carried >= self.block_length:
             raise ValueError(
-                f"token_decoder.local {self.token_decoder.carried + 1} with carry is more than block_length {self.block_length}"
+                f"token_decoder.local {self.token_decoder.carried + 1} with carry is more than the block length, "
+                f"{self.block_length}"
             )
         blocks = self._blocks(self.context_length)
         if self.token_decoder.seen > max(blocks - 1, 1):

@@ -162,8 +162,8 @@ class PrefixConfig(NeoxDecoderConfig):
             raise ValueError("token_decoder.mix adds the last token_decoder.local tokens to the prefix; give local too")
         if self.carry and (self.mix or self.local < 2):
             raise ValueError(
-                "token_decoder.carry goes on seeing all but the last of the token_decoder.local tokens; give local of at "
-                "least 2, and no mix"
+                "token_decoder.carry goes on seeing all but the last of the token_decoder.local tokens; give local of "
+                "at least 2, and no mix"
             )
 
     @property
@@ -207,7 +207,9 @@ class PrefixConfig(NeoxDecoderConfig):
         return (block_width + self.mixed) * self.slots(block_length) * self.stack.width
 
     def decode_flops(self, block_length: int, block_width: int) -> float:
-        return super().decode_flops(block_length, block_width) - self.stack.unread_flops(self.before - 1)
+        unread = self.before - 1
+        carried = 4 * self.stack.query_width * unread * self.carried
+        return super().decode_flops(block_length, block_width) - self.stack.unread_flops(unread) - carried
 
     def prefill_flops(self, block_length: int, block_width: int, blocks: int) -> float:
         """The last layer's carried keys need one block, those of the layer before one more."""

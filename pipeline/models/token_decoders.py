@@ -136,7 +136,7 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         return hidden[:, :, self.ahead - 1 :]
 
     def carried_keys(self, x: Tensor, valid: Tensor | None, first: int) -> Tensor:
-        """Which keys of the block before may be attended to, [B, N - first, carried]; none if its context is padding."""
+        """Which keys of the block before may be seen, [B, N - first, carried]; none if its context is padding."""
         if valid is None:
             known = torch.ones(x.shape[0], x.shape[1] - 1, self.carried, dtype=torch.bool, device=x.device)
         else:

@@ -125,16 +125,19 @@ def test_prefill_and_decode_flops_add_up_to_a_causal_forward() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "positions", "read"),
+    ("keys", "positions", "read", "carried"),
     [
-        ({}, 5, 32),
-        ({"local": 4}, 9, 32),
-        ({"local": 4, "mix": True}, 5, 32 + 4 * 32),
-        ({"contexts": 3, "local": 1}, 10, 32),
+        ({}, 5, 32, 0),
+        ({"local": 4}, 9, 32, 0),
+        ({"local": 4, "mix": True}, 5, 32 + 4 * 32, 0),
+        ({"contexts": 3, "local": 1}, 10, 32, 0),
+        ({"local": 4, "carry": True}, 6, 32, 3),
     ],
-    ids=["plain", "local", "mixed", "contexts"],
+    ids=["plain", "local", "mixed", "contexts", "carried"],
 )
-def test_decode_flops_of_a_block_transformer_by_hand(keys: dict[str, Any], positions: int, read: int) -> None:
+def test_decode_flops_of_a_block_transformer_by_hand(
+    keys: dict[str, Any], positions: int, read: int, carried: int
+) -> None:
     """2 + 2 layers of width 32, feed-forward 48, block 4, prefix 2; ``read`` numbers make the slots.
 
     Nobody reads more of the prefix's positions but the last, all but 4, than the last layer's keys and values.
@@ -142,12 +145,22 @@ def test_decode_flops_of_a_block_transformer_by_hand(keys: dict[str, Any], posit
     config = block(4, LookupConfig(8), PrefixConfig(STACK, 2, **keys))
     layer = 2 * (32 * 96 + 32 * 32 + 2 * 32 * 48)
     block_step = 2 * (layer + 4 * 32 * 5)
-    pairs = positions * (positions + 1) // 2
+    pairs = positions * (positions + 1) // 2 + positions * carried
     ahead = positions - 4
-    unread = ahead * 2 * (2 * 32 * 32 + 2 * 32 * 48) + 4 * 32 * ahead * (ahead + 1) // 2
+    unread = ahead * 2 * (2 * 32 * 32 + 2 * 32 * 48) + 4 * 32 * (ahead * (ahead + 1) // 2 + ahead * carried)
     token_decoder = 2 * read * 64 + 2 * (positions * layer + 4 * 32 * pairs) - unread
     assert config.decode_flops(20) == pytest.approx((block_step + token_decoder) / 4 + 2 * 32 * VOCABULARY)
-    assert config.cached(100) == 25 * 2 * 2 * 32 + positions * 2 * 2 * 32
+    assert config.cached(100) == 25 * 2 * 2 * 32 + (positions + carried) * 2 * 2 * 32
+
+
+@pytest.mark.parametrize(("prompt", "blocks"), [(4, 0), (8, 1), (12, 1.5), (100, 1.5)])
+def test_what_is_carried_costs_blocks_of_the_prompt(prompt: int, blocks: float) -> None:
+    """The last layer's keys need one block, the first layer's two, as far as there are blocks with a context."""
+    carried = block(4, LookupConfig(8), PrefixConfig(STACK, 2, local=4, carry=True))
+    plain = block(4, LookupConfig(8), PrefixConfig(STACK, 2, local=1))
+    own, others = (config.token_decoder.decode_flops(4, 32) for config in (carried, plain))
+    more = carried.prefill_flops(prompt) - plain.prefill_flops(prompt)
+    assert more == pytest.approx((own - others) / 4 + blocks * own)
 
 
 def test_what_an_embedder_reads_before_the_block_costs_its_matrices_by_hand() -> None:

@@ -40,11 +40,11 @@ def causal_bias(valid: Tensor, window: int | None) -> Tensor:
     return torch.zeros(1, device=valid.device).masked_fill(~(allowed | (distance == 0)), -math.inf)
 
 
-def rotary(c: Json, head_width: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rotary(c: Json, head_width: int, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines [T, half]: the halves of a head's leading dimensions turn against each other."""
     width = int(head_width * c["rotary_fraction"]) // 2 * 2
-    exponent = torch.arange(0, width, 2, device=device, dtype=torch.float32) / width
-    angle = torch.arange(length, device=device)[:, None].float() * c["rotary_base"] ** -exponent
+    exponent = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width
+    angle = positions[:, None].float() * c["rotary_base"] ** -exponent
     return angle.cos(), angle.sin()
 
 
@@ -77,17 +77,30 @@ class Layer(nn.Module):
         self.query_norm = norm(head_width, c["norm_eps"]) if normed else nn.Identity()
         self.key_norm = norm(head_width, c["norm_eps"]) if normed else nn.Identity()
 
-    def forward(self, x: Tensor, table: tuple[Tensor, Tensor], bias: Tensor, valid: Tensor) -> Tensor:
-        """[M, T, D] -> [M, T, D]; attention gives padding 0."""
+    def forward(
+        self, x: Tensor, table: tuple[Tensor, Tensor], bias: Tensor, valid: Tensor, carried: Tensor | None = None
+    ) -> Tensor:
+        """[M, T, D] -> [M, T, D]; attention gives padding 0. ``table`` has T positions, and one that is -T."""
         packed = heads_of(self.query_key_value(self.attention_norm(x)), self.head_width)
         query, key, value = packed.split(self.split, dim=1)
-        query, key = rotate(self.query_norm(query), table), rotate(self.key_norm(key), table)
+        own, back = ((table[0][rows], table[1][rows]) for rows in (slice(-1), slice(-1, None)))
+        query, key = rotate(self.query_norm(query), own), rotate(self.key_norm(key), own)
+        if carried is not None:
+            batch, _, count = carried.shape
+            key = torch.cat([before(rotate(key[:, :, -count:], back), batch), key], dim=2)
+            value = torch.cat([before(value[:, :, -count:], batch), value], dim=2)
         attended = attend(query, key, value, bias, self.head_width**-0.5) * valid[..., None]
         after = x + self.attention_output(attended)
         if not self.llama:
             return after + self.feed_forward_out(F.gelu(self.feed_forward_in(self.feed_forward_norm(x))))
         gate, inner = self.feed_forward_in(self.feed_forward_norm(after)).chunk(2, dim=-1)
         return after + self.feed_forward_out(F.silu(gate) * inner)
+
+
+def before(part: Tensor, batch: int) -> Tensor:
+    """[B * N, ...] of every block -> that of the block before it, 0 for the first."""
+    by_block = part.unflatten(0, (batch, -1))
+    return torch.cat([torch.zeros_like(by_block[:, :1]), by_block[:, :-1]], dim=1).flatten(0, 1)
 
 
 def norm_of(c: Json) -> type[nn.LayerNorm | nn.RMSNorm]:
@@ -106,11 +119,20 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(c, self.head_width) for _ in self.windows)
         self.norm = norm_of(c)(c["width"], c["norm_eps"])
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """[M, T, D] -> [M, T, D]; nothing attends to padding."""
-        table = rotary(self.c, self.head_width, x.shape[1], x.device)
+    def forward(self, x: Tensor, valid: Tensor, carried: Tensor | None = None) -> Tensor:
+        """[M, T, D] -> [M, T, D]; nothing attends to padding.
+
+        ``carried`` [B, N, C], M being B * N blocks: each also sees the last C positions of the block before where True.
+        """
+        positions = torch.arange(x.shape[1] + 1, device=x.device)
+        positions[-1] = -x.shape[1]
+        table = rotary(self.c, self.head_width, positions)
         for layer, window in zip(self.layers, self.windows, strict=True):
-            x = layer(x, table, causal_bias(valid, window), valid)
+            bias = causal_bias(valid, window)
+            if carried is not None:
+                unseen = torch.zeros(1, device=x.device).masked_fill(~carried.flatten(0, 1), -math.inf)
+                bias = torch.cat([unseen[:, None, None].expand(-1, 1, x.shape[1], -1), bias], dim=-1)
+            x = layer(x, table, bias, valid, carried)
         return self.norm(x)
 
 

@@ -97,6 +97,8 @@ class TokenDecoder(nn.Module):
         self.kind, self.width, self.scale = decoder["kind"], width, 1.0
         self.slots = decoder["prefix_length"] or c["block_length"]
         self.local, self.contexts = decoder.get("local", 0), decoder.get("contexts", 1)
+        self.carried = self.local - 1 if decoder.get("carry", False) else 0
+        self.local -= self.carried
         self.embedding = nn.Embedding(c["vocabulary"], width)
         self.expansion = nn.Linear(c["block_decoder"]["width"], self.slots * width)
         tied = decoder.get("tied", False) or self.kind == "cross_attention"
@@ -118,12 +120,17 @@ class TokenDecoder(nn.Module):
             keys = F.pad(valid[:, 1:, :-1], (1, 0), value=True)
         if self.kind == "summation":
             x = x + slots
-        x, keys = x.flatten(0, 1), keys.flatten(0, 1)
+        x, keys, carried = x.flatten(0, 1), keys.flatten(0, 1), self.carried_keys(valid) if self.carried else None
         if self.kind == "cross_attention":
             hidden = self.decoder(x, keys, slots.flatten(0, 1)) * self.scale
         else:
-            hidden = self.stack(x, keys)
+            hidden = self.stack(x, keys, carried)
         return hidden[:, -blocks.shape[2] :].unflatten(0, context.shape[:2])
+
+    def carried_keys(self, valid: Tensor) -> Tensor:
+        """Which of the block before's last tokens may be seen, [B, N - 1, carried]; none if its context is padding."""
+        known = valid[:, 1:-1, -1 - self.carried : -1] & valid[:, :-2].any(-1, keepdim=True)
+        return F.pad(known, (0, 0, 1, 0))
 
     def prefixed(self, slots: Tensor, blocks: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs [B, N - 1, positions, width] and which of them may be seen.
