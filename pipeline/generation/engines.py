@@ -162,9 +162,8 @@ class BlockEngine:
         self.contexts = Recent(model.config.token_decoder.seen - 1, self._last)
         self._context, self._before = torch.zeros_like(self._last), torch.zeros_like(self._last)
         self.tokens = token_steps(model, ops, batch, self.recent, self.contexts)
-        decoder = model.config.token_decoder
         # Blocks of a prompt that the token decoder takes in: each layer sees one further back.
-        self.carried_blocks = decoder.stack.layers if decoder.carried else 0
+        self.carried_blocks = model.config.token_decoder.stack.layers if model.config.carried else 0
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
         blocks = tokens.unflatten(1, (-1, self.stride))

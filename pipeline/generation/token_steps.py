@@ -115,7 +115,7 @@ class PrefixSteps(StackSteps):
         recent: Recent,
         contexts: Recent,
     ) -> None:
-        self.first = carried = decoder.carried
+        self.first = carried = model.config.carried
         positions = carried + decoder.ahead + model.config.block_length - 1
         super().__init__(model, decoder.stack, ops, batch, positions, carried + decoder.ahead - decoder.slots, carried)
         self.local, self.recent, self.contexts = decoder.local, recent, contexts

@@ -266,6 +266,8 @@ def _token_decoder_to(config: BlockConfig) -> Json:
         raise UserError(
             f"token_decoder: local {decoder.local} cannot be exported; the published one sees its own block"
         )
+    if isinstance(decoder, PrefixConfig) and decoder.carry:
+        raise UserError("token_decoder: carry cannot be exported; the published one sees its own block")
     if decoder.seen > 1:
         raise UserError(f"token_decoder: contexts {decoder.seen} cannot be exported; the published one sees the last")
     if isinstance(decoder, PrefixConfig | SummationConfig):

@@ -31,11 +31,6 @@ class BlockConfig(ModelConfig):
         super().__post_init__()
         check_counts(self, "block_length")
         self.embedder.check(*self._shape)
-        if self.token_decoder.carried >= self.block_length:
-            raise ValueError(
-                f"token_decoder.local {self.token_decoder.carried + 1} with carry is more than the block length, "
-                f"{self.block_length}"
-            )
         blocks = self._blocks(self.context_length)
         if self.token_decoder.seen > max(blocks - 1, 1):
             raise ValueError(
@@ -51,6 +46,11 @@ class BlockConfig(ModelConfig):
     def slots(self) -> int:
         """Vectors that a context embedding becomes in the token decoder."""
         return self.token_decoder.slots(self.block_length)
+
+    @property
+    def carried(self) -> int:
+        """Tokens of the block before whose keys and values the token decoder goes on seeing."""
+        return self.token_decoder.carried(self.block_length)
 
     @property
     def history(self) -> int:

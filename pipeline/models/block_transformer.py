@@ -72,7 +72,7 @@ class BlockTransformer(LanguageModel):
         context = self.block_decoder.branch(
             self.embed(shared.blocks, shared.valid), lengths, embedded[:, shared.history :], prefix_index
         )
-        if self.config.token_decoder.seen > 1 or self.config.token_decoder.carried:
+        if self.config.token_decoder.seen > 1 or self.config.carried:
             context = torch.cat([shared.taken(self.contexts(shared.blocks, shared.valid)), context], 1)
         else:
             context = F.pad(context, (0, 0, shared.history, 0))

@@ -78,10 +78,9 @@ class TokenDecoderConfig(Part):
 
     def cached_positions(self, block_length: int) -> int:
         """Positions whose keys and values are kept while a block is decoded."""
-        return self.positions(block_length) + self.carried
+        return self.positions(block_length) + self.carried(block_length)
 
-    @property
-    def carried(self) -> int:
+    def carried(self, block_length: int) -> int:
         """Positions of the block before whose keys and values it goes on seeing."""
         return 0
 
@@ -112,7 +111,7 @@ class TokenDecoderConfig(Part):
         """FLOPs of a block, head left out; ``causal``: only the pairs of query and key that the mask leaves."""
         positions = self.positions(block_length)
         own = positions * (positions + 1) / 2 if causal else positions * positions
-        pairs = own + positions * self.carried
+        pairs = own + positions * self.carried(block_length)
         return 2 * self.expansion(block_length, block_width) + self.stack.flops(positions, pairs)
 
     def decode_flops(self, block_length: int, block_width: int) -> float:
@@ -125,7 +124,7 @@ class TokenDecoderConfig(Part):
 
     def kept(self, block_length: int) -> int:
         """Numbers that a block keeps for the backward pass."""
-        return self.positions(block_length) * self.stack.kept + self.carried * self.stack.cached
+        return self.positions(block_length) * self.stack.kept + self.carried(block_length) * self.stack.cached
 
 
 @dataclass(frozen=True)
@@ -142,9 +141,9 @@ class PrefixConfig(NeoxDecoderConfig):
 
     Each of the last ``contexts`` context embeddings has such slots, the newest stand last. The ``local`` tokens before
     the block stand before all slots; with ``mix`` they have no positions, and a matrix adds their embeddings to the
-    newest context's slots instead. With ``carry`` the last of them alone stands there: of the others the block sees
-    the keys and values that they had in their own block, in every layer (MEGABYTE's cross-patch attention,
-    arXiv 2305.07185, section 2.3.2).
+    newest context's slots instead. With ``carry`` every layer goes on seeing the keys and values of the tokens of the
+    block before (MEGABYTE's cross-patch attention, arXiv 2305.07185, section 2.3.2); its last token, which was no
+    input there, stands before all slots.
     """
 
     kind: ClassVar[str] = "prefix"
@@ -160,19 +159,18 @@ class PrefixConfig(NeoxDecoderConfig):
         check_counts(self, "local", least=0)
         if self.mix and not self.local:
             raise ValueError("token_decoder.mix adds the last token_decoder.local tokens to the prefix; give local too")
-        if self.carry and (self.mix or self.local < 2):
+        if self.carry and self.local:
             raise ValueError(
-                "token_decoder.carry goes on seeing all but the last of the token_decoder.local tokens; give local of "
-                "at least 2, and no mix"
+                f"token_decoder.local {self.local} does not go with carry, by which all tokens of the block before are "
+                "seen; leave one of them out"
             )
 
-    @property
-    def carried(self) -> int:
-        return self.local - 1 if self.carry else 0
+    def carried(self, block_length: int) -> int:
+        return block_length - 1 if self.carry else 0
 
     @property
     def recent(self) -> int:
-        return self.local - self.carried
+        return 1 if self.carry else self.local
 
     @property
     def seen(self) -> int:
@@ -195,7 +193,7 @@ class PrefixConfig(NeoxDecoderConfig):
 
     def history(self, block_length: int) -> int:
         """Each layer sees one block further back, where keys are carried."""
-        return super().history(block_length) + (self.stack.layers if self.carried else 0)
+        return super().history(block_length) + (self.stack.layers if self.carry else 0)
 
     def slots(self, block_length: int) -> int:
         return self.prefix_length
@@ -208,12 +206,12 @@ class PrefixConfig(NeoxDecoderConfig):
 
     def decode_flops(self, block_length: int, block_width: int) -> float:
         unread = self.before - 1
-        carried = 4 * self.stack.query_width * unread * self.carried
+        carried = 4 * self.stack.query_width * unread * self.carried(block_length)
         return super().decode_flops(block_length, block_width) - self.stack.unread_flops(unread) - carried
 
     def prefill_flops(self, block_length: int, block_width: int, blocks: int) -> float:
         """The last layer's carried keys need one block, those of the layer before one more."""
-        if not self.carried:
+        if not self.carry:
             return 0.0
         layers = self.stack.layers
         return min((layers + 1) / 2, blocks - 1) * self.decode_flops(block_length, block_width)

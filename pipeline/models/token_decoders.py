@@ -97,7 +97,7 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         decoder = config.token_decoder
         assert isinstance(decoder, PrefixConfig)
         self.local, self.seen, self.ahead = decoder.recent, decoder.seen, decoder.before
-        self.carried = decoder.carried
+        self.carried = config.carried
         self.mixing = nn.Linear(decoder.mixed, self.slots * self.width, bias=False) if decoder.mix else None
 
     def initial_deviations(self) -> dict[nn.Module, Tensor | float]:

@@ -55,8 +55,8 @@ CONFIGS: dict[str, ModelConfig] = {
     "local-5-mixed": block(2, LookupConfig(16), PrefixConfig(NARROW, 2, local=5, mix=True)),
     "contexts-3": block(4, LookupConfig(8), PrefixConfig(NARROW, 2, contexts=3)),
     "contexts-local": block(2, LookupConfig(16), PrefixConfig(NARROW, 1, local=3, contexts=4), WINDOWED),
-    "carried-4": block(4, LookupConfig(8), PrefixConfig(NARROW, 2, local=4, carry=True)),
-    "carried-contexts": block(2, LookupConfig(16), PrefixConfig(LLAMA, 1, local=2, contexts=3, carry=True), WINDOWED),
+    "carried-4": block(4, LookupConfig(8), PrefixConfig(NARROW, 2, carry=True)),
+    "carried-contexts": block(2, LookupConfig(16), PrefixConfig(LLAMA, 1, contexts=3, carry=True), WINDOWED),
     "overlap-cls": block(3, ClsConfig(ENCODER, cls_tokens=2, overlap=True), SummationConfig(NARROW)),
     "convolution-overlap": block(
         3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 1, local=2), WINDOWED

@@ -128,7 +128,15 @@ def decode(
             known = torch.cat([known, torch.tensor([older is not None] * config.slots)])
         x = torch.cat([before, slots, table[block[:-1]]])
         keys = torch.cat([known, torch.ones(config.slots, dtype=torch.bool), valid[:-1]])
-        x = neox(x, weights, "token_decoder.stack", decoder.stack, keys, carried, decoder.carried)
+        x = neox(
+            x,
+            weights,
+            "token_decoder.stack",
+            decoder.stack,
+            keys,
+            carried,
+            config.block_length - 1 if decoder.carry else 0,
+        )
         x = x[len(before) + config.slots - 1 :]
         return x @ (table if decoder.tied else weights["token_decoder.head.weight"]).T
     keys = torch.cat([torch.ones(1, dtype=torch.bool), valid[:-1]])

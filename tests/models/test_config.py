@@ -116,12 +116,7 @@ def test_stacks_that_cannot_be(sizes: tuple[int, ...], message: str) -> None:
             lambda: PrefixConfig(STACK, 2, mix=True),
             "adds the last token_decoder.local tokens to the prefix; give local",
         ),
-        (lambda: PrefixConfig(STACK, 2, local=1, carry=True), "give local of at least 2, and no mix"),
-        (lambda: PrefixConfig(STACK, 2, local=3, mix=True, carry=True), "give local of at least 2, and no mix"),
-        (
-            lambda: block(4, LookupConfig(8), PrefixConfig(STACK, 2, local=5, carry=True)),
-            "local 5 with carry is more than the block length, 4",
-        ),
+        (lambda: PrefixConfig(STACK, 2, local=1, carry=True), "local 1 does not go with carry"),
         (lambda: BlockConfig(9, 64, 4, LookupConfig(9), STACK, PREFIX), "36 wide"),
         (lambda: BlockConfig(9, 64, 0, LookupConfig(9), STACK, PREFIX), "block_length 0"),
         (lambda: BlockConfig(9, 2048, 600, RobertaConfig(ENCODER), STACK, PREFIX), "512 tokens"),

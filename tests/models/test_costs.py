@@ -131,7 +131,7 @@ def test_prefill_and_decode_flops_add_up_to_a_causal_forward() -> None:
         ({"local": 4}, 9, 32, 0),
         ({"local": 4, "mix": True}, 5, 32 + 4 * 32, 0),
         ({"contexts": 3, "local": 1}, 10, 32, 0),
-        ({"local": 4, "carry": True}, 6, 32, 3),
+        ({"carry": True}, 6, 32, 3),
     ],
     ids=["plain", "local", "mixed", "contexts", "carried"],
 )
@@ -156,7 +156,7 @@ def test_decode_flops_of_a_block_transformer_by_hand(
 @pytest.mark.parametrize(("prompt", "blocks"), [(4, 0), (8, 1), (12, 1.5), (100, 1.5)])
 def test_what_is_carried_costs_blocks_of_the_prompt(prompt: int, blocks: float) -> None:
     """The last layer's keys need one block, the first layer's two, as far as there are blocks with a context."""
-    carried = block(4, LookupConfig(8), PrefixConfig(STACK, 2, local=4, carry=True))
+    carried = block(4, LookupConfig(8), PrefixConfig(STACK, 2, carry=True))
     plain = block(4, LookupConfig(8), PrefixConfig(STACK, 2, local=1))
     own, others = (config.token_decoder.decode_flops(4, 32) for config in (carried, plain))
     more = carried.prefill_flops(prompt) - plain.prefill_flops(prompt)

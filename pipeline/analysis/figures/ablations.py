@@ -51,7 +51,9 @@ def _prefix(cell: Cell, variant: Variant) -> str | None:
 
 def _local(cell: Cell, variant: Variant) -> str | None:
     decoder = variant.token_decoder
-    return f"{decoder.local}{' mixed' if decoder.mix else ''}" if isinstance(decoder, PrefixKeys) else None
+    if not isinstance(decoder, PrefixKeys):
+        return None
+    return "carried" if decoder.carry else f"{decoder.local}{' mixed' if decoder.mix else ''}"
 
 
 def _contexts(cell: Cell, variant: Variant) -> str | None:
@@ -119,7 +121,7 @@ AXES = (
         "local_context",
         "Tokens before the block that the token decoder sees",
         _local,
-        ("token_decoder.local", "token_decoder.mix"),
+        ("token_decoder.local", "token_decoder.mix", "token_decoder.carry"),
         _number,
     ),
     Axis("contexts", "Context embeddings in the prefix", _contexts, ("token_decoder.contexts",), float),  # appendix B.3

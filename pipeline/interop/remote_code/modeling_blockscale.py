@@ -97,8 +97,8 @@ class TokenDecoder(nn.Module):
         self.kind, self.width, self.scale = decoder["kind"], width, 1.0
         self.slots = decoder["prefix_length"] or c["block_length"]
         self.local, self.contexts = decoder.get("local", 0), decoder.get("contexts", 1)
-        self.carried = self.local - 1 if decoder.get("carry", False) else 0
-        self.local -= self.carried
+        self.carried = c["block_length"] - 1 if decoder.get("carry", False) else 0
+        self.local = 1 if decoder.get("carry", False) else self.local
         self.embedding = nn.Embedding(c["vocabulary"], width)
         self.expansion = nn.Linear(c["block_decoder"]["width"], self.slots * width)
         tied = decoder.get("tied", False) or self.kind == "cross_attention"
