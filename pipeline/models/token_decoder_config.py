@@ -193,7 +193,7 @@ class PrefixConfig(NeoxDecoderConfig):
 
     def history(self, block_length: int) -> int:
         """Each layer sees one block further back, where keys are carried."""
-        return super().history(block_length) + (self.stack.layers if self.carry else 0)
+        return super().history(block_length) + (self.stack.layers if self.carried(block_length) else 0)
 
     def slots(self, block_length: int) -> int:
         return self.prefix_length
@@ -211,7 +211,7 @@ class PrefixConfig(NeoxDecoderConfig):
 
     def prefill_flops(self, block_length: int, block_width: int, blocks: int) -> float:
         """The last layer's carried keys need one block, those of the layer before one more."""
-        if not self.carry:
+        if not self.carried(block_length):
             return 0.0
         layers = self.stack.layers
         return min((layers + 1) / 2, blocks - 1) * self.decode_flops(block_length, block_width)

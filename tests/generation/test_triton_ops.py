@@ -121,15 +121,16 @@ def test_local_attention_leaves_out_what_is_not_known(stack: FoldedStack, triton
         assert_attended_equal(u, other, stack)
 
 
-def test_keys_and_values_of_a_token_decoders_first_positions(stack: FoldedStack, triton: TorchOps) -> None:
+@pytest.mark.parametrize("carried", [0, 2])
+def test_keys_and_values_of_a_blocks_first_positions(carried: int, stack: FoldedStack, triton: TorchOps) -> None:
     """Stored at once as one by one, by attention, from rows without queries."""
-    at_once, one_by_one = LocalCache(stack, ROWS, 5), LocalCache(stack, ROWS, 5)
+    at_once, one_by_one = (LocalCache(stack, ROWS, 5 + carried, carried=carried) for _ in range(2))
     u = random(3 * ROWS, stack.columns)
     triton.store_local(u[:, : stack.key_values].contiguous(), at_once, 0)
     for position, rows in enumerate(u.chunk(3)):
-        TorchOps().local_attention(rows.clone(), one_by_one, 0, position)
-    torch.testing.assert_close(at_once.keys[0, :3], one_by_one.keys[0, :3])
-    torch.testing.assert_close(at_once.values[0, :3], one_by_one.values[0, :3])
+        TorchOps().local_attention(rows.clone(), one_by_one, 0, carried + position)
+    torch.testing.assert_close(at_once.keys[0], one_by_one.keys[0])
+    torch.testing.assert_close(at_once.values[0], one_by_one.values[0])
 
 
 @pytest.mark.parametrize("starts", [[0] * ROWS, [0, 3, 7, 2, 9]])
@@ -186,10 +187,11 @@ def local_model(embedder: LookupConfig = LOOKUP, **keys: Any) -> BlockConfig:
         local_model(local=6),
         local_model(local=6, mix=True),
         local_model(LookupConfig(16, overlap=True, convolution=3), local=2, contexts=3),
+        local_model(carry=True),
         VanillaConfig(97, 64, LlamaConfig(2, 64, 4, 2, 96), tied=True),
         BlockConfig(97, 64, 4, LookupConfig(16), STACKS["qwen"], PrefixConfig(LlamaConfig(2, 32, 2, 2, 96), 2)),
     ],
-    ids=["vanilla", "block", "local", "local-mixed", "contexts-overlap", "llama", "llama-block"],
+    ids=["vanilla", "block", "local", "local-mixed", "contexts-overlap", "carried", "llama", "llama-block"],
 )
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0, seed=3), Sampling(1.0, top_k=20, top_p=0.9)])
 def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, sampling: Sampling, triton: TorchOps) -> None:

@@ -57,9 +57,12 @@ def test_short_attention_equals_the_usual_one(kind: str, length: int, kv_heads: 
     torch.testing.assert_close(have, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vanilla_window", "lookup_prefix_5_unequal", "cls_cross_attention", "contexts_local"])
+@pytest.mark.parametrize(
+    "name", ["vanilla_window", "lookup_prefix_5_unequal", "cls_cross_attention", "contexts_local", "carried"]
+)
 def test_models_compile_to_one_graph(name: str) -> None:
     """Nothing waits for a value on the device, so that training compiles whole and captures as a CUDA graph."""
+    torch.compiler.reset()  # which would not compile the same code for more than a few models
     model, tokens, valid = lively(name), random_tokens(2, 24), ragged(2, 24)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(tokens, valid), model(tokens, valid))
@@ -67,10 +70,13 @@ def test_models_compile_to_one_graph(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["lookup_prefix", "lookup_prefix_5_unequal", "cls_cross_attention", "contexts_local"])
+@pytest.mark.parametrize(
+    "name", ["lookup_prefix", "lookup_prefix_5_unequal", "cls_cross_attention", "contexts_local", "carried"]
+)
 def test_compiled_on_a_gpu(name: str) -> None:
     model, tokens, valid = lively(name), random_tokens(2, 24), ragged(2, 24)
     expected, padded = model(tokens), model(tokens, valid)
+    torch.compiler.reset()
     model = model.cuda()
     compiled = torch.compile(model, fullgraph=True)
     kept = valid[:, model.stride :]
