@@ -69,7 +69,8 @@ def _of_revision(revision: str) -> Side:
             files.get("results", str(folder / "results"), recursive=True)
         except (DvcException, OSError) as error:
             problem = " ".join(str(error).split())
-            raise UserError(f"{revision}: its results are not in DVC's cache ({problem[:200]})") from None
+            kept = "its results are neither in Git nor in DVC's cache; commit dvc.lock with a study's state"
+            raise UserError(f"{revision}: {kept} ({problem[:200]})") from None
         try:
             return _of_folder(folder, revision)
         except UserError as error:
@@ -99,7 +100,7 @@ def _of_experiment(name: str) -> Side | None:
     for run in sorted(runs, key=lambda run: run.data.tags["cell"]):
         models.setdefault(_model(run), []).append(run)
     settings = list(dict.fromkeys(setting for run in runs for setting in _settings(run.data.metrics)))
-    devices = dict.fromkeys(run.data.tags.get("benchmark.device", "") for run in runs)
+    devices = dict.fromkeys(run.data.tags.get("benchmark.hardware", "") for run in runs)
     entries = [_entry(model, seeds, settings) for model, seeds in models.items()]
     return Side(name, entries, settings, _keys(runs), " and ".join(filter(None, devices)), partial=True)
 

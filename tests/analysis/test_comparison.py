@@ -189,6 +189,8 @@ def test_an_mlflow_experiments_runs_are_the_studys_numbers(
         assert found == pytest.approx({key: value for key, value in expected if key not in curves})
     assert there.settings == here.settings
     assert differing([here, there]) == []
+    (warning,) = verdict([here, there]).warnings
+    assert "does not say which documents" in warning
     assert there.keys["pretrain.tokens"] == str(small.pretrain.tokens)
     with pytest.raises(UserError, match=r"^nothing: neither a folder with a params.yaml, nor a git revision of this"):
         read_sides([".", "nothing"])
