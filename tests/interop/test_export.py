@@ -185,14 +185,16 @@ def test_the_command_writes_a_folder_that_this_project_reads_too(cell: str, caps
 def test_what_cannot_be_written_is_one_line(cell: str) -> None:
     Path("full").mkdir()
     Path("full/file").touch()
+    Path("link").symlink_to("nowhere")
     for words, message in (
         ((cell, "full"), r"^full: it exists already; name a folder that is new or empty$"),
+        ((cell, "link"), r"^link: it exists already"),
         (("vanilla-s-9", "out"), r"^cell 'vanilla-s-9' is not in the study's grid"),
         (("vanilla-s-0", "out"), r"^checkpoints/vanilla-s-0: no trained model"),
     ):
         with pytest.raises(UserError, match=message):
             run(*words)
-    assert not Path("out").exists()
+    assert {path.name for path in Path().iterdir()} == {"checkpoints", "full", "link", "params.yaml"}
     assert [path.name for path in Path("full").iterdir()] == ["file"]
 
 
