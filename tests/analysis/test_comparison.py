@@ -235,4 +235,5 @@ def test_the_page_draws_every_study_and_fits_a_telephone(small: Study, tmp_path:
         marks = browser.execute_script("return document.querySelectorAll('#plot .mark-symbol.role-mark path').length")
         assert marks == 2 * (2 + 5)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        assert browser.execute_script("const {scrollWidth, clientWidth} = plot; return scrollWidth <= clientWidth")
         assert browser.get_log("browser") == []
