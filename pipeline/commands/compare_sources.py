@@ -148,7 +148,8 @@ def _entry(name: str, runs: list[Any], settings: list[str]) -> Entry:
 
 
 def _keys(runs: list[Any]) -> dict[str, str]:
-    """The training keys that all of the runs share."""
-    params = [{key: value for key, value in run.data.params.items() if key.startswith("pretrain.")} for run in runs]
+    """The keys of ``pretrain`` that all of the runs share; ``padding`` is a key of variants that a run notes there."""
+    noted = [run.data.params.items() for run in runs]
+    params = [{k: v for k, v in own if k.startswith("pretrain.") and k != "pretrain.padding"} for own in noted]
     shared = set.intersection(*(set(own.items()) for own in params)) if params else set()
     return dict(sorted(shared))

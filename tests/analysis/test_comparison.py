@@ -174,7 +174,7 @@ def test_an_mlflow_experiments_runs_are_the_studys_numbers(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     for cell in cells(small):
         trained = read_result(result("evaluate", cell.name), EvaluateResult, "evaluate").cell
-        keys = dataclasses.asdict(pretraining(small, cell))
+        keys = dataclasses.asdict(pretraining(small, cell)) | {"padding": True}
         record = {"cell": dataclasses.asdict(trained), "fingerprint": trained.fingerprint, "pretrain": keys}
         write_json(checkpoint(cell.name) / "config.json", record)
         tracking.sync_cell(small.name, cell.name)
