@@ -108,7 +108,7 @@ def test_a_run_is_one_however_often_it_is_synced(workspace: Path) -> None:
     assert run.data.metrics["parameters_head"] == 10
     assert run.data.params["model.block_length"] == "4"
     assert run.data.tags["family"] == "block"
-    assert run.data.tags["pretrain.device"] == "test processor"
+    assert run.data.tags["pretrain.hardware"] == "test processor, 2 threads, fp32"
     assert [entry.path for entry in mlflow.list_artifacts(run.info.run_id)] == ["config.yaml"]
 
     write_checkpoint("b", steps=1)

@@ -24,9 +24,10 @@ import pytest
 from pipeline import tracking
 from pipeline.analysis.page.report import write_report
 from pipeline.base import paths
+from pipeline.base.errors import UserError
 from pipeline.base.files import write_json
 from pipeline.study import Study, cells
-from pipeline.tracking.ui import open_when_up
+from pipeline.tracking.ui import open_when_up, serve_ui
 from tests.analysis.synthetic import identity, study_file, write_results
 from tests.browser import chromium
 
@@ -190,3 +191,12 @@ def keep_picture(browser: Any, name: str) -> None:
     if PICTURES:
         time.sleep(5)
         browser.save_screenshot(str(Path(__file__).parent.parent / PICTURES / f"{name}.png"))
+
+
+def test_a_port_that_cannot_be_served_on_is_one_line_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^--port {taken}: cannot be served on \(Address already in use\); try `"):
+            serve_ui(taken, None)
+    with pytest.raises(UserError, match=r"^--port 99999: it is a number from 1 to 65535$"):
+        serve_ui(99999, None)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 OUT = Path("comparison")
 MOST_KEYS = 20
+FEW = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,4 +68,11 @@ def _print_tables(sides: list[Side]) -> None:
     for warning in by.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for side in (side for side in sides if side.missing):
-        print(f"warning: {side.label}: {len(side.missing)} cells lack results and are left out", file=sys.stderr)
+        print(f"warning: {side.label}: without results, and left out: {_names(side)}", file=sys.stderr)
+
+
+def _names(side: Side) -> str:
+    """Of the cells that lack results: the first few, and how many more there are."""
+    names = [lacking.cell for lacking in side.missing]
+    more = [f"{len(names) - FEW} more"] if len(names) > FEW else []
+    return ", ".join(names[:FEW] + more)

@@ -69,7 +69,8 @@ def _of_revision(revision: str) -> Side:
             files.get("results", str(folder / "results"), recursive=True)
         except (DvcException, OSError) as error:
             problem = " ".join(str(error).split())
-            raise UserError(f"{revision}: its results are not in DVC's cache ({problem[:200]})") from None
+            kept = "its results are neither in Git nor in DVC's cache; commit dvc.lock with a study's state"
+            raise UserError(f"{revision}: {kept} ({problem[:200]})") from None
         try:
             return _of_folder(folder, revision)
         except UserError as error:
@@ -99,7 +100,7 @@ def _of_experiment(name: str) -> Side | None:
     for run in sorted(runs, key=lambda run: run.data.tags["cell"]):
         models.setdefault(_model(run), []).append(run)
     settings = list(dict.fromkeys(setting for run in runs for setting in _settings(run.data.metrics)))
-    devices = dict.fromkeys(run.data.tags.get("benchmark.device", "") for run in runs)
+    devices = dict.fromkeys(run.data.tags.get("benchmark.hardware", "") for run in runs)
     entries = [_entry(model, seeds, settings) for model, seeds in models.items()]
     return Side(name, entries, settings, _keys(runs), " and ".join(filter(None, devices)), partial=True)
 
@@ -147,7 +148,8 @@ def _entry(name: str, runs: list[Any], settings: list[str]) -> Entry:
 
 
 def _keys(runs: list[Any]) -> dict[str, str]:
-    """The training keys that all of the runs share."""
-    params = [{key: value for key, value in run.data.params.items() if key.startswith("pretrain.")} for run in runs]
+    """The keys of ``pretrain`` that all of the runs share; ``padding`` is a key of variants that a run notes there."""
+    noted = [run.data.params.items() for run in runs]
+    params = [{k: v for k, v in own if k.startswith("pretrain.") and k != "pretrain.padding"} for own in noted]
     shared = set.intersection(*(set(own.items()) for own in params)) if params else set()
     return dict(sorted(shared))

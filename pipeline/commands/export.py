@@ -51,9 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _require_new(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if folder.exists():
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.is_symlink() or (folder.exists() and not empty):
         raise UserError(f"{folder}: it exists already; name a folder that is new or empty")
 
 

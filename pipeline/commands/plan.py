@@ -111,7 +111,7 @@ def print_plan(planned: list[CellPlan], file: TextIO) -> None:
 
 
 def print_json(planned: list[CellPlan], file: TextIO) -> None:
-    """The plan as a JSON list, an object a cell."""
+    """The plan as a JSON list, an object per cell."""
     json.dump([dataclasses.asdict(entry) for entry in planned], file, indent=2)
     print(file=file)
 

@@ -183,7 +183,7 @@ def _exp(value: float) -> float:
         return math.exp(value)
     except OverflowError:
         raise UserError(
-            f"a loss of {value:.3g} nats a word has no finite perplexity: the weights have diverged"
+            f"a loss of {value:.3g} nats per word has no finite perplexity: the weights have diverged"
         ) from None
 
 

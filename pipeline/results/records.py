@@ -57,6 +57,12 @@ class Environment:
     revision: str
     dirty: bool
 
+    @property
+    def hardware(self) -> str:
+        """What speeds depend on, in words."""
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        return f"{self.device}{threads}, {self.precision}"
+
 
 @dataclass(frozen=True)
 class Provenance:

@@ -73,12 +73,13 @@ def check_recipe(pretrain: Pretrain, named: Named = in_pretrain) -> None:
 
 
 def _check_warmup(pretrain: Pretrain, named: Named) -> None:
-    given, room = pretrain.warmup_steps, 1.0
+    given, room, most = pretrain.warmup_steps, 1.0, f"such as {WARMUP}"
     if pretrain.schedule == "wsd":
         room -= COOLDOWN if pretrain.cooldown is None else pretrain.cooldown
+        most = f"and at most what the cooldown leaves ({room:g})"
     right = f"it is a whole number of steps, 0 or more, or a share of them, such as {WARMUP}"
     require(given >= 0, named("warmup_steps"), given, right)
-    right = f"a number with a point is a share of the steps, below 1 and at most what the cooldown leaves ({room:g})"
+    right = f"a number with a point is a share of the steps, below 1, {most}"
     require(isinstance(given, int) or (given < 1 and given <= room), named("warmup_steps"), given, right)
 
 

@@ -23,7 +23,7 @@ SQLITE = "sqlite:///"
 SQLALCHEMY_ASIDE = "(raised as a result of"  # before what went wrong
 ARTIFACTS = "mlruns"  # beside the database
 DVC_COPIES = (".dvc", "tmp", "exps")
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # else minutes a request
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # else minutes per request
 
 
 def tracking_uri() -> str:

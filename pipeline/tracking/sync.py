@@ -218,7 +218,7 @@ def _results(cell: str, fingerprint: str) -> tuple[dict[str, float], dict[str, s
             continue
         diverged = tags.get("diverged") == "true"  # as the pretraining's record says, which comes first
         metrics |= {key: value for key, value in result_metrics(result, diverged).items() if key not in CURVES}
-        tags |= {f"{stage}.device": result.environment.device, f"{stage}.revision": result.environment.revision}
+        tags |= {f"{stage}.hardware": result.environment.hardware, f"{stage}.revision": result.environment.revision}
         if isinstance(result, PretrainResult):
             tags["diverged"] = str(result.diverged).lower()
         if isinstance(result, EvaluateResult):

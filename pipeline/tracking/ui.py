@@ -24,6 +24,7 @@ def serve_ui(port: int, study_name: str | None) -> None:
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         raise UserError(f"MLFLOW_TRACKING_URI: {redacted(uri)!r} is a server already; open it in a browser")
+    _require_free(port)
     server = f"http://127.0.0.1:{port}"
     try:
         views = view_addresses(client(), server, study_name)
@@ -38,6 +39,18 @@ def serve_ui(port: int, study_name: str | None) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     arguments = ["-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, [sys.executable, *arguments])
+
+
+def _require_free(port: int) -> None:
+    if not 0 < port < 2**16:
+        raise UserError(f"--port {port}: it is a number from 1 to 65535")
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server: one that has just ended is no bar
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            other = f"try `python -m pipeline ui --port {port % 65535 + 1}`"
+            raise UserError(f"--port {port}: cannot be served on ({error.strerror}); {other}") from None
 
 
 def open_when_up(address: str) -> None:

@@ -137,7 +137,7 @@ def test_the_command_writes_page_and_tables(small: Study, tmp_path: Path, capsys
     assert "vanilla-s       there" in printed.out
     assert "there against here" in printed.out
     assert "['s', 'm']" in printed.out
-    assert "warning: there: 1 cells lack results and are left out" in printed.err
+    assert "warning: there: without results, and left out: vanilla-m-0\n" in printed.err
     with Path("out/a/models.csv").open() as file:
         found = {(row["study"], row["model"]): row for row in csv.DictReader(file)}
     assert len(found) == 2 + 5
@@ -174,7 +174,7 @@ def test_an_mlflow_experiments_runs_are_the_studys_numbers(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     for cell in cells(small):
         trained = read_result(result("evaluate", cell.name), EvaluateResult, "evaluate").cell
-        keys = dataclasses.asdict(pretraining(small, cell))
+        keys = dataclasses.asdict(pretraining(small, cell)) | {"padding": True}
         record = {"cell": dataclasses.asdict(trained), "fingerprint": trained.fingerprint, "pretrain": keys}
         write_json(checkpoint(cell.name) / "config.json", record)
         tracking.sync_cell(small.name, cell.name)
@@ -189,6 +189,8 @@ def test_an_mlflow_experiments_runs_are_the_studys_numbers(
         assert found == pytest.approx({key: value for key, value in expected if key not in curves})
     assert there.settings == here.settings
     assert differing([here, there]) == []
+    (warning,) = verdict([here, there]).warnings
+    assert "does not say which documents" in warning
     assert there.keys["pretrain.tokens"] == str(small.pretrain.tokens)
     with pytest.raises(UserError, match=r"^nothing: neither a folder with a params.yaml, nor a git revision of this"):
         read_sides([".", "nothing"])
@@ -233,4 +235,5 @@ def test_the_page_draws_every_study_and_fits_a_telephone(small: Study, tmp_path:
         marks = browser.execute_script("return document.querySelectorAll('#plot .mark-symbol.role-mark path').length")
         assert marks == 2 * (2 + 5)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        assert browser.execute_script("const {scrollWidth, clientWidth} = plot; return scrollWidth <= clientWidth")
         assert browser.get_log("browser") == []

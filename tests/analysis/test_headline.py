@@ -14,7 +14,7 @@ from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.results.metrics import setting_metric
 
 RATE = setting_metric("decode_heavy", "tokens_per_second")
-VANILLA = {"s": (3.0, 1000.0), "m": (2.0, 10.0)}  # a factor of 100 a nat
+VANILLA = {"s": (3.0, 1000.0), "m": (2.0, 10.0)}  # a factor of 100 per nat
 
 
 def row(template: Row, size: str, length: int | None, loss: float, rate: float, **made: float) -> Row:
@@ -42,7 +42,7 @@ def row(template: Row, size: str, length: int | None, loss: float, rate: float, 
 
 
 def study(template: Row, block: dict[int, tuple[float, float]], **made: float) -> Findings:
-    """The vanilla models, and one block transformer of size s a length."""
+    """The vanilla models, and one block transformer of size s per length."""
     vanilla = [row(template, size, None, *place, **made) for size, place in VANILLA.items()]
     return find([*vanilla, *(row(template, "s", length, *place, **made) for length, place in block.items())])
 
@@ -114,6 +114,21 @@ def test_families_apart_are_told_by_the_two_losses_between_them(template: Row) -
     assert better.headline.endswith(
         "the lowest loss of vanilla transformers is 2.000 nats per token, above the highest on the front of block "
         "transformers, 1.500."
+    )
+
+
+def test_a_setting_without_a_shared_loss_is_told_beside_one_that_has_one(template: Row) -> None:
+    """Prefill-heavy, the larger vanilla model is the faster one too, so that the other is on no front."""
+    places = [("s", None, 3.0, 1000.0, 5.0), ("m", None, 2.0, 10.0, 50.0), ("s", 2, 2.5, 700.0, 700.0)]
+    cells = []
+    for size, length, loss, rate, other in places:
+        made = row(template, size, length, loss, rate)
+        slow = dataclasses.replace(made.benchmark.settings["decode_heavy"], tokens_per_second=other)
+        settings = made.benchmark.settings | {"prefill_heavy": slow}
+        cells.append(dataclasses.replace(made, benchmark=dataclasses.replace(made.benchmark, settings=settings)))
+    assert find(cells).answer.endswith(
+        " No speed-up can be stated in the prefill-heavy setting: the lowest loss of block transformers is 2.500 nats "
+        "per token, above the highest on the front of vanilla transformers, 2.000."
     )
 
 

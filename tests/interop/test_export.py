@@ -93,8 +93,12 @@ def test_a_documents_logits_are_those_that_it_is_scored_with(name: str, padded: 
     ours, texts = model(name), prompts(3, 12, 17)
     theirs = exported(ours, tmp_path, padded)
     scores = Scorer(ours, padded=padded)([Request(text) for text in texts])
+    batch = left_padded(texts)
     with torch.no_grad():
-        for text, score, logits in zip(texts, scores, theirs(**left_padded(texts)).logits, strict=True):
+        output = theirs(**batch, labels=batch["input_ids"])
+        every = torch.tensor([value for score in scores for value in score.log_probabilities])
+        torch.testing.assert_close(output.loss, -every.mean(), rtol=1e-5, atol=1e-5)
+        for text, score, logits in zip(texts, scores, output.logits, strict=True):
             chosen = logits[-len(text) : -1].log_softmax(-1).gather(1, torch.tensor(text[1:])[:, None])[:, 0]
             torch.testing.assert_close(chosen, torch.tensor(score.log_probabilities), rtol=1e-5, atol=1e-5)
             alone = torch.tensor([text])
@@ -181,14 +185,16 @@ def test_the_command_writes_a_folder_that_this_project_reads_too(cell: str, caps
 def test_what_cannot_be_written_is_one_line(cell: str) -> None:
     Path("full").mkdir()
     Path("full/file").touch()
+    Path("link").symlink_to("nowhere")
     for words, message in (
         ((cell, "full"), r"^full: it exists already; name a folder that is new or empty$"),
+        ((cell, "link"), r"^link: it exists already"),
         (("vanilla-s-9", "out"), r"^cell 'vanilla-s-9' is not in the study's grid"),
         (("vanilla-s-0", "out"), r"^checkpoints/vanilla-s-0: no trained model"),
     ):
         with pytest.raises(UserError, match=message):
             run(*words)
-    assert not Path("out").exists()
+    assert {path.name for path in Path().iterdir()} == {"checkpoints", "full", "link", "params.yaml"}
     assert [path.name for path in Path("full").iterdir()] == ["file"]
 
 

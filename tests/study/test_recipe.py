@@ -49,7 +49,7 @@ WRONG = [
     ("warmup_steps: 295, schedule: wsd", r"295 is wrong; .* and its cooldown 73 of them .*; it is at most 294"),
     ("warmup_steps: -1", r"pretrain\.warmup_steps: -1 is wrong; it is a whole number of steps, 0 or more, or a share"),
     ("warmup_steps: 40.0", r"pretrain\.warmup_steps: 40\.0 is wrong; a number with a point is a share of the steps"),
-    ("warmup_steps: 1.0", r"pretrain\.warmup_steps: 1\.0 is wrong; a number with a point is a share"),
+    ("warmup_steps: 1.0", r"1\.0 is wrong; a number with a point is a share of the steps, below 1, such as 0\.05$"),
     ("warmup_steps: 0.9, schedule: wsd", r"warmup_steps: 0\.9 is wrong; .* what the cooldown leaves \(0\.8\)"),
     ("initialization: {std: 0}", r"pretrain\.initialization\.std: 0\.0 is wrong; it must be greater than 0"),
     ("initialization: {std: -1}", r"pretrain\.initialization\.std: -1\.0 is wrong"),

@@ -52,9 +52,12 @@ def read_study(folder: Path) -> tuple[Study, list[Row], list[Missing]]:
     """
     if not (folder / PARAMS).is_file():
         raise UserError(f"{folder}: no {PARAMS} there; name a folder that a study was run in")
-    with contextlib.chdir(folder):
-        study = load_study()
-        return study, *load_rows(study)
+    try:
+        with contextlib.chdir(folder):
+            study = load_study()
+            return study, *load_rows(study)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
 
 
 def load_rows(study: Study) -> tuple[list[Row], list[Missing]]:

@@ -104,7 +104,7 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
 
 def hardware(rows: list[Row]) -> str:
     """The devices that generation was measured on, in words."""
-    devices = dict.fromkeys(_describe(row.benchmark.environment) for row in whole(rows))
+    devices = dict.fromkeys(row.benchmark.environment.hardware for row in whole(rows))
     return " and ".join(devices)
 
 
@@ -177,7 +177,7 @@ def _at_equal_cost(kept: list[Point], settings: list[str]) -> list[Matched]:
 def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     """What a reader must know before comparing."""
     notes = []
-    devices = {_describe(row.benchmark.environment) for row in whole(rows)}
+    devices = {row.benchmark.environment.hardware for row in whole(rows)}
     if len(devices) > 1:
         notes.append(
             f"Generation was measured on different hardware ({'; '.join(sorted(devices))}), so tokens/s do not compare."
@@ -206,8 +206,3 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     notes += [f"The training curve of {row.name} is left out: {row.remark}." for row in rows if row.remark]
     notes += [f"Left out of a front: {message}." for front in fronts.values() for message in front.dropped]
     return list(dict.fromkeys(notes))
-
-
-def _describe(environment: Environment) -> str:
-    threads = f", {environment.threads} threads" if environment.threads > 1 else ""
-    return f"{environment.device}{threads}, {environment.precision}"

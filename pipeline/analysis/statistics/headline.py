@@ -86,7 +86,7 @@ def _gains(compared: list[Quality]) -> tuple[str, list[str]]:
 
 def _missing(compared: list[Quality]) -> str:
     return "".join(
-        f" None can be stated for {readable(comparison.setting)}: {_reason(comparison)}."
+        f" No speed-up can be stated in the {readable(comparison.setting)} setting: {_reason(comparison)}."
         for comparison in compared
         if not comparison.matched.best
     )

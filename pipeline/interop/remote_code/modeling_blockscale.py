@@ -21,6 +21,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from .layers_blockscale import Json, RobertaEncoder, Stack, T5Decoder
 
 CLS_TOKEN = 0
+IGNORED = -100  # a label that has no part in the loss, as everywhere in transformers
 START_TOKENS = {"summation": 0, "cross_attention": 1}
 
 
@@ -181,8 +182,8 @@ class BlockscaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[n
         """Logits [B, T, V], row i for position i + 1; those that are padding's mean nothing.
 
         Without ``prompt_length`` every document begins with its first real token, wherever padding stands, and each of
-        its tokens but the first is predicted. With it blocks are aligned to the end of so many positions, as
-        :meth:`generate` wants them; positions of the first block then have logits 0.
+        its tokens but the first is predicted: no other label has a part in the loss. With it blocks are aligned to the
+        end of so many positions, as :meth:`generate` wants them; positions of the first block then have logits 0.
         """
         valid = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         valid, length = valid.bool(), self.config.model.get("block_length", 1)
@@ -193,7 +194,9 @@ class BlockscaleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[n
         logits = F.linear(hidden[:, -logits_to_keep:], self.head_weight())
         loss = None
         if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+            known = valid[:, :-1] & valid[:, 1:]  # nothing predicts a document's first token, nor what pads it
+            targets = labels[:, 1:].masked_fill(~known, IGNORED)
+            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
         return CausalLMOutput(loss=loss, logits=logits)
 
     def aligned(self, tokens: Tensor, valid: Tensor, left: int) -> Tensor:
