@@ -56,9 +56,7 @@ def _is_right(log_likelihoods: list[float]) -> bool:
     return log_likelihoods[0] > max(log_likelihoods[1:])
 
 
-def _questions(
-    tokenizer: Tokenizer, pairs: int, examples: int, symbols: int | None, seed: int
-) -> list[list[Request]]:
+def _questions(tokenizer: Tokenizer, pairs: int, examples: int, symbols: int | None, seed: int) -> list[list[Request]]:
     """For each query its possible answers, the right one first."""
     generator = random.Random(f"{seed} {pairs}")
     questions = []
