@@ -49,18 +49,19 @@ def test_every_question_has_its_answer_in_the_list() -> None:
 def test_questions_fill_texts_of_one_length_with_few_symbols() -> None:
     made = list(islice(recall_texts([2, 4, 8], 0, 18, 16), COUNT))
     assert made == list(islice(recall_texts([2, 4, 8], 0, 18, 16), COUNT))
-    listed_pairs, cities, numbers = Counter(), set(), set()
+    sizes: set[int] = set()
+    pairs: set[tuple[str, str]] = set()
     for text in made:
         listed, asked = (part.splitlines() for part in text.rstrip("\n").split("\n\n"))
         assert len(listed) + len(asked) == 18
         assert set(asked) <= set(listed)
-        assert len({line.split(" ")[0] for line in listed}) == len(listed)
-        listed_pairs[len(listed)] += 1
-        cities |= {line.split(" ")[0] for line in listed}
-        numbers |= {int(line.split(" ")[1]) for line in listed}
-    assert set(listed_pairs) == {2, 4, 8}
-    assert cities == set(CITIES[:16])
-    assert numbers == set(NUMBERS[:16])
+        lines = [(city, number) for city, number in map(str.split, listed)]
+        assert len({city for city, _ in lines}) == len(lines)
+        sizes.add(len(lines))
+        pairs |= set(lines)
+    assert sizes == {2, 4, 8}
+    assert {city for city, _ in pairs} == set(CITIES[:16])
+    assert {int(number) for _, number in pairs} == set(NUMBERS[:16])
 
 
 def test_splits_share_no_text_and_are_the_seed_s(tmp_path: Path) -> None:
