@@ -56,7 +56,9 @@ def test_a_model_that_looks_keys_up_answers_all_and_its_opposite_none(tokenizer:
 
 def test_pairs_are_of_the_first_symbols_and_no_more_than_these(tokenizer: Tokenizer) -> None:
     asked = {pairs: _questions(tokenizer, pairs, 20, 8, 0) for pairs in (2, 8)}
-    texts = [tokenizer.decode(request.tokens) for each in asked.values() for question in each for request in question]
+    texts = [
+        tokenizer.decode(list(request.tokens)) for each in asked.values() for question in each for request in question
+    ]
     assert {city for text in texts for city in text.split()[::2]} == set(CITIES[:8])
     (line_break,) = tokenizer.encode("\n").ids
     scores = recall_scores(Scorer(Reader(line_break)), tokenizer, 1024, 2, symbols=8)
