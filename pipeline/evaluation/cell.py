@@ -246,7 +246,8 @@ def _recall(study: Study, scorer: Scorer, opened: Opened, context: int) -> list[
         return []
     from pipeline.evaluation.recall import recall_scores
 
-    return recall_scores(scorer, opened.tokenizer, context, study.evaluate.recall)
+    lists, symbols = study.evaluate.recall, study.evaluate.recall_symbols
+    return recall_scores(scorer, opened.tokenizer, context, lists, symbols)
 
 
 def _samples(study: Study, opened: Opened, held_out: HeldOut, context: int) -> list[Sample]:

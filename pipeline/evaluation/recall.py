@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.base.errors import UserError
-from pipeline.data.recall import drawn, lines
+from pipeline.data.recall import CITIES, drawn, lines
 from pipeline.evaluation.answers import mean_and_error
 from pipeline.evaluation.scoring import Request, Scorer
 from pipeline.results.records import RecallScore
@@ -26,13 +26,15 @@ QUERIES = 8
 
 
 def recall_scores(
-    scorer: Scorer, tokenizer: Tokenizer, context: int, examples: int, seed: int = 0
+    scorer: Scorer, tokenizer: Tokenizer, context: int, examples: int, symbols: int | None = None, seed: int = 0
 ) -> list[RecallScore]:
     """Accuracy by the number of pairs, over ``examples`` lists of pairs and up to eight queries about each.
 
-    Numbers of pairs whose text exceeds ``context`` tokens are left out. Raises :class:`UserError` if all do.
+    ``symbols``: cities and numbers that pairs are drawn from, ``None`` for all. Numbers of pairs that exceed them, or
+    whose text exceeds ``context`` tokens, are left out. Raises :class:`UserError` if no text fits.
     """
-    asked = {pairs: _questions(tokenizer, pairs, examples, seed) for pairs in PAIRS}
+    possible = [pairs for pairs in PAIRS if pairs <= (symbols or len(CITIES))]
+    asked = {pairs: _questions(tokenizer, pairs, examples, symbols, seed) for pairs in possible}
     fitting = {
         pairs: questions
         for pairs, questions in asked.items()
@@ -54,12 +56,12 @@ def _is_right(log_likelihoods: list[float]) -> bool:
     return log_likelihoods[0] > max(log_likelihoods[1:])
 
 
-def _questions(tokenizer: Tokenizer, pairs: int, examples: int, seed: int) -> list[list[Request]]:
+def _questions(tokenizer: Tokenizer, pairs: int, examples: int, symbols: int | None, seed: int) -> list[list[Request]]:
     """For each query its possible answers, the right one first."""
     generator = random.Random(f"{seed} {pairs}")
     questions = []
     for _ in range(examples):
-        listed, asked = drawn(pairs, generator)
+        listed, asked = drawn(pairs, generator, symbols)
         for place, (city, number) in enumerate(asked[:QUERIES]):
             before = f"{lines(listed)}\n{lines(asked[:place])}{city}"
             answers = (number, *(other for _, other in listed if other != number))

@@ -9,7 +9,7 @@ from pipeline.study.cells import cells, model_config, whole_cells
 from pipeline.study.recipe_checks import check_recipes, check_steps
 from pipeline.study.rules import all_positive, choice, divides, positive, require
 from pipeline.study.run_checks import check_run
-from pipeline.study.schema import Corpus, Study
+from pipeline.study.schema import Corpus, RecallTexts, Study
 from pipeline.study.search_checks import check_search
 from pipeline.study.tune_checks import check_tune
 from pipeline.study.waypoints import check_reached, check_waypoints
@@ -113,12 +113,21 @@ def _check_corpus(study: Study) -> None:
 
 
 def _check_recall_texts(corpus: Corpus) -> None:
-    pairs = corpus.recall.pairs if corpus.recall else []
+    recall = corpus.recall or RecallTexts()
+    _check_symbols("corpus.recall.symbols", recall.symbols)
+    pairs, symbols = recall.pairs, recall.symbols or MOST_PAIRS
     require(bool(pairs), "corpus.recall.pairs", pairs, "source 'recall' needs numbers of pairs, such as [2, 4, 8]")
     for count in pairs:
-        require(1 <= count <= MOST_PAIRS, "corpus.recall.pairs", count, f"a text lists 1 to {MOST_PAIRS} pairs")
+        require(1 <= count <= symbols, "corpus.recall.pairs", count, f"a text lists 1 to {symbols} pairs")
+    if recall.lines is not None:
+        right = f"a text of {max(pairs)} pairs has more lines, at least one to ask for one of them"
+        require(recall.lines > max(pairs), "corpus.recall.lines", recall.lines, right)
     right = "source 'recall' has no end; say how many documents to make, such as 10000"
     require(corpus.max_documents is not None, "corpus.max_documents", None, right)
+
+
+def _check_symbols(key: str, symbols: int | None) -> None:
+    require(symbols is None or 2 <= symbols <= MOST_PAIRS, key, symbols, f"it is 2 to {MOST_PAIRS}, or null for all")
 
 
 def _uptraining_sources(study: Study) -> list[str]:
@@ -225,6 +234,7 @@ def _check_evaluate(study: Study) -> None:
         require(getattr(evaluate, key) >= 0, f"evaluate.{key}", getattr(evaluate, key), "it is 0 or more")
     for multiple in evaluate.long_context:
         positive("evaluate.long_context", multiple)
+    _check_symbols("evaluate.recall_symbols", evaluate.recall_symbols)
     choice("evaluate.precision", evaluate.precision, PRECISIONS)
     check_waypoints(study)
 

@@ -20,9 +20,15 @@ class Dataset:
 
 @dataclass(frozen=True)
 class RecallTexts:
-    """Generated texts of associative recall: each lists as many pairs as one of ``pairs``, and asks for all of them."""
+    """Generated texts of associative recall: each lists as many pairs as one of ``pairs``, and asks for them.
+
+    ``lines``: of a text, list and questions together; ``None``: each pair is asked for once. ``symbols``: cities that
+    pairs are drawn from, and as many numbers; ``None``: all.
+    """
 
     pairs: list[int] = field(default_factory=list)
+    lines: int | None = added(None)
+    symbols: int | None = added(None)
 
 
 @dataclass(frozen=True)
@@ -235,6 +241,7 @@ class Evaluate:
     needle: int = 0
     copy: int = added(0)
     recall: int = added(0)
+    recall_symbols: int | None = added(None)
     samples: int = 0
     precision: str = "auto"
     at: list[int] = added([])

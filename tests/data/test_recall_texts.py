@@ -46,6 +46,24 @@ def test_every_question_has_its_answer_in_the_list() -> None:
     assert 0.15 * COUNT < found[2, True] < 0.35 * COUNT
 
 
+def test_questions_fill_texts_of_one_length_with_few_symbols() -> None:
+    made = list(islice(recall_texts([2, 4, 8], 0, 18, 16), COUNT))
+    assert made == list(islice(recall_texts([2, 4, 8], 0, 18, 16), COUNT))
+    sizes: set[int] = set()
+    pairs: set[tuple[str, str]] = set()
+    for text in made:
+        listed, asked = (part.splitlines() for part in text.rstrip("\n").split("\n\n"))
+        assert len(listed) + len(asked) == 18
+        assert set(asked) <= set(listed)
+        lines = [(city, number) for city, number in map(str.split, listed)]
+        assert len({city for city, _ in lines}) == len(lines)
+        sizes.add(len(lines))
+        pairs |= set(lines)
+    assert sizes == {2, 4, 8}
+    assert {city for city, _ in pairs} == set(CITIES[:16])
+    assert {int(number) for _, number in pairs} == set(NUMBERS[:16])
+
+
 def test_splits_share_no_text_and_are_the_seed_s(tmp_path: Path) -> None:
     corpus = Corpus(source="recall", recall=RecallTexts([2, 3]), max_documents=COUNT, deduplicate=True, seed=3)
     for name in ("one", "other"):
@@ -67,7 +85,7 @@ def test_a_word_is_a_token_and_a_line_three(words: Tokenizer) -> None:
 
 
 def test_the_probe_asks_the_same_texts_at_every_offset_and_none_of_the_corpus(words: Tokenizer) -> None:
-    asked = recall._questions(words, 8, 50, 0)
+    asked = recall._questions(words, 8, 50, None, 0)
     answered = {words.decode(question[0].tokens) + "\n" for question in asked}
     every = set(islice(recall_texts([2, 4, 8], 0), 10_000))
     assert {len(text.split("\n\n")[1].splitlines()) for text in answered} == set(range(1, 9))
@@ -88,6 +106,18 @@ def test_as_many_pairs_as_there_are_cities() -> None:
         ),
         ("{source: recall, recall: {pairs: [0]}, max_documents: 5}", "corpus.recall.pairs: 0 is wrong; a text lists 1"),
         ("{source: recall, recall: {pairs: [31]}, max_documents: 5}", "31 is wrong; a text lists 1 to 30 pairs"),
+        (
+            "{source: recall, recall: {pairs: [2, 9], symbols: 8}, max_documents: 5}",
+            "corpus.recall.pairs: 9 is wrong; a text lists 1 to 8 pairs",
+        ),
+        (
+            "{source: recall, recall: {pairs: [2], symbols: 31}, max_documents: 5}",
+            "corpus.recall.symbols: 31 is wrong; it is 2 to 30, or null for all",
+        ),
+        (
+            "{source: recall, recall: {pairs: [2, 4], lines: 4}, max_documents: 5}",
+            "corpus.recall.lines: 4 is wrong; a text of 4 pairs has more lines",
+        ),
         ("{source: recall, recall: {pairs: [2]}}", "corpus.max_documents: None is wrong; source 'recall' has no end"),
         ("{source: recal}", "corpus.source: 'recal' is wrong; did you mean 'recall'?"),
     ],

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from pipeline.base.errors import UserError
-from pipeline.evaluation.recall import PAIRS, recall_scores
+from pipeline.data.recall import CITIES
+from pipeline.evaluation.recall import PAIRS, _questions, recall_scores
 from pipeline.evaluation.scoring import Scorer
 from pipeline.models import LanguageModel
 from tests.evaluation.oracles import Oracle
@@ -51,6 +52,17 @@ def probe(tokenizer: Tokenizer, context: int = 1024, wrong: bool = False, exampl
 def test_a_model_that_looks_keys_up_answers_all_and_its_opposite_none(tokenizer: Tokenizer) -> None:
     assert probe(tokenizer) == dict.fromkeys(PAIRS, 1.0)
     assert probe(tokenizer, wrong=True) == dict.fromkeys(PAIRS, 0.0)
+
+
+def test_pairs_are_of_the_first_symbols_and_no_more_than_these(tokenizer: Tokenizer) -> None:
+    asked = {pairs: _questions(tokenizer, pairs, 20, 8, 0) for pairs in (2, 8)}
+    texts = [
+        tokenizer.decode(list(request.tokens)) for each in asked.values() for question in each for request in question
+    ]
+    assert {city for text in texts for city in text.split()[::2]} == set(CITIES[:8])
+    (line_break,) = tokenizer.encode("\n").ids
+    scores = recall_scores(Scorer(Reader(line_break)), tokenizer, 1024, 2, symbols=8)
+    assert {score.pairs: score.accuracy for score in scores} == {2: 1.0, 4: 1.0, 8: 1.0}
 
 
 def test_what_the_context_has_no_room_for_is_not_asked(tokenizer: Tokenizer) -> None:
