@@ -92,4 +92,5 @@ def _too_deep() -> str:
 def _explain(error: Exception) -> str:
     """The parser's message in one line, without its advice to programmers."""
     text = str(error).partition("To suppress this check")[0]
-    return re.sub(r"\s+", " ", text.replace('in "<unicode string>", ', "")).strip()[:300]
+    line = re.sub(r"\s+", " ", text.replace('in "<unicode string>", ', "")).strip()
+    return "".join(filter(str.isprintable, line))[:300]  # it quotes the line that is wrong, byte order mark and all

@@ -76,3 +76,12 @@ def test_default_study_has_both_families_at_two_sizes_and_three_block_lengths(ro
     names = [cell.name for cell in cells(load_study(root / "params.yaml"))]
     block = [f"block-{size}-{length}-base-0" for size in "sm" for length in (2, 4, 8)]
     assert names == ["vanilla-s-0", "vanilla-m-0", *block]
+
+
+def test_what_a_message_quotes_can_be_seen(tmp_path: Path) -> None:
+    """The parser quotes the wrong line, which may begin with a byte order mark."""
+    params = tmp_path / "params.yaml"
+    params.write_bytes(b"\xef\xbb\xbf\t\nname: a\n")
+    with pytest.raises(UserError, match=r"not valid YAML: .*line 1, column 1") as caught:
+        load_study(params)
+    assert str(caught.value).isprintable()
