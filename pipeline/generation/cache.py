@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.generation.folded import FoldedStack, rotary_tables
+from pipeline.generation.folded import FoldedStack, rotary_tables, rotate_heads
 
 
 class Clock:
@@ -137,13 +137,10 @@ class LocalCache:
         count = self.carried
         if not count:
             return
-        width, length = self.config.rotary_width, self.keys.shape[1] - count
-        last = self.keys[:, -count:].float()
+        self.keys[:, :count] = self.keys[:, -count:]
         # The next block's first position is as far from them as their own block is long: turned back by that angle.
-        cosine, sine = self.cosine[length, :width], -self.sine[length, :width]
-        turned = last[..., :width]
-        swapped = torch.cat([turned[..., width // 2 :], turned[..., : width // 2]], -1)
-        self.keys[:, :count] = torch.cat([turned * cosine + swapped * sine, last[..., width:]], -1).to(self.keys.dtype)
+        length = self.keys.shape[1] - count
+        rotate_heads(self.keys[:, :count], self.config, self.cosine[length], -self.sine[length])
         self.values[:, :count] = self.values[:, -count:]
         self.known[:count] = known
 

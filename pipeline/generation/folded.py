@@ -149,3 +149,11 @@ def rotary_tables(config: StackConfig, positions: int, device: torch.device) -> 
     cosine[:, :width] = angle.cos().repeat(1, 2)
     sine[:, :half], sine[:, half:width] = -angle.sin(), angle.sin()
     return cosine, sine
+
+
+def rotate_heads(heads: Tensor, config: StackConfig, cosine: Tensor, sine: Tensor) -> None:
+    """Rotate ``heads`` [..., E] in place by :func:`rotary_tables` of their positions."""
+    width = config.rotary_width
+    turned = heads[..., :width]
+    swapped = torch.cat([turned[..., width // 2 :], turned[..., : width // 2]], dim=-1)
+    turned.copy_(turned * cosine[..., :width] + swapped * sine[..., :width])

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.generation.cache import Cache, Clock, LocalCache
-from pipeline.generation.folded import FoldedLayer, FoldedStack
+from pipeline.generation.folded import FoldedLayer, FoldedStack, rotate_heads
 from pipeline.models.config import StackConfig
 
 Attend = Callable[[Tensor, int], None]
@@ -119,7 +119,7 @@ class TorchOps:
         heads = u.unflatten(0, (-1, batch)).unflatten(2, (2, kv_heads, width))
         value, key = heads.permute(2, 0, 1, 3, 4)  # [positions, B, KV, E] each
         places = slice(cache.carried, cache.carried + len(heads))
-        _rotate(key, cache, cache.cosine[places, None, None], cache.sine[places, None, None])
+        rotate_heads(key, cache.config, cache.cosine[places, None, None], cache.sine[places, None, None])
         cache.keys[layer, places] = key
         cache.values[layer, places] = value
 
@@ -134,7 +134,7 @@ class TorchOps:
         after = slice(first, first + len(u) // batch)
         self.store(u, cache, layer, rows, first)
         query = _queries(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))  # [B, T, H, E]
-        _rotate(query, cache, cache.cosine[after, None], cache.sine[after, None])
+        rotate_heads(query, cache.config, cache.cosine[after, None], cache.sine[after, None])
         attended = F.scaled_dot_product_attention(
             query.transpose(1, 2),
             cache.keys[layer, rows, :, after],
@@ -152,7 +152,7 @@ class TorchOps:
         heads = u[:, : 2 * kv_heads * width].unflatten(0, (batch, -1)).unflatten(2, (2, kv_heads, width))
         after = slice(first, first + heads.shape[1])
         value, key = heads.permute(2, 0, 1, 3, 4)
-        _rotate(key, cache, cache.cosine[after, None], cache.sine[after, None])
+        rotate_heads(key, cache.config, cache.cosine[after, None], cache.sine[after, None])
         cache.keys[layer, rows, :, after] = key.transpose(1, 2)
         cache.values[layer, rows, :, after] = value.transpose(1, 2)
 
@@ -172,14 +172,6 @@ def _heads(u: Tensor, cache: Cache | LocalCache, cosine: Tensor, sine: Tensor) -
     """Value and rotated key [M, KV, E] and rotated query [M, H, E] of rows at one position, as parts of ``u``."""
     config = cache.config
     heads = u[:, : (2 * config.kv_heads + config.heads) * config.head_width].unflatten(1, (-1, config.head_width))
-    _rotate(heads[:, config.kv_heads :], cache, cosine, sine)
+    rotate_heads(heads[:, config.kv_heads :], cache.config, cosine, sine)
     value, key, query = heads.split([config.kv_heads, config.kv_heads, config.heads], dim=1)
     return value, key, query
-
-
-def _rotate(heads: Tensor, cache: Cache | LocalCache, cosine: Tensor, sine: Tensor) -> None:
-    """Rotate ``heads`` [..., E] in place by tables of their positions."""
-    width = cache.config.rotary_width
-    turned = heads[..., :width]
-    swapped = torch.cat([turned[..., width // 2 :], turned[..., : width // 2]], dim=-1)
-    turned.copy_(turned * cosine[..., :width] + swapped * sine[..., :width])
