@@ -1,4 +1,4 @@
-"""docs/results/changes.md, and what README.md quotes of it, against the records that it is from."""
+"""docs/results/changes.md against the records that it is from."""
 
 from __future__ import annotations
 
@@ -92,19 +92,6 @@ def test_every_training_is_on_record_and_took_the_steps_that_the_page_tells() ->
         trained = read_json(FOLDER / "results/pretrain" / path.name)
         assert (f"{trained['tokens']:,}", f"{trained['steps']:,}") == ("100,007,936", "3,052")
         assert not trained["diverged"]
-
-
-def test_the_readme_quotes_the_records() -> None:
-    quoted = re.findall(r"^\| .* \| ([\d.]+) \| ([\d,]+) \|$", README.partition("![")[0], re.MULTILINE)
-    losses, speeds = [], []
-    for model in ("vanilla-5m", "block-19m-2-mixed4_all", "block-19m-4-local2_all"):
-        losses.append(mean(scored["loss"] for scored in evaluations(model).values()))
-        speeds.append(SPEEDS[model]["decode_heavy"]["tokens_per_second"])
-    assert quoted == [(f"{loss:.3f}", f"{speed:,.0f}") for loss, speed in zip(losses, speeds, strict=True)]
-    (told,) = re.findall(r"\*\*(Block Transformers generate .*?)\*\*", README, re.DOTALL)
-    ratios = [f"{speed / speeds[0]:.1f} times" for speed in speeds[1:]]
-    gaps = [f"{loss - losses[0]:.2f}" for loss in losses[1:]]
-    assert [text for text in ratios + gaps if text not in told] == []
 
 
 def test_the_readmes_first_screen_is_read_in_a_minute() -> None:
