@@ -245,6 +245,7 @@ def test_what_training_runs_is_counted_or_known_to_decide_nothing(tiny: Study, n
         "pipeline.training.lightning.trainer",
         "pipeline.training.pretrain",
         "pipeline.training.stopping",
+        "pipeline.training.validation",
     }
     assert not_counted(ran, counted, BESIDE_TRAINING) == aside
     assert {"pipeline.models.layers", "pipeline.training.objective", "pipeline.data.packing"} <= ran

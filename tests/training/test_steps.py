@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.data import Batches, PackedStream, TokenCorpus
-from pipeline.models import build, initialise
+from pipeline.models import LanguageModel, build, initialise
 from pipeline.study import Study, find_cell, load_study
 from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
 from pipeline.training.hardware import out_of_memory
 from pipeline.training.job import Job
-from pipeline.training.objective import CHUNK_BYTES, Objective, validation_sums
+from pipeline.training.objective import CHUNK_BYTES, Objective
+from pipeline.training.validation import held_out_sums
 from pipeline.training.wrapping import recompute_activations
 from tests.changed import changed
 
@@ -95,19 +96,30 @@ def test_losses_by_position_average_to_the_loss(tiny: Study) -> None:
         assert sum(by_position) / 4 == pytest.approx(float(row["train_loss"]), abs=0.02)
 
 
-def test_both_families_validate_on_the_same_targets(tiny: Study) -> None:
+def validation_loss(model: LanguageModel, windows: torch.Tensor, pads: int, first: int) -> float:
+    """Summed loss of the tokens from ``first`` on of ``windows`` [W, T] behind ``pads`` pads, by plain torch."""
+    valid = F.pad(torch.ones_like(windows, dtype=torch.bool), (pads, 0))
+    logits = model(F.pad(windows, (pads, 0)), valid)
+    return F.cross_entropy(logits.flatten(0, 1), windows[:, first:].flatten(), reduction="sum").item()
+
+
+@pytest.mark.parametrize("padding", [True, False])
+def test_both_families_validate_on_the_same_targets_as_they_were_trained(tiny: Study, padding: bool) -> None:
+    """Without padding in training, pads stand before what no block precedes alone."""
     windows = torch.randint(300, (5, 32), generator=torch.Generator().manual_seed(0))
     unfilled = torch.cat([windows, torch.full((1, 32), -1)])
     for name in CELLS:
-        model = build(Job.of(tiny, find_cell(tiny, name)).config)
-        objective = Objective(model)
-        loss, targets = validation_sums(objective, unfilled, 2).tolist()
+        model = build(Job.of(tiny, find_cell(tiny, name)).config).eval()
+        loss, targets = held_out_sums(Objective(model), unfilled, 2, padding).tolist()
         assert targets == 5 * 31
-        pads = model.stride - 1
-        tokens = F.pad(windows, (pads, 0))
-        valid = F.pad(torch.ones_like(windows, dtype=torch.bool), (pads, 0))
-        plain = F.cross_entropy(model(tokens, valid).flatten(0, 1), windows[:, 1:].flatten(), reduction="sum")
-        assert loss == pytest.approx(plain.item(), rel=1e-5)
+        length = model.stride
+        plain = validation_loss(model, windows, length - 1, 1)
+        if not padding and length > 1:
+            start = validation_loss(model, windows[:, :length], length - 1, 1)
+            apart = start + validation_loss(model, windows, 0, length)
+            assert apart != pytest.approx(plain, rel=1e-4)
+            plain = apart
+        assert loss == pytest.approx(plain, rel=1e-5)
 
 
 VARIANTS = {

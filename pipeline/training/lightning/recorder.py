@@ -19,7 +19,7 @@ from pipeline.training.job import Job
 from pipeline.training.lightning.data import PretrainingData
 from pipeline.training.lightning.module import PretrainingModule
 from pipeline.training.meter import Reading, peak_memory
-from pipeline.training.objective import validation_sums
+from pipeline.training.validation import held_out_sums
 
 STATE = ("step", "train_loss", "validation_loss", "seconds", "target_tokens")
 
@@ -126,7 +126,7 @@ class Recorder(Callback):
 
     def _validate(self, module: PretrainingModule) -> float:
         module.eval()
-        sums = validation_sums(module.objective, self._windows, module.micro_batch or 1)
+        sums = held_out_sums(module.objective, self._windows, module.micro_batch or 1, self.job.padding)
         module.train()
         if module.trainer.world_size > 1:
             all_reduce(sums)
