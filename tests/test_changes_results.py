@@ -13,7 +13,6 @@ from pipeline.base.files import read_json
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs/results/changes"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/results/changes.md").read_text(encoding="utf-8")
 LOG = (ROOT / "docs/performance-log.md").read_text(encoding="utf-8")
 SPEEDS = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed.json")}
@@ -92,11 +91,3 @@ def test_every_training_is_on_record_and_took_the_steps_that_the_page_tells() ->
         trained = read_json(FOLDER / "results/pretrain" / path.name)
         assert (f"{trained['tokens']:,}", f"{trained['steps']:,}") == ("100,007,936", "3,052")
         assert not trained["diverged"]
-
-
-def test_the_readmes_first_screen_is_read_in_a_minute() -> None:
-    """Everything above its second heading but the picture and what links lead to."""
-    screen = README.partition("\n## ")[0]
-    assert screen.count("![") == 1
-    words = re.sub(r"!\[.*?\]\(.*?\)|(?<=\])\(\S*?\)", "", screen).split()
-    assert len([word for word in words if re.search(r"\w", word)]) <= 150

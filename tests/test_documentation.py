@@ -33,7 +33,7 @@ from pipeline.commands import main as cli
 from pipeline.study import cells, load_study
 from pipeline.study.schema import Study
 from tests.conftest import ROOT
-from tests.documents import DOCUMENTS, Command, commands, headings, links, plain, snippets, spans
+from tests.documents import DOCUMENTS, FENCE, Command, commands, headings, links, plain, snippets, spans
 from tests.training.conftest import WORDS
 
 CELL = "block-m-4-base-0"
@@ -438,3 +438,23 @@ def test_the_help_is_a_map_of_every_command() -> None:
 def test_the_guide_lists_every_page() -> None:
     listed = {target.partition("#")[0] for target in links(ROOT / "docs/README.md")}
     assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= listed
+
+
+def test_the_readmes_first_screen_is_read_in_a_minute() -> None:
+    """Everything above its second heading."""
+    screen = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    assert screen.count("![") == 1
+    assert words(screen) <= 150
+
+
+def test_the_whole_readme_is_short_and_has_one_picture() -> None:
+    """Its prose; blocks of code and tables are looked up."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("![") == 1
+    assert words(re.sub(r"^\|.*$", "", FENCE.sub("", text), flags=re.MULTILINE)) <= 450
+
+
+def words(text: str) -> int:
+    """Those that are read: neither pictures nor what links lead to."""
+    read = re.sub(r"!\[.*?\]\(.*?\)|(?<=\])\(\S*?\)", "", text).split()
+    return len([word for word in read if re.search(r"\w", word)])

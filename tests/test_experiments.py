@@ -1,4 +1,4 @@
-"""Experiments of DVC beside a finished study: README's and docs/sweeps.md's commands leave it bit-equal."""
+"""Experiments of DVC beside a finished study: docs/sweeps.md's commands leave it bit-equal."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def of_documents(root: Path, name: str) -> str:
 def test_an_experiment_beside_a_finished_study_leaves_it_bit_equal(finished: Path, root: Path) -> None:
     before = state()
     assert set(before["runs"]) == {"block-s-4-base-0", "report"}
-    command = of_documents(root, "README.md")
-    assert "--temp -S pretrain.learning_rate=1e-3" in command
-    run(f"{command.partition('#')[0]} --name beside")
+    command = of_documents(root, "docs/sweeps.md")
+    assert "--temp -S pretrain.learning_rate=1e-3 --name slower" in command
+    run(command)
     assert state() == before
-    (other,) = [run for name, (run, _) in state("beside")["runs"].items() if name != "report"]
+    (other,) = [run for name, (run, _) in state("slower")["runs"].items() if name != "report"]
     assert other["data"]["params"]["pretrain.learning_rate"] == "0.001"
     assert run("git status --porcelain") == ""
 
@@ -103,7 +103,7 @@ def test_an_experiment_beside_a_finished_study_leaves_it_bit_equal(finished: Pat
     assert set(state("queued")["runs"]) == {"block-s-4-base-0", "report"}
 
     shown = run("dvc exp show --csv")
-    assert {"beside", "queued"} <= set(re.findall(r"beside|queued", shown))
+    assert {"slower", "queued"} <= set(re.findall(r"slower|queued", shown))
     assert re.findall("Running stage '(.*)'", run("dvc repro")) == ["check"]
     after = state()
     assert {name: after[name] for name in ("runs", "tags")} == {name: before[name] for name in ("runs", "tags")}

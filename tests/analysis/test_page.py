@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html.parser
+import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 import pytest
 from synthetic import HOSTILE
 
+from pipeline.analysis.page.vega import packed
 from tests.browser import chromium
 
 Open = Callable[..., Any]
@@ -58,14 +63,16 @@ def browser() -> Iterator[Any]:
 def opened(browser: Any, hostile: Path) -> Iterator[Open]:
     """Opens the page, at a width, in light or dark, with scripts or without, and waits for its plot."""
 
-    def load(fragment: str = "", width: int = 1400, scheme: str = "light", scripts: bool = True) -> Any:
+    def load(
+        fragment: str = "", width: int = 1400, scheme: str = "light", scripts: bool = True, folder: Path = hostile
+    ) -> Any:
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         feature = {"name": "prefers-color-scheme", "value": scheme}
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
         browser.get("about:blank")
-        browser.get(f"file://{hostile}/index.html{fragment}")
+        browser.get(f"file://{folder}/index.html{fragment}")
         if scripts:
             wait(browser, "return document.querySelector('#plot [data-drawn]') !== null")
         return browser
@@ -179,6 +186,26 @@ def test_families_and_settings_are_chosen_by_a_click(opened: Open) -> None:
     press(page, '#settings input[value="prefill_heavy"]')
     axes = [page.find_element("id", axis).get_attribute("value") for axis in ("x", "y")]
     assert axes == ["prefill_heavy_tokens_per_second", "loss"]
+
+
+@pytest.mark.parametrize(("share", "beyond"), [(0.9, False), (1.2, True)])
+def test_error_bars_end_inside_the_frame_or_leave_it(
+    opened: Open, hostile: Path, tmp_path: Path, share: float, beyond: bool
+) -> None:
+    """Of a model whose rate spreads by that share: a logarithmic axis has no place for less than 0."""
+    text = (hostile / "index.html").read_text()
+    (before,) = re.findall(r'id="data">(.*?)</script>', text)
+    data = json.loads(gzip.decompress(base64.b64decode(before)))
+    point = data["points"][0]
+    point["spread"] = {key: share * point["values"][key] for key in (data["x"], data["y"])}
+    (tmp_path / "index.html").write_text(text.replace(before, packed(json.dumps(data))))
+    script = """return [...document.querySelectorAll("#plot .role-mark.mark-rule line")].map(({ __data__: bar }) =>
+        [bar.x, bar.x2, bar.mark.group.width, bar.y, bar.y2, bar.mark.group.height])"""
+    bars = opened(folder=tmp_path).execute_script(script)
+    assert max(bar[1] - bar[0] for bar in bars) > 100
+    assert max(bar[3] - bar[4] for bar in bars) > 100
+    assert [bar for bar in bars if not bar[0] <= bar[1] <= bar[2] or not 0 <= bar[4] <= bar[3] <= bar[5]] == []
+    assert (min(bar[0] for bar in bars) < 0) == beyond
 
 
 def test_the_table_has_eight_columns_until_asked_for_all_and_sorts(opened: Open) -> None:

@@ -32,6 +32,12 @@ function axisOf(scale, channel, room) {
   };
 }
 
+/* A bar that reaches 0 on a logarithmic axis, where 0 has no place, ends far beyond the frame, which cuts it. */
+function placedBar(panel, bar) {
+  const onto = ({ logarithmic, domain }, end) => (logarithmic && end <= 0 ? domain[0] / 1e6 : end);
+  return { ...bar, x: onto(panel.x, bar.x), x2: onto(panel.x, bar.x2), y: onto(panel.y, bar.y), y2: onto(panel.y, bar.y2) };
+}
+
 function layersOf(panel, series, room, number, legend) {
   const names = Object.keys(series), scales = {
     color: { domain: names, range: names.map((name) => series[name].colour) },
@@ -58,7 +64,8 @@ function specOf(chart, width, on, legend) {
     const names = Object.values(panel.y.ticks), labels = Math.max(0, ...names.map((name) => 6 * name.length));
     const across = Math.max(140, Math.floor(width / columns) - LEFT - labels);
     const room = { width: across, height: names.length ? 22 * names.length : chart.height || Math.max(220, Math.min(340, 0.62 * across)) };
-    const titled = { ...panel, y: { ...panel.y, title: panel.y.title || chart.panels[0].y.title }, texts: placed(panel, room) };
+    const rules = panel.rules.map((bar) => placedBar(panel, bar));
+    const titled = { ...panel, rules, y: { ...panel.y, title: panel.y.title || chart.panels[0].y.title }, texts: placed(panel, room) };
     return { ...room, title: chart.panels.length > 1 ? panel.title : "", layer: layersOf(titled, chart.series, room, number, legend) };
   });
   const spec = { $schema: "https://vega.github.io/schema/vega-lite/v6.json", concat: panels, columns, spacing: 18,

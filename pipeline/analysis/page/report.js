@@ -22,8 +22,11 @@ function directed(m) {
   return `${m.label} (${m.lower ? "← better" : "better →"})`;
 }
 
-function scaleOf(m, values) {
-  let [low, high] = [Math.min(...values), Math.max(...values)];
+/* From end to end of the points with their bars, and some room. */
+function scaleOf(m, points) {
+  const ends = points.flatMap((p) => [-1, 0, 1].map((side) => p.values[m.key] + side * (p.spread[m.key] || 0)));
+  const shown = points.length ? ends.filter((end) => !m.logarithmic || end > 0) : [1, 2];
+  let [low, high] = [Math.min(...shown), Math.max(...shown)];
   const room = m.logarithmic ? (high > low ? (high / low) ** 0.06 : 2) : high > low ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
   [low, high] = m.logarithmic ? [low / room, high * room] : [low - room, high + room];
   return { title: directed(m), logarithmic: m.logarithmic, domain: [low, high], ticks: {} };
@@ -37,9 +40,7 @@ function chosen() {
   const beaten = new Set(all.filter((p) => dominated(p, all.filter((other) => other.family === p.family), x, y)));
   const points = all.filter((p) => state.beaten || !beaten.has(p));
   $("none").hidden = points.length > 0;
-  const panel = { title: "", squares: [], bands: [], lines: [], rules: [], points: [], texts: [] };
-  panel.x = points.length ? scaleOf(x, points.map((p) => p.values[x.key])) : { ...scaleOf(x, [1, 2]), domain: [1, 2] };
-  panel.y = points.length ? scaleOf(y, points.map((p) => p.values[y.key])) : { ...scaleOf(y, [1, 2]), domain: [1, 2] };
+  const panel = { title: "", x: scaleOf(x, points), y: scaleOf(y, points), squares: [], bands: [], lines: [], rules: [], points: [], texts: [] };
   const series = {};
   for (const family of families.filter((name) => all.some((p) => p.family === name))) {
     const members = all.filter((p) => p.family === family), look = data.families[family];
