@@ -25,8 +25,8 @@ search: $(VENV)/.run  ## look for good block transformers, as the section search
 tune: $(VENV)/.run    ## tune the recipes of models, as the section tune of params.yaml says
 	@dvc repro tune/dvc.yaml
 
-study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block_length; SEARCH=1, TUNE=1: its search, its tuning); without NAME, list them
-	@python -m pipeline study $(NAME) $(if $(SEARCH),--search) $(if $(TUNE),--tune)
+study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block_length; CELLS="A B": these cells; SEARCH=1, TUNE=1: its search, its tuning); without NAME, list them
+	@python -m pipeline study $(NAME) $(CELLS) $(if $(SEARCH),--search) $(if $(TUNE),--tune)
 
 test: $(VENV)/.test   ## build the environment, run the tests
 	python -m pytest -n logical -m "not slow and not gpu"

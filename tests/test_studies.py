@@ -137,6 +137,24 @@ def test_an_unknown_study_lists_those_there_are(repository: Path) -> None:
     assert study().stdout == "tiny  A study of the tests.\n"
 
 
+def test_a_cell_that_the_study_has_not_is_refused(repository: Path) -> None:
+    ended = study("tiny", "block-s-8-base-0")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: cell 'block-s-8-base-0' ")
+    assert not (repository / "runs").exists()
+
+
+@pytest.mark.slow
+def test_some_cells_of_a_study_run_to_a_report_on_what_is_finished(repository: Path) -> None:
+    (repository / "studies/tiny.yaml").write_text(TINY.replace("block_length: [4]", "block_length: [2, 4]"))
+    ended = study("tiny", "block-s-4-base-0")
+    assert ended.returncode == 0, ended.stderr
+    folder = repository / "runs/tiny"
+    assert [path.stem for path in folder.glob("results/*/*.json")] == ["block-s-4-base-0"] * 3
+    assert "block-s-4-base-0" in (folder / "report/results.md").read_text()
+    assert "python -m stages.report --finished" in ended.stdout
+
+
 def test_a_file_in_the_way_is_kept(repository: Path) -> None:
     (repository / "runs/tiny").mkdir(parents=True)
     (repository / "runs/tiny/params.yaml").write_text("mine")

@@ -93,6 +93,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 
 def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="its file's name without .yaml; left out: list the studies")
+    parser.add_argument("cell", nargs="*", help="these cells, and a report on what is finished; left out: all")
     for section in APART:
         parser.add_argument(f"--{section}", action="store_true", help=f"run what its section {section} says too")
 
@@ -144,7 +145,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _study(arguments: argparse.Namespace) -> None:
     if arguments.name:
-        run_study(arguments.name, [section for section in APART if getattr(arguments, section)])
+        run_study(arguments.name, arguments.cell, [section for section in APART if getattr(arguments, section)])
         return
     described = describe_studies()
     for name, question in described:
@@ -216,7 +217,7 @@ GROUPS: dict[str, list[Command | tuple[str, str]]] = {
         Command(
             "study",
             "run one of studies/ in a folder of its own, or list them",
-            (f"{PROGRAM} study", f"{PROGRAM} study block_length"),
+            (f"{PROGRAM} study", f"{PROGRAM} study block_length", f"{PROGRAM} study heads block-m-4-block2-0"),
             _study,
             _add_study,
         ),

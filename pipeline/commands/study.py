@@ -18,7 +18,7 @@ from pipeline.base.errors import UserError
 from pipeline.base.files import write_text
 from pipeline.base.paths import LOCK, MLFLOW, PARAMS, RUNS, SEARCH, STUDIES, TUNE
 from pipeline.execution.resources import gpus_of
-from pipeline.study import Study, load_study
+from pipeline.study import Study, find_cell, load_study
 
 LINKS = ("dvc.yaml", ".dvcignore", ".dvc/plots", "pipeline", "stages", str(LOCK), str(MLFLOW))
 APART = {"tune": (TUNE, "docs/tuning.md"), "search": (SEARCH, "docs/search.md")}
@@ -27,12 +27,14 @@ MADE = ("data", "checkpoints", "superseded", "trunks", "results", "report", "sea
 """What the stages make: each study has its own."""
 
 
-def run_study(name: str, asked: Sequence[str] = ()) -> None:
-    """Run a study to its table of results, or go on with it; first the sections of :data:`APART` that are asked for.
+def run_study(name: str, some: Sequence[str] = (), asked: Sequence[str] = ()) -> None:
+    """Run a study, or ``some`` of its cells, to the table of results, or go on with it.
 
-    Raises :class:`UserError`, and SystemExit of a stage.
+    The sections of :data:`APART` that are asked for run first. Raises :class:`UserError`, and SystemExit of a stage.
     """
     study = load_study(_find(name))
+    for cell in some:
+        find_cell(study, cell)
     having = sections_apart(study)
     for section in asked:
         if section not in having:
@@ -41,7 +43,11 @@ def run_study(name: str, asked: Sequence[str] = ()) -> None:
     print(f"study {name} in {folder}", flush=True)
     for section in (section for section in having if section in asked):
         _command(folder, "dvc", "repro", str(_stage(section)))
-    _command(folder, *(("pipeline", "run") if len(gpus_of(study)) > 1 else ("dvc", "repro")))
+    if some:
+        _command(folder, "pipeline", "run", *some)
+        _command(folder, "stages.report", "--finished")
+    else:
+        _command(folder, *(("pipeline", "run") if len(gpus_of(study)) > 1 else ("dvc", "repro")))
     _command(folder, "pipeline", "show")
     for section in (section for section in having if section not in asked):
         print(f"its section {section} was not run; python -m pipeline study {name} --{section} does")
