@@ -26,10 +26,9 @@ def following(study_name: str, cell: str, module: str = "pipeline.tracking") -> 
     try:
         yield
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
         try:
-            process.wait(LAST_SYNC_SECONDS)
+            # A line, and not the end of the pipe alone: a data loader's workers have inherited it and may keep it open.
+            process.communicate(b"\n", LAST_SYNC_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -43,7 +42,7 @@ def catch_up(study_name: str, cell: str) -> None:
 
 
 def follow(sync: Callable[[], object], seconds: float = 10.0) -> None:
-    """Call ``sync`` while standard input is open, then once more: the other end of the pipe is the training process.
+    """Call ``sync`` until a line comes on standard input, or its end, then once more: the training process writes there.
 
     SIGTERM, which a cluster sends to all processes of a job, must not cut off a database that is being made.
     """

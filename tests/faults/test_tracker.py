@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import signal
 import sqlite3
 import time
@@ -18,6 +19,7 @@ from pipeline.results.records import PretrainResult, read_result
 from pipeline.tracking import follower
 from pipeline.tracking.runs import experiment_id
 from pipeline.tracking.sync import CURVES, result_metrics
+from tests.conftest import ROOT
 from tests.faults import trackers
 from tests.faults.stages import SHORT, VANILLA, run, start
 from tests.test_tracking import identity, write_checkpoint, write_pretrain_result
@@ -86,6 +88,21 @@ def test_a_tracker_that_hangs_for_good_is_left(study: Path, monkeypatch: pytest.
         begun = time.monotonic()
         tracking.catch_up("study", identity().name)
     assert time.monotonic() - begun < 10
+
+
+def test_a_child_that_holds_the_pipe_does_not_keep_the_tracker_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a data loader's workers do where training ends by an error."""
+    (tmp_path / "quick.py").write_text("from pipeline.tracking import follow\nfollow(lambda: None)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    monkeypatch.setattr(follower, "LAST_SYNC_SECONDS", 20)
+    with tracking.following("study", "cell", "quick"):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(300,))
+        child.start()
+    assert child.is_alive()
+    child.kill()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow
