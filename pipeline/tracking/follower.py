@@ -42,7 +42,7 @@ def catch_up(study_name: str, cell: str) -> None:
 
 
 def follow(sync: Callable[[], object], seconds: float = 10.0) -> None:
-    """Call ``sync`` until a line, or the end, comes on standard input, then once more: the training process writes there.
+    """Call ``sync`` until standard input, which the training process writes, has a line or ends; then once more.
 
     SIGTERM, which a cluster sends to all processes of a job, must not cut off a database that is being made.
     """
