@@ -162,7 +162,7 @@ class BlockEngine:
         self.contexts = Recent(model.config.token_decoder.seen - 1, self._last)
         self._context, self._before = torch.zeros_like(self._last), torch.zeros_like(self._last)
         self.tokens = token_steps(model, ops, batch, self.recent, self.contexts)
-        # Blocks of a prompt that the token decoder takes in: each layer sees one further back.
+        # Blocks of a prompt that the token decoder takes in: each layer sees one further back than the layer after it.
         self.carried_blocks = model.config.token_decoder.stack.layers if model.config.carried else 0
 
     def prefill(self, tokens: Tensor, padding: list[int]) -> None:
@@ -191,7 +191,7 @@ class BlockEngine:
         for block in range(count - carried, count):
             self._begin(tokens, padding, residual[: block - first], padded, block)
             assert isinstance(self.tokens, PrefixSteps)
-            self.tokens.take(residual[block - 1 - first], blocks[:, block])
+            self.tokens.take(residual[block - 1 - first], blocks[:, block], self.carried_blocks - (count - block))
             self.tokens.advance(torch.tensor([pad < block for pad in padded], device=tokens.device))
         self._begin(tokens, padding, residual, padded, count)
         if self.model.overlap is not None:

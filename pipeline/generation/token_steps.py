@@ -133,13 +133,11 @@ class PrefixSteps(StackSteps):
         """Before the first block: nothing is carried to it."""
         self.cache.known[: self.first] = False
 
-    def take(self, context: Tensor, tokens: Tensor) -> None:
-        """Take in a block that is known, [B, L], as if :meth:`decode` had chosen it."""
-
-        def known(hidden: Tensor, out: Tensor) -> None:
-            pass
-
-        self.decode(context, known, tokens)
+    def take(self, context: Tensor, tokens: Tensor, depth: int) -> None:
+        """Take in a known block, [B, L], as deep as the blocks after it see it: to the keys of layer ``depth``."""
+        x = torch.cat([self._before(context), self.embedding(tokens[:, :-1].T)]).flatten(0, 1)
+        self._through(x, depth)
+        self._keep(x, depth)
 
     def _before(self, context: Tensor) -> Tensor:
         """What stands before the block's tokens, [r + w * S, B, W], of its ``context`` [B, D]."""
@@ -164,21 +162,12 @@ class PrefixSteps(StackSteps):
     def _pass(self, before: Tensor) -> Tensor:
         """[positions, B, W] -> the stack's output [B, W] at the last of these first positions."""
         batch, x = before.shape[1], before.flatten(0, 1)
-
-        def attend(u: Tensor, index: int) -> None:
-            # Row ``position * B + b`` is sample b's. In order, as each stores the key that the later ones read.
-            for place in range(len(before)):
-                part = u[place * batch : (place + 1) * batch]
-                self.ops.local_attention(part, self.cache, index, self.first + place)
-
         final = len(self.stack.layers) - 1
-        for index in range(final):
-            self.ops.layer(x, self.stack, index, attend)
+        self._through(x, final)
         # Of the positions before the last nobody reads more than the keys and values of the last layer.
-        layer, last = self.stack.layers[final], x[-batch:]
+        last = x[-batch:]
         if len(before) > 1:
-            y = self.ops.normalise(x[:-batch], layer.shift, self.stack.config)
-            self.ops.store_local(self.ops.key_values(y, layer, self.stack), self.cache, final)
+            self._keep(x[:-batch], final)
         self.ops.layer(
             last,
             self.stack,
@@ -186,6 +175,24 @@ class PrefixSteps(StackSteps):
             lambda u, index: self.ops.local_attention(u, self.cache, index, self.first + len(before) - 1),
         )
         return self.ops.final_norm(last, self.stack)
+
+    def _through(self, x: Tensor, layers: int) -> None:
+        """A block's first positions through that many layers; ``x`` [positions * B, W], row p * B + b, overwritten."""
+        batch = self.cache.keys.shape[2]
+
+        def attend(u: Tensor, index: int) -> None:
+            # In order, as each position stores the key that the later ones read.
+            for place, part in enumerate(u.split(batch)):
+                self.ops.local_attention(part, self.cache, index, self.first + place)
+
+        for index in range(layers):
+            self.ops.layer(x, self.stack, index, attend)
+
+    def _keep(self, x: Tensor, index: int) -> None:
+        """Only the keys and values of a layer, for a block's first positions, laid out as above."""
+        layer = self.stack.layers[index]
+        y = self.ops.normalise(x, layer.shift, self.stack.config)
+        self.ops.store_local(self.ops.key_values(y, layer, self.stack), self.cache, index)
 
 
 class SummationSteps(StackSteps):

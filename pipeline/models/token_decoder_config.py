@@ -214,7 +214,19 @@ class PrefixConfig(NeoxDecoderConfig):
         if not self.carried(block_length):
             return 0.0
         layers = self.stack.layers
-        return min((layers + 1) / 2, blocks - 1) * self.decode_flops(block_length, block_width)
+        depths = range(max(layers - (blocks - 1), 0), layers)
+        return sum(self._flops_to_keys(block_length, block_width, depth) for depth in depths)
+
+    def _flops_to_keys(self, block_length: int, block_width: int, depth: int) -> float:
+        """FLOPs of a known block up to the keys and values of its tokens in layer ``depth``."""
+        keys = 4 * self.stack.width * self.stack.key_width * (block_length - 1)
+        if not depth:
+            return keys
+        unread = self.stack.unread_flops(self.before)
+        unread += 4 * self.stack.query_width * self.before * self.carried(block_length)
+        expansion = 2 * self.expansion(block_length, block_width)
+        whole = super().flops(block_length, block_width, causal=True) - expansion
+        return expansion + whole * depth / self.stack.layers - unread + keys
 
     def kept(self, block_length: int) -> int:
         return super().kept(block_length) + self.mixed

@@ -29,6 +29,7 @@ VOCABULARY = 61
 STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=48)
 WINDOWED = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48, window=3)
 NARROW = StackConfig(layers=2, width=24, heads=3, kv_heads=3, feed_forward=40)
+DEEP = StackConfig(layers=3, width=24, heads=3, kv_heads=3, feed_forward=40)
 LLAMA = LlamaConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=40)
 QWEN = LlamaConfig(3, 24, 4, 2, 32, window=3, query_key_norm=True, head_dim=10, global_every=2)
 ENCODER = EncoderConfig(layers=1, width=32, heads=4, kv_heads=4, feed_forward=48)
@@ -55,7 +56,7 @@ CONFIGS: dict[str, ModelConfig] = {
     "local-5-mixed": block(2, LookupConfig(16), PrefixConfig(NARROW, 2, local=5, mix=True)),
     "contexts-3": block(4, LookupConfig(8), PrefixConfig(NARROW, 2, contexts=3)),
     "contexts-local": block(2, LookupConfig(16), PrefixConfig(NARROW, 1, local=3, contexts=4), WINDOWED),
-    "carried-4": block(4, LookupConfig(8), PrefixConfig(NARROW, 2, carry=True)),
+    "carried-4": block(4, LookupConfig(8), PrefixConfig(DEEP, 2, carry=True)),
     "carried-contexts": block(2, LookupConfig(16), PrefixConfig(LLAMA, 1, contexts=3, carry=True), WINDOWED),
     "overlap-cls": block(3, ClsConfig(ENCODER, cls_tokens=2, overlap=True), SummationConfig(NARROW)),
     "convolution-overlap": block(

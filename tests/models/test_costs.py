@@ -153,14 +153,20 @@ def test_decode_flops_of_a_block_transformer_by_hand(
     assert config.cached(100) == 25 * 2 * 2 * 32 + (positions + carried) * 2 * 2 * 32
 
 
-@pytest.mark.parametrize(("prompt", "blocks"), [(4, 0), (8, 1), (12, 1.5), (100, 1.5)])
-def test_what_is_carried_costs_blocks_of_the_prompt(prompt: int, blocks: float) -> None:
-    """The last layer's keys need one block, the first layer's two, as far as there are blocks with a context."""
+@pytest.mark.parametrize(("prompt", "deep", "shallow"), [(4, 0, 0), (8, 1, 0), (12, 1, 1), (100, 1, 1)])
+def test_what_is_carried_costs_blocks_of_the_prompt_by_hand(prompt: int, deep: int, shallow: int) -> None:
+    """Of two layers: the last block's tokens through the first to the keys of the second; one more to the first's keys.
+
+    Before a block's three tokens that anything follows stand one of the block before and two slots, all of which see
+    three carried ones. Nobody reads more of them than keys and values.
+    """
     carried = block(4, LookupConfig(8), PrefixConfig(STACK, 2, carry=True))
     plain = block(4, LookupConfig(8), PrefixConfig(STACK, 2, local=1))
-    own, others = (config.token_decoder.decode_flops(4, 32) for config in (carried, plain))
-    more = carried.prefill_flops(prompt) - plain.prefill_flops(prompt)
-    assert more == pytest.approx((own - others) / 4 + blocks * own)
+    keys = 3 * 2 * 32 * 64
+    layer = 3 * 2 * (32 * 96 + 32 * 32 + 2 * 32 * 48) + 4 * 32 * (4 + 5 + 6 + 3 * 3)
+    first_token = (carried.token_decoder.decode_flops(4, 32) - plain.token_decoder.decode_flops(4, 32)) / 4
+    more = carried.prefill_flops(prompt) - plain.prefill_flops(prompt) - first_token
+    assert more == pytest.approx(deep * (2 * 32 * 64 + keys + layer + keys) + shallow * keys)
 
 
 def test_what_an_embedder_reads_before_the_block_costs_its_matrices_by_hand() -> None:
