@@ -184,19 +184,23 @@ class BlockEngine:
         self._last = residual[-1].clone()
         for place, x in enumerate(residual):
             residual[place] = self._normalised(x)
-        first = count - wanted  # the block whose context is ``residual[0]``
         if self.carried_blocks:
-            assert isinstance(self.tokens, PrefixSteps)
-            self.tokens.forget()
-        for block in range(count - carried, count):
-            self._begin(tokens, padding, residual[: block - first], padded, block)
-            assert isinstance(self.tokens, PrefixSteps)
-            self.tokens.take(residual[block - 1 - first], blocks[:, block], self.carried_blocks - (count - block))
-            self.tokens.advance(torch.tensor([pad < block for pad in padded], device=tokens.device))
+            self._take_in(tokens, padding, residual, padded, carried)
         self._begin(tokens, padding, residual, padded, count)
         if self.model.overlap is not None:
             tail = slice(-1 - self.model.config.embedder.recent(self.stride) // self.stride, None)
             self._before.copy_(self.model.embedder(blocks[:, tail], None if valid is None else valid[:, tail])[:, -1])
+
+    def _take_in(self, tokens: Tensor, padding: list[int], contexts: Tensor, padded: list[int], carried: int) -> None:
+        """Take in a prompt's last ``carried`` blocks; ``contexts`` [.., B, D] are those up to its end."""
+        steps, blocks = self.tokens, tokens.unflatten(1, (-1, self.stride))
+        assert isinstance(steps, PrefixSteps)
+        steps.forget()
+        for back in range(carried, 0, -1):
+            block = blocks.shape[1] - back
+            self._begin(tokens, padding, contexts[:-back], padded, block)
+            steps.take(contexts[-1 - back], blocks[:, block], self.carried_blocks - back)
+            steps.advance(torch.tensor([pad < block for pad in padded], device=tokens.device))
 
     def _begin(self, tokens: Tensor, padding: list[int], contexts: Tensor, padded: list[int], block: int) -> None:
         """Remember what precedes a block: ``tokens`` [B, T]; ``contexts`` [.., B, D], the last of which is its own."""
