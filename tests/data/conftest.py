@@ -16,7 +16,7 @@ def _write_pair(prefix: Path, documents: list[list[int]], dtype: str = "<u2") ->
     return prefix
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_pair():
     return _write_pair
 

@@ -10,22 +10,27 @@ from pipeline.data.foreign import fingerprint
 from pipeline.data.indexed import IndexedFile
 from pipeline.study.schema import Corpus, Tokenize
 
+SPLITS = ("train", "validation", "test")
 DOCUMENTS = [[5, 6, 7], [8], [9, 10, 11, 12], [3, 4], [60] * 30]
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A corpus folder and a tokenizer.json."""
+def prepared(tmp_path_factory, write_pair):
+    """A corpus folder, a tokenizer.json, and a file of tokens for each split."""
     folder = tmp_path_factory.mktemp("prepared")
     lines = [json.dumps({"text": f"Document number {i}."}) for i in range(40)]
     (folder / "source.jsonl").write_text("\n".join(lines))
     write_corpus(Corpus(source="files", files=[str(folder / "source.jsonl")]), folder / "corpus")
     write_tokens(Tokenize(vocabulary=260), folder / "corpus", folder / "own", processes=1)
+    for split in SPLITS:
+        write_pair(folder / split, DOCUMENTS)
     return folder
 
 
-def tokenize(prepared, indexed, target):
-    settings = Tokenize(tokenizer=str(prepared / "own" / "tokenizer.json"), indexed=indexed)
+def tokenize(prepared, indexed, target, texts=()):
+    """The other splits are tokens too, but for ``texts``: for these a process starts."""
+    others = {split: [str(prepared / split)] for split in SPLITS if split not in texts}
+    settings = Tokenize(tokenizer=str(prepared / "own" / "tokenizer.json"), indexed=others | indexed)
     return write_tokens(settings, prepared / "corpus", target, processes=1)
 
 
@@ -35,7 +40,7 @@ def test_tokenized_splits_are_used_in_place(prepared, tmp_path, write_pair, dtyp
     write_pair(tmp_path / "pile" / "a", [document + end for document in DOCUMENTS], dtype)
     write_pair(tmp_path / "pile" / "b", [document + end for document in DOCUMENTS[:2]], dtype)
     paths = [str(tmp_path / "pile" / name) for name in ("a", "b.bin")]
-    manifest = tokenize(prepared, {"train": paths}, tmp_path / "data" / "tokens")
+    manifest = tokenize(prepared, {"train": paths}, tmp_path / "data" / "tokens", texts=("validation", "test"))
     assert sorted(path.name for path in (tmp_path / "pile").iterdir()) == ["a.bin", "a.idx", "b.bin", "b.idx"]
     assert not list((tmp_path / "data" / "tokens").glob("train*"))
     corpus = TokenCorpus.open(tmp_path / "data" / "tokens", "train")
