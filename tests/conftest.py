@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -15,6 +16,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported_to_stay() -> None:
+    """Most objects are of imported libraries: what is here at a file's beginning, no collection looks through again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

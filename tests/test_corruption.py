@@ -299,7 +299,7 @@ def test_a_damaged_published_model() -> None:
         "elsewhere/block.yaml", content, lambda: bring_in("other", Pretrained("elsewhere", "published")), "elsewhere"
     )
     assert reader.outcome(content) == "read"
-    counts = reader.tally(islice(edited(content), 0, None, 3))
+    counts = reader.tally(islice(edited(content), 0, None, 5))
     assert counts["refused"] > 50
     reader.tally(damaged(content, "published", flips=20))
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline.base.redact import redacted
+from pipeline.commands.main import main
 from tests.faults.stages import SHORT
 from tests.test_tracking import write_checkpoint
 
@@ -87,7 +85,7 @@ def test_passwords_and_tokens_are_cut_out(text: str, expected: str) -> None:
     "arguments", [("tracking", "sync"), ("ui",), ("search", "--show"), ("tune", "--show"), ("check",)]
 )
 def test_no_command_prints_a_password(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     search = f"search: {{setting: short, size: s, variant: base, space: {{block_length: [4]}}, storage: 'no://user:{SECRET}@host/db'}}"
@@ -95,19 +93,17 @@ def test_no_command_prints_a_password(
     section = {"search": search, "check": search, "tune": tune}.get(arguments[0], "")
     Path("params.yaml").write_text(f"{SHORT}\n{section}\n")
     write_checkpoint("a", steps=1)
-    environment = os.environ | {
-        "PYTHONPATH": str(root),
-        "MLFLOW_TRACKING_URI": f"http://user:{SECRET}@127.0.0.1:9",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "HF_TOKEN": TOKEN,
-    }
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert ended.returncode == 1
-    assert "Traceback" not in ended.stderr
-    assert ended.stderr.splitlines()[-1].startswith("error: ")
-    assert SECRET not in ended.stdout + ended.stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:{SECRET}@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr("sys.argv", ["pipeline", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed, errors = capfd.readouterr()
+    assert ended.value.code == 1
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert SECRET not in printed + errors
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "params.yaml"]
     assert written
     assert not [

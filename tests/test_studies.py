@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import UserError
+from pipeline.commands.main import main
 from pipeline.commands.study import prepare
 
 TINY = """\
@@ -51,23 +52,31 @@ search:
 """
 
 
-@pytest.fixture
-def repository(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     """A repository with this one's code, a main study with results, and a tiny study that reads files of its own."""
+    folder = tmp_path_factory.mktemp("prepared")
     for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(root / name, tmp_path / name)
+        shutil.copy(root / name, folder / name)
     for name in ("pipeline", "stages", "search", "tune"):
-        (tmp_path / name).symlink_to(root / name)
+        (folder / name).symlink_to(root / name)
     files = {"params.yaml": TINY.replace("name: tiny", "name: main"), "studies/tiny.yaml": TINY}
     files |= {"results/pretrain/vanilla-s-0.json": "{}", "data/corpus/train.jsonl": "main"}
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    (tmp_path / "texts").mkdir()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "texts").mkdir()
     for number in range(10):
-        (tmp_path / f"texts/{number}.txt").write_text(f"document {number} says that plain text repeats. " * 20)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
-    shutil.copytree(root / ".dvc/plots", tmp_path / ".dvc/plots")
+        (folder / f"texts/{number}.txt").write_text(f"document {number} says that plain text repeats. " * 20)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
+    shutil.copytree(root / ".dvc/plots", folder / ".dvc/plots")
+    return folder
+
+
+@pytest.fixture
+def repository(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in which the test works."""
+    shutil.copytree(prepared, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
@@ -164,10 +173,14 @@ def test_a_file_in_the_way_is_kept(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(("section", "page"), [("search", "docs/search.md"), ("tune", "docs/tuning.md")])
-def test_what_the_study_has_no_section_for_is_refused(repository: Path, section: str, page: str) -> None:
-    ended = study("tiny", f"--{section}")
-    assert ended.returncode == 1
-    assert ended.stderr == f"error: studies/tiny.yaml: it has no section {section}; {page} shows one\n"
+def test_what_the_study_has_no_section_for_is_refused(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], section: str, page: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pipeline", "study", "tiny", f"--{section}"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: studies/tiny.yaml: it has no section {section}; {page} shows one\n"
     assert not (repository / "runs").exists()
 
 

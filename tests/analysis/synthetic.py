@@ -45,12 +45,14 @@ def study_file(
     others: bool = False,
     grouped: bool = False,
     budgets: list[int] | None = None,
+    few_figures: bool = False,
 ) -> Study:
     """Write params.yaml for a grid of ``sizes`` (layers, width) and load it.
 
     ``grouped`` adds to the vanilla sizes the same ones with two key and value heads, ``others`` a model trained
-    elsewhere and one uptrained from the first vanilla cell.
+    elsewhere and one uptrained from the first vanilla cell. ``few_figures``: of one setting and one context length.
     """
+    settings = {"decode_heavy": SETTINGS["decode_heavy"]} if few_figures else SETTINGS
     study: dict[str, Any] = {
         "name": "synthetic",
         "corpus": {"source": "sotu"},
@@ -64,9 +66,9 @@ def study_file(
         },
         "pretrain": {"context_length": 512, "tokens": 3_000_000, "batch_size": 16, "warmup_steps": 40}
         | ({"budgets": budgets, "schedule": "wsd"} if budgets else {}),
-        "evaluate": {"tasks": ["cloze", "continuation"], "long_context": [1, 2], "needle": needle},
+        "evaluate": {"tasks": ["cloze", "continuation"], "long_context": [1] if few_figures else [1, 2], "needle": needle},
         "benchmark": {
-            "settings": {name: {"prompt": p, "new_tokens": n} for name, (p, n) in SETTINGS.items()},
+            "settings": {name: {"prompt": p, "new_tokens": n} for name, (p, n) in settings.items()},
             "batch_sizes": [1, 16],
         },
     }

@@ -62,7 +62,7 @@ def test_budgets_change_nothing_that_is_compared(study: Study, tmp_path: Path) -
 
 def test_the_tables_have_their_quality_and_tokens_and_no_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    study = study_file(tmp_path, {"s": (4, 128)}, [4], seeds=[0, 1], budgets=BUDGETS)
+    study = study_file(tmp_path, {"s": (4, 128)}, [4], seeds=[0, 1], budgets=BUDGETS, few_figures=True)
     write_results(study)
     write_report(study, Path("report"))
     table = {row["cell"]: row for row in csv.DictReader(io.StringIO(Path("report/results.csv").read_text()))}

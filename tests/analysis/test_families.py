@@ -23,14 +23,14 @@ from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.study import Study, cells
 from pipeline.study.schema import Setting
 
-SETTINGS = {"prefill": (448, 32), "decode": (32, 448), "long_prefill": (1792, 32), "long_decode": (32, 1792)}
+SETTINGS = {"prefill": (448, 32), "decode": (32, 448)}
 VANILLA = ["vanilla", "vanilla, grouped-query", "vanilla, transformers generate"]
 BLOCKS = ["block", "block L=2", "block L=4", "block L=8"]
 
 
 @pytest.fixture(scope="module")
 def grouped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
-    """Three sizes of vanilla, of vanilla with two key and value heads, and of three block lengths; four settings."""
+    """Three sizes of vanilla, of vanilla with two key and value heads, and of three block lengths; two settings."""
     folder = tmp_path_factory.mktemp("grouped")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -6,9 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -146,20 +144,26 @@ def test_a_failure_of_before_a_result_is_no_reason(study: Study) -> None:
     assert load_rows(study)[1] == []
 
 
-def test_the_stage_reports_what_there_is_and_fails(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("mlflow_database")
+def test_the_stage_reports_what_there_is_and_fails(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """DVC then runs it again; ``--finished`` takes what is missing for no error."""
     monkeypatch.chdir(tmp_path)
-    write_results(study_file(tmp_path, {"s": (4, 64)}, [2]))
+    monkeypatch.setenv("PYTHONPATH", str(root))  # of the process that tells MLflow
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "argv", ["stages.report"])
+    write_results(study_file(tmp_path, {"s": (4, 64)}, [2], few_figures=True))
     result("evaluate", "vanilla-s-0").unlink()
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "stages.report"]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 1
-    assert ran.stdout.splitlines()[-1] == (
+    with pytest.raises(SystemExit) as ended:
+        report.main()
+    ran = capsys.readouterr()
+    assert ended.value.code == 1
+    assert ran.out.splitlines()[-1] == (
         "missing: vanilla-s-0, stage evaluate: results/evaluate/vanilla-s-0.json: no such result; "
         "run `dvc repro` (stage evaluate) first"
     )
-    assert ran.stderr.splitlines() == [
+    assert ran.err.splitlines() == [
         "error: report: made without vanilla-s-0, as said above; `dvc repro` goes on with what is missing"
     ]
     page = Path("report/index.html").read_text()
@@ -178,7 +182,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("diverged")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        study = study_file(folder, {"s": (4, 128), "m": (6, 192)}, [2])
+        study = study_file(folder, {"s": (4, 128), "m": (6, 192)}, [2], few_figures=True)
         write_results(study)
         path = result("pretrain", "vanilla-m-0")
         write_result(path, dataclasses.replace(read_result(path, PretrainResult, "pretrain"), diverged=True))

@@ -105,9 +105,11 @@ def test_fronts_that_do_not_overlap_give_no_speed_up(study: Study) -> None:
     assert any("No better than the unigram baseline" in note for note in told["notes"])
 
 
-def test_one_family_alone_is_reported_without_a_comparison(tiny: Study, tmp_path: Path) -> None:
-    grid = dataclasses.replace(tiny.grid, block=dataclasses.replace(tiny.grid.block, size=[]))
-    findings = write_report(dataclasses.replace(tiny, grid=grid), tmp_path / "report")
+def test_one_family_alone_is_reported_without_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = study_file(tmp_path, {"s": (4, 128)}, [], few_figures=True)
+    write_results(study)
+    findings = write_report(study, tmp_path / "report")
     assert findings.headline == "The study has only vanilla models that trained."
 
 

@@ -83,6 +83,7 @@ def runs(name: str = "tiny") -> list[tracking.Run]:
     return list(client.search_runs([experiment.experiment_id], "tags.kind = 'cell'"))
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_mlflow_shows_what_was_measured_last_though_the_clock_was_set_back(study: Path, clock: Clock) -> None:
     write_checkpoint("a", steps=2)
     write_pretrain_result("a")

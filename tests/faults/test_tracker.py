@@ -130,6 +130,7 @@ def test_sync_fails_where_the_server_is_away(study: Path) -> None:
     assert "secret" not in errors
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_a_run_that_two_requests_made_becomes_one(study: Path) -> None:
     """A server that hung answers the request that timed out as well as its repetition."""
     write_checkpoint("a", steps=4)

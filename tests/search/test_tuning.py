@@ -216,6 +216,7 @@ def edited(text: str, *edits: tuple[str, str]) -> Study:
     return load_study()
 
 
+@pytest.mark.usefixtures("mlflow_database")
 def test_a_damaged_file_of_recipes_is_one_line_and_the_command_writes_it_anew(
     tuning: Searching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -258,9 +258,10 @@ def test_what_evaluation_and_benchmark_run_is_counted(tiny: Study) -> None:
 
     cell = find_cell(tiny, BLOCK)
     pretrain(tiny, cell)
+    short = changed(tiny, {"benchmark.batch_sizes": [2], "benchmark.repeats": 1, "evaluate.limit": 2})
     for name, run in (("evaluate", evaluate), ("benchmark", benchmark)):
         with executed() as ran:
-            run(tiny, cell)
+            run(short, cell)
         counted = stage_cause(tiny, name)["code"]
         assert not_counted(ran, counted, STAGES[name].without) == set()
         assert {module for module in ran - counted.keys() if module.startswith("pipeline.base.")} <= FILES_AND_ERRORS
