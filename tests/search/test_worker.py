@@ -14,7 +14,7 @@ from pipeline.analysis.figures.search import draw_search
 from pipeline.base import paths
 from pipeline.commands.plan import plan
 from pipeline.results.search import TABLE, VARIANTS, SearchResult, TrialResult, read_search
-from pipeline.search import worker
+from pipeline.search import ledger, worker
 from pipeline.search.allocation import search_worker
 from pipeline.search.trial import run_trial
 from pipeline.study import Study, load_study
@@ -105,7 +105,8 @@ def test_infeasible_and_repeated_points_do_not_count(searching: Searching, capsy
     assert not Path("checkpoints").exists(), "speed alone needs no training"
 
 
-def test_a_space_without_a_feasible_point_is_an_error(searching: Searching) -> None:
+def test_a_space_without_a_feasible_point_is_an_error(searching: Searching, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "DRAWS", 500)  # of the 32 points
     study = searching(("  tokens: 2560", "  tokens: 2560\n  constraints: {total_parameters: 10}"))
     with pytest.raises(ValueError, match=r"search.constraints: no point of search.space fulfils them"):
         search_in_journal(study)
