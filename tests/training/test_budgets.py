@@ -8,6 +8,8 @@ import shutil
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -159,24 +161,26 @@ def test_the_record_is_of_the_whole_run(study: Study) -> None:
     assert whole.cell.budget is None
 
 
-@pytest.mark.parametrize("damage", ["half", "empty", "text", "list", "no curve"])
-def test_a_state_that_is_none_is_not_begun_with(study: Study, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+def test_a_state_that_is_none_is_not_begun_with(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     cell = f"{VANILLA}-3840"
     expected = of_its_own(study, cell)
     trained(study, VANILLA)
     (trunk,) = trunks()
     path = trunk.state(12)
-    whole = path.read_bytes()
-    if damage == "no curve":
-        trunk.curve(12).unlink()
-    elif damage == "list":
-        torch.save([torch.zeros(2)], path)
-    else:
-        path.write_bytes({"half": whole[: len(whole) // 2], "empty": b"", "text": b"not a state"}[damage])
     (trunk.folder / "notes.ckpt").write_text("no step")
-    assert_same(trained(study, cell), expected)
-    assert "begins after 5 of 15 steps" in capsys.readouterr().err
-    assert path.read_bytes()[:2] == b"PK"
+    for damage in (trunk.curve(12).unlink, lambda: torch.save([torch.zeros(2)], path), *overwritings(path)):
+        shutil.rmtree(paths.checkpoint(cell), ignore_errors=True)
+        damage()
+        capsys.readouterr()
+        assert_same(trained(study, cell), expected)
+        assert "begins after 5 of 15 steps" in capsys.readouterr().err
+        assert path.read_bytes()[:2] == b"PK"
+        assert trunk.curve(12).exists()
+
+
+def overwritings(path: Path) -> list[Callable[[], object]]:
+    whole = path.read_bytes()
+    return [partial(path.write_bytes, content) for content in (whole[: len(whole) // 2], b"", b"not a state")]
 
 
 def test_a_state_of_another_trunk_is_not_begun_with(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
