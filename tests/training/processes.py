@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.base.command import command
 from pipeline.study import find_cell, load_study
 from pipeline.training import pretrain
 from pipeline.training.curve import Row
@@ -26,13 +27,16 @@ PROCESSES.set_forkserver_preload(["pipeline.training.lightning.trainer", "pipeli
 class Training:
     """A process that trains the cell of the working directory's study, as params.yaml there has it.
 
-    It tells the step of each row and then waits ``pause`` seconds; ``environment`` joins its environment.
+    It tells the step of each row and then waits ``pause`` seconds; ``environment`` joins its environment. The file
+    ``errors`` takes its standard error.
     """
 
-    def __init__(self, name: str, pause: float = 0, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, pause: float = 0, environment: dict[str, str] | None = None, errors: Path | None = None
+    ) -> None:
         start_server()
         self.rows, theirs = PROCESSES.Pipe(duplex=False)
-        arguments = (Path.cwd(), name, pause, theirs, environment or {})
+        arguments = (Path.cwd(), name, pause, theirs, environment or {}, errors)
         self.process: BaseProcess = PROCESSES.Process(target=_train, args=arguments)
         self.process.start()
         theirs.close()
@@ -55,8 +59,13 @@ def start_server() -> None:
         forkserver.ensure_running()
 
 
-def _train(folder: Path, name: str, pause: float, rows: Connection, environment: dict[str, str]) -> None:
+def _train(
+    folder: Path, name: str, pause: float, rows: Connection, environment: dict[str, str], errors: Path | None
+) -> None:
     os.chdir(folder)
+    if errors is not None:
+        with errors.open("wb") as opened:
+            os.dup2(opened.fileno(), 2)
     os.environ.update(environment)
     torch.set_num_threads(1)
 
@@ -65,4 +74,4 @@ def _train(folder: Path, name: str, pause: float, rows: Connection, environment:
         time.sleep(pause)
 
     study = load_study()
-    pretrain(study, find_cell(study, name), tell)
+    command(pretrain)(study, find_cell(study, name), tell)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
 from pipeline.training.job import Job
 from tests.changed import changed
-from tests.training.processes import ROOT, Training
+from tests.training.processes import Training
 
 BLOCK, VANILLA = "block-s-4-base-0", "vanilla-s-0"
 
@@ -108,22 +106,13 @@ def test_ctrl_c_saves_the_state_and_says_so_in_one_line(tiny: Study) -> None:
     Path("params.yaml").write_text(
         Path("params.yaml").read_text().replace("checkpoint_every: 4", "checkpoint_every: 1000")
     )
-    main = (
-        "import sys, time; from pipeline.base.command import command; from pipeline.training import pretrain;"
-        "from pipeline.study import find_cell, load_study; study = load_study();"
-        "tell = lambda row: (print(row.step, flush=True), time.sleep(0.1));"
-        f"command(pretrain)(study, find_cell(study, {VANILLA!r}), tell)"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", main], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert int(process.stdout.readline()) == 2
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.splitlines() == [
+    training = Training(VANILLA, pause=0.1, errors=Path("errors"))
+    training.wait_for_step(2)
+    assert training.process.pid is not None
+    os.kill(training.process.pid, signal.SIGINT)
+    training.process.join(60)
+    assert training.process.exitcode == 130
+    assert Path("errors").read_text().splitlines() == [
         f"{VANILLA} stopped at step {resume_step(tiny, VANILLA)} of 20; run it again to go on"
     ]
     assert_equal(finish(tiny, VANILLA), expected)
