@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.base.errors import UserError
 from pipeline.base.files import foreign, read_object, replacing, write_json
@@ -39,6 +40,22 @@ def save_config(folder: Path | str, model: LanguageModel, extra: dict[str, Any])
     write_json(Path(folder) / CONFIG, {"model": to_dict(model.config), **extra})
 
 
+class Undrawn(TorchFunctionMode):
+    """Leaves out initial draws: on ``meta`` there is nothing to draw, yet torch imports its compiler for it (1.5 s)."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 def load(
     folder: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> tuple[LanguageModel, dict[str, Any]]:
@@ -49,7 +66,8 @@ def load(
     folder = Path(folder)
     config = read_object(folder / CONFIG)
     try:
-        model = build(from_dict(config["model"]), device="meta")
+        with Undrawn():
+            model = build(from_dict(config["model"]), device="meta")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG}: no model configuration ({error})") from None
     assign(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,17 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     assert (config["cell"], config["fingerprint"]) == ("x", "abc")
     assert torch.equal(again(tokens), model(tokens))
     assert all(parameter.requires_grad for parameter in again.parameters())
+
+
+def test_a_model_is_loaded_without_torchs_compiler(tmp_path: Path, root: Path) -> None:
+    """Whose import takes longer than to load a small model, and each stage is a process of its own."""
+    checkpoint.save(tmp_path, lively("lookup_prefix"), {})
+    code = f"import sys; from pipeline.models.checkpoint import load; load({str(tmp_path)!r}); print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    loaded = ended.stdout.split()
+    assert "torch" in loaded
+    assert "torch._dynamo" not in loaded
 
 
 def test_dtype_is_converted(tmp_path: Path) -> None:
