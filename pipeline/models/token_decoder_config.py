@@ -225,7 +225,7 @@ class PrefixConfig(NeoxDecoderConfig):
         unread = self.stack.unread_flops(self.before)
         unread += 4 * self.stack.query_width * self.before * self.carried(block_length)
         expansion = 2 * self.expansion(block_length, block_width)
-        whole = super().flops(block_length, block_width, causal=True) - expansion
+        whole = self.flops(block_length, block_width, causal=True) - expansion
         return expansion + whole * depth / self.stack.layers - unread + keys
 
     def kept(self, block_length: int) -> int:
