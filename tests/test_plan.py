@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.errors import UserError
 from pipeline.commands.plan import plan
-from pipeline.study import load_study
+from pipeline.study import cells, load_study
 
 PAPER = {  # the paper's table 3 and appendix, in millions: non-embedding and total parameters
     "vanilla-19m-0": (18.9, 70.4),
@@ -32,6 +33,24 @@ def test_the_paper_study_has_the_parameters_of_the_published_models(root: Path) 
     for cell, (non_embedding, total) in PAPER.items():
         assert round(counts[cell].non_embedding_parameters / 1e6, 1) == non_embedding
         assert counts[cell].total_parameters / 1e6 == pytest.approx(total, rel=2e-3)
+
+
+def test_cells_made_from_a_model_can_be_planned_before_it_is_imported(
+    root: Path, params_text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text(params_text, encoding="utf-8")
+    study = load_study(
+        tmp_path / "params.yaml",
+        [
+            "pretrained={elsewhere: {path: x, size: s}}",
+            "variants.start={init: {method: partition}, embedder: {kind: projection}}",
+            "grid.uptrained={source: [elsewhere], block_length: [4], variant: [start]}",
+        ],
+    )
+    with pytest.raises(UserError, match=r"pretrained\.elsewhere: run `dvc repro pretrained@elsewhere` first"):
+        plan(study)
+    trained = [cell for cell in cells(study) if cell.family != "pretrained"]
+    assert "block-elsewhere-4-start-0" in [entry.cell for entry in plan(study, trained)]
 
 
 def test_plan_command_prints_every_cell_as_json(root: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -75,10 +75,10 @@ class CellPlan:
     recipe: list[RecipeKey]
 
 
-def plan(study: Study) -> list[CellPlan]:
-    """The plan of every cell. Raises :class:`UserError`."""
+def plan(study: Study, some: Iterable[Cell] | None = None) -> list[CellPlan]:
+    """The plan of every cell, or of ``some``. Raises :class:`UserError`, also for a model that is not imported yet."""
     vocabulary, current, rates = model_vocabulary(study.tokenize), stages_up_to_date(study), rates_here()
-    return [_plan(study, cell, vocabulary, current, rates) for cell in cells(study)]
+    return [_plan(study, cell, vocabulary, current, rates) for cell in (cells(study) if some is None else some)]
 
 
 def time_to_go(planned: list[CellPlan]) -> Left | None:

@@ -69,8 +69,10 @@ def chosen(stages: Stages, study: Study, names: Iterable[str]) -> Stages:
 
 
 def _run(repository: Repository, machine: Machine, study: Study, stages: Stages) -> None:
+    trained = [cell for cell in cells(study) if cell.family != "pretrained"]
     trainings = {
-        planned.cell: Training(planned.training_flops, planned.flops_to_go, planned.steps) for planned in plan(study)
+        planned.cell: Training(planned.training_flops, planned.flops_to_go, planned.steps)
+        for planned in plan(study, trained)
     }
     board = Board(stages)
     with Display(board, machine, trainings).showing() as show:

@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.base.errors import UserError
 from pipeline.base.files import write_text
 from pipeline.base.paths import LOCK, MLFLOW, PARAMS, RUNS, SEARCH, STUDIES, TUNE
-from pipeline.execution.resources import gpus_of
+from pipeline.execution.resources import Machine, gpus_of
 from pipeline.study import Study, find_cell, load_study
 
 LINKS = ("dvc.yaml", ".dvcignore", ".dvc/plots", "pipeline", "stages", str(LOCK), str(MLFLOW))
@@ -47,7 +47,9 @@ def run_study(name: str, some: Sequence[str] = (), asked: Sequence[str] = ()) ->
         _command(folder, "pipeline", "run", *some)
         _command(folder, "stages.report", "--finished")
     else:
-        _command(folder, *(("pipeline", "run") if len(gpus_of(study)) > 1 else ("dvc", "repro")))
+        gpus = gpus_of(study)
+        side_by_side = bool(gpus) and Machine.of(study, gpus).at_once > 1
+        _command(folder, *(("pipeline", "run") if side_by_side else ("dvc", "repro")))
     _command(folder, "pipeline", "show")
     for section in (section for section in having if section not in asked):
         print(f"its section {section} was not run; python -m pipeline study {name} --{section} does")

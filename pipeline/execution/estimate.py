@@ -25,7 +25,7 @@ class Training:
 
     def left(self, step: int | None) -> float:
         """FLOPs to go after that step."""
-        return self.to_go if step is None else min(self.to_go, self.flops * (1 - step / max(self.steps, 1)))
+        return self.to_go if step is None else min(self.to_go, (self.steps - step) / max(self.steps, 1) * self.flops)
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,8 @@ def time_of(work: Work, rates: Rates, machine: Machine = ONE_BY_ONE) -> Left | N
     if work.flops and rates.flop is None:
         return None
     evaluating, benchmarking = _rest(work.evaluate, rates.evaluate), _rest(work.benchmark, rates.benchmark)
-    devices = len(machine.gpus) or 1
-    at_once = devices * machine.per_gpu if machine.gpus else machine.jobs
-    total = work.flops * (rates.flop or 0.0) / max(at_once // machine.devices, 1)
-    total += (evaluating or 0.0) / at_once + (benchmarking or 0.0) / devices
+    total = work.flops * (rates.flop or 0.0) / max(machine.at_once // machine.devices, 1)
+    total += (evaluating or 0.0) / machine.at_once + (benchmarking or 0.0) / (len(machine.gpus) or 1)
     known = evaluating is not None and benchmarking is not None
     return Left(total, at_least=not known) if known or total else None
 

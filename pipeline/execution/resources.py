@@ -66,6 +66,11 @@ class Machine:
             )
         return cls(gpus, run.per_gpu, hardware.devices or 1, run.jobs or _jobs())
 
+    @property
+    def at_once(self) -> int:
+        """How many evaluations, or trainings of one GPU, may run at the same time."""
+        return len(self.gpus) * self.per_gpu if self.gpus else self.jobs
+
     def place(self, kind: str, taken: Collection[Place]) -> Place | None:
         """Where a stage of this kind may start now, ``None`` if nowhere yet."""
         if any(place.alone and not place.gpus for place in taken):

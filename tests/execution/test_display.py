@@ -72,6 +72,14 @@ def test_the_time_left_follows_from_what_the_run_has_measured(board: Board) -> N
     assert time_left(board, two, TRAININGS) == Left(0.0, at_least=False)
 
 
+def test_a_training_that_has_only_just_gone_on_tells_nothing(board: Board) -> None:
+    flops, steps, begun = 8.75e16, 3052, 308
+    resumed = {"a": Training(flops, (steps - begun) / steps * flops, steps)}
+    put(board, "pretrain-x@a", State.RUNNING, 5)
+    curve("a", f"{begun},0,3.5", "")
+    assert time_left(board, Machine(("0",)), resumed) is None
+
+
 def test_the_table_shows_cells_by_stage_and_gpu_those_at_work_first(board: Board) -> None:
     from rich.console import Console
 
