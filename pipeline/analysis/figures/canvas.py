@@ -127,9 +127,11 @@ def directed(metric: Metric) -> str:
 def name_points(axes: Axes, named: Iterable[tuple[str, float, float]]) -> None:
     """Write each name beside its point (x, y), where it covers no point and no name before it if there is such a place.
 
-    The axes must have their final scale.
+    The axes must have their final scale, and the figure its legend, which makes them smaller.
     """
     listed = list(named)
+    if (figure := axes.get_figure(root=True)) and (layout := figure.get_layout_engine()):
+        layout.execute(figure)
     pixel = 72 / axes.figure.dpi
     places = axes.transData.transform([(x, y) for _, x, y in listed] or np.empty((0, 2))) * pixel
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]

@@ -61,11 +61,13 @@ def _fronts(points: list[Point], setting: str) -> Figures:
         title = f"Loss against {words}, {readable(setting)}"
         axes.set_title(title)
         legend(figure, axes)
+        kept = [point for split in _families(points, x, LOSS).values() for point in split.front]
+        name_points(axes, [(point.size, *located(point, x, LOSS)) for point in kept])
         told = f"{LOSS.label} against {x.label}. No other configuration of its family beats these in both"
         yield figure, Drawing(f"{name}_{setting}", title, f"{told}: {_best(points, x, LOSS)}.")
 
 
-def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric, names: bool = True) -> None:
+def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric) -> None:
     """Points by series, with each family's front and each series' as lines; faint where their family beats them."""
     styles = series_styles(points)
     families = _families(points, x, y)
@@ -82,9 +84,6 @@ def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric, names: boo
     for metric, which in ((x, "x"), (y, "y")):
         if metric.logarithmic:
             log_axis(axes, which)
-    if names:
-        kept = [point for split in families.values() for point in split.front]
-        name_points(axes, [(point.size, *located(point, x, y)) for point in kept])
 
 
 def _draw_series(
@@ -121,7 +120,7 @@ def _scores(points: list[Point], setting: str) -> Figures:
         told = "; ".join(f"{score.label}: {_best(points, x, score)}" for score in scores)
         figure, axes = panels(len(scores), share_y=False)
         for panel, score in zip(axes, scores, strict=True):
-            draw_front(panel, points, x, score, names=False)
+            draw_front(panel, points, x, score)
         legend(figure, *axes)
         yield figure, Drawing(f"scores_{setting}", title, f"{title}. On the front, {told}.")
 
@@ -136,7 +135,7 @@ def _fixed_batches(points: list[Point], setting: str) -> Figures:
     title = f"Loss against throughput at fixed batches, {readable(setting)}"
     figure, axes = panels(len(chosen))
     for panel, rate in zip(axes, chosen, strict=True):
-        draw_front(panel, points, rate, LOSS, names=False)
+        draw_front(panel, points, rate, LOSS)
         panel.label_outer(remove_inner_ticks=False)
     legend(figure, *axes)
     told = "; ".join(f"{rate.label}: {_best(points, rate, LOSS)}" for rate in chosen)
