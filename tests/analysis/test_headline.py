@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from pipeline.analysis.rows import timing
+from pipeline.analysis.rows.families import GROUPED
 from pipeline.analysis.rows.points import Row
 from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.results.metrics import setting_metric
+from pipeline.results.records import Baseline
 
 RATE = setting_metric("decode_heavy", "tokens_per_second")
 VANILLA = {"s": (3.0, 1000.0), "m": (2.0, 10.0)}  # a factor of 100 per nat
@@ -45,6 +47,29 @@ def study(template: Row, block: dict[int, tuple[float, float]], **made: float) -
     """The vanilla models, and one block transformer of size s per length."""
     vanilla = [row(template, size, None, *place, **made) for size, place in VANILLA.items()]
     return find([*vanilla, *(row(template, "s", length, *place, **made) for length, place in block.items())])
+
+
+Places = dict[str, tuple[float, float]]
+
+
+def family(template: Row, attention: str, length: int | None, places: Places) -> list[Row]:
+    """A model of each size at (loss, tokens/s)."""
+    return [
+        dataclasses.replace(row(template, f"{size}{attention}", length, *place), attention=attention)
+        for size, place in places.items()
+    ]
+
+
+def times(factor: float) -> Places:
+    """The vanilla models, so many times as fast."""
+    return {size: (loss, factor * rate) for size, (loss, rate) in VANILLA.items()}
+
+
+def with_speed(made: Row, setting: str, rate: float) -> Row:
+    """The row with a further setting."""
+    measured = dataclasses.replace(made.benchmark.settings["decode_heavy"], tokens_per_second=rate)
+    settings = made.benchmark.settings | {setting: measured}
+    return dataclasses.replace(made, benchmark=dataclasses.replace(made.benchmark, settings=settings))
 
 
 @pytest.fixture
@@ -120,12 +145,10 @@ def test_families_apart_are_told_by_the_two_losses_between_them(template: Row) -
 def test_a_setting_without_a_shared_loss_is_told_beside_one_that_has_one(template: Row) -> None:
     """Prefill-heavy, the larger vanilla model is the faster one too, so that the other is on no front."""
     places = [("s", None, 3.0, 1000.0, 5.0), ("m", None, 2.0, 10.0, 50.0), ("s", 2, 2.5, 700.0, 700.0)]
-    cells = []
-    for size, length, loss, rate, other in places:
-        made = row(template, size, length, loss, rate)
-        slow = dataclasses.replace(made.benchmark.settings["decode_heavy"], tokens_per_second=other)
-        settings = made.benchmark.settings | {"prefill_heavy": slow}
-        cells.append(dataclasses.replace(made, benchmark=dataclasses.replace(made.benchmark, settings=settings)))
+    cells = [
+        with_speed(row(template, size, length, loss, rate), "prefill_heavy", other)
+        for size, length, loss, rate, other in places
+    ]
     assert find(cells).answer.endswith(
         " No speed-up can be stated in the prefill-heavy setting: the lowest loss of block transformers is 2.500 nats "
         "per token, above the highest on the front of vanilla transformers, 2.000."
@@ -142,6 +165,86 @@ def test_timings_that_spread_widen_the_interval_by_as_much(template: Row) -> Non
     width = 2 * 1.96 * one * math.sqrt(1 + 0.5**2 + 0.5**2)
     assert math.log(best.high / best.low) == pytest.approx(width, rel=0.15)
     assert best.low < 7.0 < best.high
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(("strong", "words"), [("", ""), (GROUPED, f" with {GROUPED} attention")])
+def test_the_best_block_transformers_are_told_against_the_strongest_vanilla_ones(
+    template: Row, strong: str, words: str, backwards: bool
+) -> None:
+    """At 2.5 the vanilla families have 100 and 2,000 tokens/s; block transformers 700 and 1,600."""
+    weak = GROUPED if not strong else ""
+    cells = [
+        *family(template, weak, None, times(1)),
+        *family(template, strong, None, times(20)),
+        *family(template, weak, 2, {"s": (2.5, 700.0)}),
+        *family(template, strong, 2, {"s": (2.5, 1600.0)}),
+    ]
+    found = find(cells[::-1] if backwards else cells)
+    assert f"block transformers{words} generate 0.8 times as fast as vanilla transformers{words} in the" in found.answer
+    assert found.basis[1].startswith(f"The speed of vanilla transformers{words} at that loss")
+    same_subject, *others = found.further
+    assert same_subject.startswith("Against vanilla transformers")
+    assert ": 16 times as fast in the decode-heavy setting" in same_subject
+    assert sorted(sentence.partition(": ")[2] for sentence in others) == [
+        "0.35 times as fast in the decode-heavy setting.",
+        "7 times as fast in the decode-heavy setting.",
+    ]
+
+
+def test_a_vanilla_family_that_no_block_transformer_reaches_is_the_strongest(template: Row) -> None:
+    ahead = {"s": (1.5, 1000.0), "m": (1.0, 10.0)}
+    block = family(template, "", 2, {"s": (2.5, 700.0)})
+    found = find([*family(template, "", None, VANILLA), *family(template, GROUPED, None, ahead), *block])
+    assert found.headline == (
+        "No speed-up at equal loss can be stated: the lowest loss of block transformers is 2.500 nats per token, above "
+        "the highest on the front of vanilla transformers with grouped-query attention, 1.500."
+    )
+    assert found.further == [
+        "Against vanilla transformers (2.500 nats per token): 7 times as fast in the decode-heavy setting."
+    ]
+
+
+def test_a_vanilla_family_that_reaches_no_block_transformer_is_no_strong_one(template: Row) -> None:
+    behind = {"s": (4.0, 10_000.0), "m": (3.5, 9_000.0)}
+    block = family(template, "", 2, {"s": (2.5, 700.0)})
+    found = find([*family(template, "", None, behind), *family(template, GROUPED, None, VANILLA), *block])
+    assert "generate 7 times as fast as vanilla transformers with grouped-query attention" in found.answer
+
+
+def test_the_least_of_its_settings_counts_for_a_family(template: Row) -> None:
+    """Prefill-heavy the ratios are 1.4 and 1.5, decode-heavy 7 and 0.35: the second is the stronger family."""
+    rates = {"": [1.0, 1.0, 1.0], GROUPED: [20.0, 14 / 15, 14 / 15]}
+    cells = [with_speed(made, "prefill_heavy", 140.0) for made in family(template, "", 2, {"s": (2.5, 700.0)})]
+    for attention, (decode, *prefill) in rates.items():
+        for made, factor, (_, rate) in zip(
+            family(template, attention, None, times(decode)), prefill, VANILLA.values(), strict=True
+        ):
+            cells.append(with_speed(made, "prefill_heavy", factor * rate))
+    answer = find(cells).answer
+    assert "as vanilla transformers with grouped-query attention in the decode-heavy setting and 1.5 times" in answer
+
+
+def test_another_engine_and_uptrained_models_are_told_after_what_was_trained_and_run_alike(template: Row) -> None:
+    """Were their ratios 0.7 and 30, that of generate would be the least, that of uptrained ones the greatest."""
+
+    def by_generate(made: Row) -> Row:
+        timed = made.benchmark.settings["decode_heavy"]
+        theirs = Baseline("static", batch=1, tokens_per_second=10 * timed.tokens_per_second, spread=0.0, repeats=1)
+        settings = {"decode_heavy": dataclasses.replace(timed, baselines=[theirs])}
+        return dataclasses.replace(made, benchmark=dataclasses.replace(made.benchmark, settings=settings))
+
+    vanilla = [by_generate(made) for made in family(template, "", None, VANILLA)]
+    (best,) = family(template, "", 2, {"s": (2.5, 3000.0)})
+    uptrained = dataclasses.replace(best, cell=dataclasses.replace(best.cell, source="vanilla-s-0"))
+    found = find([*vanilla, *family(template, "", 2, {"s": (2.5, 700.0)}), uptrained])
+    assert " block transformers generate 7 times as fast as vanilla transformers in the" in found.answer
+    assert [sentence.partition(" (")[0] for sentence in found.further] == [
+        "Against vanilla transformers run by transformers' generate",
+        "Uptrained block transformers against vanilla transformers",
+        "Uptrained block transformers against vanilla transformers run by transformers' generate",
+    ]
+    assert ": 0.7 times as fast" in found.further[0]
 
 
 @pytest.mark.parametrize("repeats", [2, 3, 5, 10])

@@ -238,7 +238,7 @@ def test_the_table_has_eight_columns_until_asked_for_all_and_sorts(opened: Open)
 
 def test_the_first_screen_holds_headline_plot_and_caveats(opened: Open) -> None:
     page = opened()
-    assert page.title.startswith("How much faster do block transformers generate at equal loss?")
+    assert page.title.startswith("How fast do block transformers generate at equal loss?")
     for selector in ("h1", ".headline", "#plot svg.marks", ".notes"):
         box = page.find_element("css selector", selector).rect
         assert box["height"] > 20

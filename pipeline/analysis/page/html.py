@@ -202,7 +202,7 @@ def _interval(estimate: Estimate, shape: str) -> str:
 def _question(findings: Findings) -> str:
     """What the study asks."""
     if findings.quality:
-        return "How much faster do block transformers generate at equal loss?"
+        return "How fast do block transformers generate at equal loss?"
     return "What loss do these models reach, and how fast do they generate?"
 
 

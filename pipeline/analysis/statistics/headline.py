@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from pipeline.analysis.rows import timing
-from pipeline.analysis.rows.families import named
+from pipeline.analysis.rows.families import GENERATE, named
 from pipeline.analysis.rows.groups import by_family
 from pipeline.analysis.rows.points import Point
 from pipeline.analysis.statistics.ordering import Comparison
 from pipeline.analysis.statistics.recipes import in_words, recipes
-from pipeline.analysis.statistics.speedup import Estimate, Quality
+from pipeline.analysis.statistics.speedup import Estimate, Matched, Quality
 from pipeline.results.metrics import LOSS, readable
 
 Orderings = Mapping[str, Sequence[Comparison]]
 
 
 def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> list[str]:
-    """A sentence for each family of block transformers and each vanilla family that it is compared with."""
+    """A sentence for each family of block transformers and each vanilla family that it is compared with.
+
+    First the one of :func:`_main`, then the others of its block transformers.
+    """
     if not points:
         return ["No model of the study was trained without diverging."]
     if not quality:
         return [f"The study has only {' and '.join(by_family(points))} models that trained."]
-    main, *others = _pairs(points, quality)
+    pairs = _pairs(points, quality)
+    main = _main(pairs)
+    subject = main[0].matched.first
+    others = sorted((pair for pair in pairs if pair is not main), key=lambda pair: pair[0].matched.first != subject)
     trained = recipes([row for point in _compared(points, main) for row in point.rows])
     return [
         _answer(main, hardware, f" {in_words(trained)}" if trained else ""),
-        *(_further(other, main[0].matched.first) for other in others),
+        *(_further(other, subject) for other in others),
     ]
 
 
 def basis(points: list[Point], quality: Sequence[Quality], orderings: Orderings) -> list[str]:
     """Sentences on what the first answer rests on; none where there is none."""
     pairs = _pairs(points, quality)
-    if not pairs or not any(comparison.matched.best for comparison in pairs[0]):
+    main = [comparison for comparison in _main(pairs) if comparison.matched.best] if pairs else []
+    if not main:
         return []
-    main = [comparison for comparison in pairs[0] if comparison.matched.best]
     sentences = [_certainty(_compared(points, main), main), *_distances(points, main), *_range(main), _order(orderings)]
     return [sentence for sentence in sentences if sentence]
 
@@ -48,6 +55,36 @@ def _pairs(points: list[Point], quality: Sequence[Quality]) -> list[list[Quality
             if comparison.matched.first == name:
                 pairs.setdefault((name, comparison.matched.second), []).append(comparison)
     return list(pairs.values())
+
+
+def _main(pairs: list[list[Quality]]) -> list[Quality]:
+    """The strongest vanilla family, against which the greatest ratio is the least, and the block transformers of it.
+
+    Only where there is no other pair is it one of uptrained block transformers, which had their source's training too,
+    or one against transformers' ``generate``, another engine.
+    """
+    known = [pair for pair in pairs if any(comparison.matched.reach for comparison in pair)] or pairs
+    ours = [pair for pair in known if not pair[0].matched.second.endswith(GENERATE)] or known
+    alike = [pair for pair in ours if not pair[0].matched.first.startswith("uptrained")] or ours
+    best: dict[str, list[Quality]] = {}
+    for pair in alike:
+        other = pair[0].matched.second
+        best[other] = max(best.get(other, pair), pair, key=_advantage)
+    return min(best.values(), key=lambda pair: _advantage(pair)[1])
+
+
+def _advantage(compared: list[Quality]) -> tuple[bool, float]:
+    """Whether a ratio can be stated in any setting, and the least over the settings."""
+    stated = any(comparison.matched.best for comparison in compared)
+    return stated, min(_ratio(comparison.matched) for comparison in compared)
+
+
+def _ratio(matched: Matched) -> float:
+    """0 where the vanilla family is not reached in loss, and infinite where it does not reach, or has no numbers."""
+    if matched.best:
+        return matched.best.value
+    below = matched.reach and matched.reach[0][0] > matched.reach[1][1]
+    return 0.0 if below else math.inf
 
 
 def _compared(points: list[Point], main: list[Quality]) -> list[Point]:
@@ -73,6 +110,7 @@ def _further(compared: list[Quality], main: str) -> str:
     against = against[0].upper() + against[1:]
     if not gains:
         return f"{against}: no speed-up at equal loss can be stated; {_reasons(compared)}."
+    gains[0] = gains[0].replace(" times", " times as fast", 1)
     return f"{against}{loss}: {_listed(gains)}.{_missing(compared)}"
 
 
