@@ -7,7 +7,7 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, TypeVar, get_type_hints
 
 from pipeline.results.probes import summaries
 from pipeline.results.records import (
@@ -36,6 +36,13 @@ class Records(Protocol):
 
     @property
     def benchmark(self) -> BenchmarkResult: ...
+
+    @property
+    def borrows(self) -> bool:
+        """Whether its benchmark is that of another seed."""
+
+
+Cells = TypeVar("Cells", bound=Records)
 
 
 class Seeds(Protocol):
@@ -79,6 +86,11 @@ class Metric:
         """The cell's number. One whose training diverged has none of quality: its loss is no loss among losses."""
         return None if self.quality and row.pretrain.diverged else self.of_record(getattr(row, self.stage))
 
+    def own(self, rows: Sequence[Cells]) -> Sequence[Cells]:
+        """The cells of a model that count: a timing that several seeds share counts once."""
+        own = [row for row in rows if self.stage != "benchmark" or not row.borrows]
+        return own or rows[:1]  # all of them borrow from one that is not here
+
     def of(self, point: Seeds) -> float | None:
         """The mean over seeds; ``None`` where one lacks it."""
         present = self._of_each(point)
@@ -90,7 +102,7 @@ class Metric:
         return statistics.stdev(present) if len(present) > 1 else None
 
     def _of_each(self, point: Seeds) -> list[float]:
-        values = [self.value(row) for row in point.rows]
+        values = [self.value(row) for row in self.own(point.rows)]
         return [value for value in values if value is not None] if None not in values else []
 
 

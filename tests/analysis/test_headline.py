@@ -38,7 +38,10 @@ def row(template: Row, size: str, length: int | None, loss: float, rate: float, 
         targets_by_document=[100] * len(documents),
     )
     timed = dataclasses.replace(
-        template.benchmark, settings={"decode_heavy": setting}, repeats=int(made.get("repeats", 1))
+        template.benchmark,
+        cell=cell.identity(template.benchmark.cell.fingerprint),
+        settings={"decode_heavy": setting},
+        repeats=int(made.get("repeats", 1)),
     )
     return dataclasses.replace(template, cell=cell, evaluate=scored, benchmark=timed, recipe=None, tuning=None)
 

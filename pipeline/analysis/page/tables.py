@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.analysis.figures.style import short
-from pipeline.analysis.rows.load import Missing
+from pipeline.analysis.rows import timing
 from pipeline.analysis.rows.points import Row, whole
 from pipeline.analysis.statistics.findings import Findings, hardware
 from pipeline.analysis.statistics.pareto import Front
@@ -207,13 +207,14 @@ def short_table(findings: Findings) -> TextTable:
 
 
 def results_markdown(findings: Findings) -> str:
-    """The short table as GitHub Markdown, under a line that names the hardware; below it the missing cells."""
+    """The short table as GitHub Markdown, under a line that names the hardware; below it what cells lack."""
     table = short_table(findings)
     text = [table.title, "", _pipes(table.head), _pipes(["---"] + ["---:"] * (len(table.head) - 1))]
     text += [_pipes(row) for row in table.rows]
     text += ["", f"{GUESS} {GUESSES}."] if any(GUESS in line for line in text) else []
+    text += [line for remark in timing.borrowed(findings.rows) for line in ("", _plain(remark))]
     text += ["", "Missing cells:", ""] if findings.missing else []
-    text += [f"- {_plain(lacking)}" for lacking in findings.missing]
+    text += [f"- {_plain(str(lacking))}" for lacking in findings.missing]
     return "\n".join(text) + "\n"
 
 
@@ -238,9 +239,9 @@ def _in_latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def _plain(missing: Missing) -> str:
-    """A missing cell for Markdown, whose reason may hold anything that a file's name may."""
-    return str(missing).replace("<", "&lt;").replace("|", "\\|")
+def _plain(text: str) -> str:
+    """What may hold anything that a file's name may, for Markdown."""
+    return text.replace("<", "&lt;").replace("|", "\\|")
 
 
 def terminal_table(findings: Findings) -> str:

@@ -15,7 +15,8 @@ from pipeline.study.schema import Pretrain, Tuning
 class Row:
     """A cell and what each stage recorded about it. ``attention`` says how its heads share keys and values, if so.
 
-    ``benchmark`` has no setting for a cell with a budget: speed is measured once for all budgets.
+    ``benchmark`` has no setting for a cell with a budget: speed is measured once for all budgets. It may be another
+    seed's, which its own record of the cell tells.
     ``curve`` is its training curve by column, ``nan`` where a step has no value. ``remark`` says what of it is lost.
     ``recipe`` is what the study trains it with, ``tuning`` how that was found; a model trained elsewhere has neither.
     """
@@ -34,6 +35,11 @@ class Row:
     def name(self) -> str:
         """The cell's name."""
         return self.cell.name
+
+    @property
+    def borrows(self) -> bool:
+        """Whether its benchmark is that of another seed."""
+        return self.benchmark.cell.name != self.name
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from pipeline.analysis.rows.points import Point, Row
 from pipeline.results.metrics import Metric, setting_metric
@@ -31,11 +32,17 @@ def error(row: Row, metric: Metric) -> float:
 
 def spread(point: Point, metric: Metric) -> float | None:
     """The standard deviation over seeds, or where there is one seed over the repeats of its timing; else ``None``."""
-    over_seeds = metric.spread(point)
-    if over_seeds is not None or len(point.rows) > 1:
+    over_seeds, rows = metric.spread(point), metric.own(point.rows)
+    if over_seeds is not None or len(rows) > 1:
         return over_seeds
     value = metric.of(point)
-    return value * deviation(point.rows[0], metric) or None if value is not None else None
+    return value * deviation(rows[0], metric) or None if value is not None else None
+
+
+def borrowed(rows: Sequence[Row]) -> list[str]:
+    """A sentence on the cells whose speeds were measured on another seed, if there are any."""
+    names = ", ".join(row.name for row in rows if row.borrows)
+    return [f"Not timed, so these have the speeds of another seed of the same model: {names}."] if names else []
 
 
 def _range(row: Row, metric: Metric) -> float | None:

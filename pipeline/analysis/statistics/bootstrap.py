@@ -23,6 +23,8 @@ class Column:
     """One number of each point, by seed. Of losses by document also ``nats`` [seeds, documents], and their targets.
 
     ``errors`` are each seed's standard error over the repeats of its timing, as a share; 0 for what is not timed.
+    A seed whose speed is another's has no number of its own here: a timing counts once, so that more seeds make its
+    error no smaller.
     """
 
     seeds: list[Floats]
@@ -32,8 +34,9 @@ class Column:
 
     @classmethod
     def of(cls, points: Sequence[Point], metric: Metric) -> Column:
-        seeds = [np.array([metric.value(row) for row in point.rows], float) for point in points]
-        errors = [np.array([timing.error(row, metric) for row in point.rows]) for point in points]
+        own = [metric.own(point.rows) for point in points]
+        seeds = [np.array([metric.value(row) for row in rows], float) for rows in own]
+        errors = [np.array([timing.error(row, metric) for row in rows]) for rows in own]
         rows = [row for point in points for row in point.rows]
         if metric.key != LOSS.key or not rows or not all(row.evaluate.nats_by_document for row in rows):
             return cls(seeds, errors)
@@ -44,8 +47,15 @@ class Column:
         return np.array([seeds.mean() for seeds in self.seeds])
 
     def draw(self, drawn: list[NDArray[np.int64]], timed: np.random.Generator) -> Floats:
-        """Means [replicates, points] over each point's seeds ``drawn`` [replicates, seeds], each ``timed`` anew."""
+        """Means [replicates, points] over each point's seeds ``drawn`` [replicates, seeds], each ``timed`` anew.
+
+        Where fewer seeds were timed than trained, their timings are drawn apart.
+        """
         if self.nats is None or self.targets is None:
+            drawn = [
+                index if index.shape[1] == len(seeds) else timed.integers(len(seeds), size=(len(index), len(seeds)))
+                for seeds, index in zip(self.seeds, drawn, strict=True)
+            ]
             again = (
                 np.exp(errors[index] * timed.normal(size=index.shape))
                 for errors, index in zip(self.errors, drawn, strict=True)
@@ -79,7 +89,7 @@ class Sample:
     def resamples(self) -> bool:
         """Whether there is anything to draw from."""
         documents = any(column.nats is not None for column in (self.x, self.y))
-        return documents or all(len(seeds) > 1 for seeds in self.x.seeds)
+        return documents or all(len(seeds) > 1 for seeds in (*self.x.seeds, *self.y.seeds))
 
     def mean(self) -> tuple[Floats, Floats]:
         """x and y of each point [points], the mean over its seeds."""
@@ -93,7 +103,8 @@ class Sample:
         The documents drawn are the same for every sample, since every point is scored on the same ones.
         """
         generator = np.random.default_rng([1, seed])
-        drawn = [generator.integers(len(seeds), size=(replicates, len(seeds))) for seeds in self.x.seeds]
+        counts = [len(point.rows) for point in self.points]
+        drawn = [generator.integers(seeds, size=(replicates, seeds)) for seeds in counts]
         timed = np.random.default_rng([2, seed])
         return self.x.draw(drawn, timed), self.y.draw(drawn, timed)
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.analysis.rows import timing
 from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import contenders, generate_points, references
 from pipeline.analysis.rows.load import Missing
@@ -110,7 +111,12 @@ def hardware(rows: list[Row]) -> str:
 
 def environments(rows: list[Row]) -> list[tuple[str, Environment, int]]:
     """(stage, environment, number of cells) for each distinct one."""
-    used = [(stage, getattr(row, stage).environment) for stage in STAGES for row in rows if stage in row.cell.stages]
+    records = {
+        (stage, record.cell.name): record.environment
+        for stage in STAGES
+        for record in (getattr(row, stage) for row in rows if stage in row.cell.stages)
+    }
+    used = [(stage, environment) for (stage, _), environment in records.items()]
     return [(stage, environment, used.count((stage, environment))) for stage, environment in dict.fromkeys(used)]
 
 
@@ -189,18 +195,21 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     poor = [row.name for row, loss in scored if loss is None or loss >= row.evaluate.unigram_loss]
     if poor:
         notes.append(f"No better than the unigram baseline: {', '.join(poor)}.")
+    timed = {row.benchmark.cell.name: row.benchmark for row in rows}
     noisy = [
-        f"{row.name} {readable(setting)} {measured.spread:.0%}"
-        for row in rows
-        for setting, measured in row.benchmark.settings.items()
+        f"{name} {readable(setting)} {measured.spread:.0%}"
+        for name, benchmark in timed.items()
+        for setting, measured in benchmark.settings.items()
         if measured.spread > NOISY
     ]
     if noisy:
         notes.append(f"Timings that spread by more than {NOISY:.0%} between repeats: {', '.join(noisy)}.")
     notes += training.warnings(rows)
     notes += [sentence for sentence in [at_chance(rows)] if sentence]
-    for note in dict.fromkeys(note for row in rows for note in row.benchmark.notes):
-        notes.append(f"Benchmark of {', '.join(row.name for row in rows if note in row.benchmark.notes)}: {note}.")
+    for note in dict.fromkeys(note for benchmark in timed.values() for note in benchmark.notes):
+        named = ", ".join(name for name, benchmark in timed.items() if note in benchmark.notes)
+        notes.append(f"Benchmark of {named}: {note}.")
+    notes += timing.borrowed(rows)
     if any(environment.dirty for _, environment, _ in environments(rows)):
         notes.append("Some results were made by code with uncommitted changes.")
     notes += [f"The training curve of {row.name} is left out: {row.remark}." for row in rows if row.remark]

@@ -160,8 +160,9 @@ def _certainty(points: list[Point], main: list[Quality]) -> str:
     counts = {len(point.rows) for point in points}
     rows = [row for point in points for row in point.rows]
     repeats = min(timing.repeats(row, comparison.matched.measured) for row in rows for comparison in main)
-    known = (min(counts) > 1, all(row.evaluate.nats_by_document for row in rows), repeats > 1)
-    taken_in = ("seeds", "test documents", f"the {repeats} repeats of each timing")
+    known = (max(counts) > 1, all(row.evaluate.nats_by_document for row in rows), repeats > 1)
+    seeds = "seeds" if min(counts) > 1 else "seeds of the models that have several"
+    taken_in = (seeds, "test documents", f"the {repeats} repeats of each timing")
     covered = [part for part, there in zip(taken_in, known, strict=True) if there]
     missing = ("other seeds", "test documents", "repeats of a timing")
     left = [part for part, there in zip(missing, known, strict=True) if not there]

@@ -1,7 +1,7 @@
 """Whether a difference between two models stands over their seeds, and if not, how many seeds would tell.
 
 Both models are trained with the same seeds and scored on the same documents, so a difference is that of pairs: what a
-seed or a document does to both models alike is no part of its error.
+seed or a document does to both models alike is no part of its error. A speed that is another seed's makes no pair.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def contrasts(points: list[Point], metrics: Sequence[Metric]) -> list[Contrast]:
 
 def contrast(first: Point, second: Point, metric: Metric) -> Contrast | None:
     """The second point less the first; ``None`` where they share fewer than two seeds that have the number."""
-    sides = [_by_seed(point.rows, metric) for point in (first, second)]
+    sides = [_by_seed(metric.own(point.rows), metric) for point in (first, second)]
     seeds = sorted(sides[0].keys() & sides[1].keys())
     if len(seeds) < 2:
         return None
