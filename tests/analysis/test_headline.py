@@ -16,6 +16,9 @@ from pipeline.results.metrics import setting_metric
 from pipeline.results.records import Baseline
 
 RATE = setting_metric("decode_heavy", "tokens_per_second")
+TIMED = {"repeats": 3, "spread": 0.1}
+WIDTH = 2 * 1.96 * 0.1 / 1.693 * 1.2533 / math.sqrt(3) * math.sqrt(1 + 0.5**2 + 0.5**2)
+"""Of the logarithm of a ratio between one rate and a mean of two, each timed so."""
 VANILLA = {"s": (3.0, 1000.0), "m": (2.0, 10.0)}  # a factor of 100 per nat
 
 
@@ -118,16 +121,27 @@ def test_what_the_interval_lacks_is_said(template: Row, made: dict[str, float], 
     assert study(template, {2: (2.5, 700.0)}, **made).basis[0] == f"Each model was trained once; {told}"
 
 
-def test_several_seeds_are_counted(template: Row) -> None:
-    places = [("vanilla", None, size, place) for size, place in VANILLA.items()] + [("block", 2, "s", (2.5, 700.0))]
-    cells = [
-        row(template, size, length, loss + 0.01 * seed, rate, seed=seed)
-        for _, length, size, (loss, rate) in places
+def seeded(template: Row, shift: float, **made: float) -> list[Row]:
+    """Three seeds of the vanilla models and of a block transformer, each with a loss that much above the one before."""
+    places = [(None, size, place) for size, place in VANILLA.items()] + [(2, "s", (2.5, 700.0))]
+    return [
+        row(template, size, length, loss + shift * seed, rate, seed=seed, **made)
+        for length, size, (loss, rate) in places
         for seed in range(3)
     ]
+
+
+def test_several_seeds_are_counted(template: Row) -> None:
+    cells = seeded(template, 0.01)
     assert find(cells).basis[0] == (
         "Each model was trained with 3 seeds; "
         "the intervals take in seeds, but not test documents and repeats of a timing."
+    )
+    some = [each for each in seeded(template, 0.01, documents=0.1) if each.cell.block_length is None]
+    alone = row(template, "s", 2, 2.5, 700.0, documents=0.1)
+    assert find([*some, alone]).basis[0] == (
+        "Each model was trained with 1 to 3 seeds; the intervals take in seeds of the models that have several and test"
+        " documents, but not repeats of a timing."
     )
 
 
@@ -160,14 +174,28 @@ def test_a_setting_without_a_shared_loss_is_told_beside_one_that_has_one(templat
 
 def test_timings_that_spread_widen_the_interval_by_as_much(template: Row) -> None:
     """All documents are alike, so it is the timings': of one rate, and of a mean of two."""
-    best = study(template, {2: (2.5, 700.0)}, documents=0, repeats=3, spread=0.1).quality[0].matched.best
+    best = study(template, {2: (2.5, 700.0)}, documents=0, **TIMED).quality[0].matched.best
     assert best is not None
     assert best.low is not None
     assert best.high is not None
-    one = 0.1 / 1.693 * 1.2533 / math.sqrt(3)
-    width = 2 * 1.96 * one * math.sqrt(1 + 0.5**2 + 0.5**2)
-    assert math.log(best.high / best.low) == pytest.approx(width, rel=0.15)
+    assert math.log(best.high / best.low) == pytest.approx(WIDTH, rel=0.15)
     assert best.low < 7.0 < best.high
+
+
+def test_a_timing_that_seeds_share_is_no_surer_than_that_of_one_seed(template: Row) -> None:
+    own = seeded(template, 0.0, documents=0, **TIMED)
+    shared = [
+        dataclasses.replace(each, benchmark=own[at - at % 3].benchmark)  # the first seed's
+        for at, each in enumerate(own)
+    ]
+    widths = []
+    for cells in (own, shared):
+        best = find(cells).quality[0].matched.best
+        assert best is not None
+        assert best.low is not None
+        assert best.high is not None
+        widths.append(math.log(best.high / best.low))
+    assert widths == pytest.approx([WIDTH / math.sqrt(3), WIDTH], rel=0.15)
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -87,9 +87,10 @@ class Sample:
 
     @property
     def resamples(self) -> bool:
-        """Whether there is anything to draw from."""
-        documents = any(column.nats is not None for column in (self.x, self.y))
-        return documents or all(len(seeds) > 1 for seeds in (*self.x.seeds, *self.y.seeds))
+        """Whether there is anything to draw from: documents, or seeds of each point that differ in one number."""
+        columns = (self.x, self.y)
+        documents = any(column.nats is not None for column in columns)
+        return documents or any(all(len(set(seeds)) > 1 for seeds in column.seeds) for column in columns)
 
     def mean(self) -> tuple[Floats, Floats]:
         """x and y of each point [points], the mean over its seeds."""
