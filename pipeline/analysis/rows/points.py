@@ -16,7 +16,7 @@ class Row:
     """A cell and what each stage recorded about it. ``attention`` says how its heads share keys and values, if so.
 
     ``benchmark`` has no setting for a cell with a budget: speed is measured once for all budgets. It may be another
-    seed's, which its own record of the cell tells.
+    seed's: its own ``cell`` says whose.
     ``curve`` is its training curve by column, ``nan`` where a step has no value. ``remark`` says what of it is lost.
     ``recipe`` is what the study trains it with, ``tuning`` how that was found; a model trained elsewhere has neither.
     """

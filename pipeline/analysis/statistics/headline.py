@@ -58,7 +58,7 @@ def _pairs(points: list[Point], quality: Sequence[Quality]) -> list[list[Quality
 
 
 def _main(pairs: list[list[Quality]]) -> list[Quality]:
-    """The strongest vanilla family, against which the greatest ratio is the least, and the block transformers of it.
+    """The best block transformers against the strongest vanilla family: that against which their ratio is the least.
 
     Only where there is no other pair is it one of uptrained block transformers, which had their source's training too,
     or one against transformers' ``generate``, another engine.
@@ -80,7 +80,11 @@ def _advantage(compared: list[Quality]) -> tuple[bool, float]:
 
 
 def _ratio(matched: Matched) -> float:
-    """0 where the vanilla family is not reached in loss, and infinite where it does not reach, or has no numbers."""
+    """The ratio at the lowest loss that both reach.
+
+    0 where the block transformers do not come down to the vanilla family's losses, infinite where it does not come down
+    to theirs, or one has no numbers.
+    """
     if matched.best:
         return matched.best.value
     below = matched.reach and matched.reach[0][0] > matched.reach[1][1]
