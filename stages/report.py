@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline import tracking
 from pipeline.analysis.page.report import write_report
 from pipeline.analysis.page.vega import write_library
+from pipeline.analysis.rows.load import told
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
 from pipeline.base.paths import PLOTS, REPORT
@@ -20,8 +21,8 @@ def main() -> None:
     findings = write_report(study, REPORT)
     write_library(PLOTS / "vega.js")  # with which the page of `dvc plots show` needs no network
     print(findings.headline)
-    for lacking in findings.missing:
-        print(f"missing: {lacking}")
+    for line in told(findings.missing):
+        print(f"missing: {line}")
     tracking.catch_up(study.name, "report")
     if findings.missing and not arguments.finished:
         cells = ", ".join(lacking.cell for lacking in findings.missing)

@@ -16,7 +16,7 @@ from synthetic import study_file, write_results
 
 from pipeline.analysis.page import tables
 from pipeline.analysis.page.report import write_report
-from pipeline.analysis.rows.load import load_rows
+from pipeline.analysis.rows.load import Missing, load_rows, told
 from pipeline.analysis.rows.points import Row
 from pipeline.analysis.statistics.findings import Findings, find
 from pipeline.base.errors import UserError
@@ -98,14 +98,24 @@ def test_a_broken_cell_costs_one_cell_and_is_named(study: Study, fault: str) -> 
     spoil()
     rows, missing = load_rows(study)
     assert [row.name for row in rows] == [cell.name for cell in cells(study) if cell.name != CELL]
-    ((cell, at, why),) = [dataclasses.astuple(each) for each in missing]
-    assert (cell, at) == (CELL, stage)
+    ((cell, at, why, untrained),) = [dataclasses.astuple(each) for each in missing]
+    assert (cell, at, untrained) == (CELL, stage, fault == "no training")
     assert reason in why
     assert "secret" not in why
     assert why.isprintable()
     findings = find(rows, missing)
     assert why in tables.terminal_table(findings).splitlines()[-1]
     assert tables.results_markdown(findings).splitlines()[-3:] == ["Missing cells:", "", f"- {missing[0]}"]
+
+
+def test_many_untrained_cells_are_one_line() -> None:
+    untrained = [Missing(f"vanilla-{size}-0", "pretrain", "no such result", untrained=True) for size in "abcd"]
+    broken = Missing("vanilla-e-0", "evaluate", "it failed")
+    assert told([untrained[0], broken]) == ["vanilla-a-0, stage pretrain: no such result", str(broken)]
+    assert told([*untrained, broken]) == [
+        str(broken),
+        "4 cells are not trained; `dvc repro` trains them: vanilla-a-0, vanilla-b-0, vanilla-c-0, vanilla-d-0",
+    ]
 
 
 def test_the_first_cell_being_foreign_does_not_make_the_others_so(study: Study) -> None:

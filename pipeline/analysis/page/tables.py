@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.analysis.figures.style import short
 from pipeline.analysis.rows import timing
+from pipeline.analysis.rows.load import told
 from pipeline.analysis.rows.points import Row, whole
 from pipeline.analysis.statistics.findings import Findings, hardware
 from pipeline.analysis.statistics.pareto import Front
@@ -214,7 +215,7 @@ def results_markdown(findings: Findings) -> str:
     text += ["", f"{GUESS} {GUESSES}."] if any(GUESS in line for line in text) else []
     text += [line for remark in timing.borrowed(findings.rows) for line in ("", _plain(remark))]
     text += ["", "Missing cells:", ""] if findings.missing else []
-    text += [f"- {_plain(str(lacking))}" for lacking in findings.missing]
+    text += [f"- {_plain(line)}" for line in told(findings.missing)]
     return "\n".join(text) + "\n"
 
 
@@ -222,7 +223,7 @@ def results_latex(findings: Findings) -> str:
     """The short table for LaTeX; comments below it name the missing cells."""
     text = latex(short_table(findings))
     notes = [f"{GUESS} {GUESSES}."] if LATEX[GUESS] in text else []
-    notes += [f"missing: {lacking}" for lacking in findings.missing]
+    notes += [f"missing: {line}" for line in told(findings.missing)]
     return text + "".join(f"% {' '.join(note.split())}\n" for note in notes)
 
 
@@ -276,7 +277,7 @@ def terminal_table(findings: Findings) -> str:
             "",
             f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s",
             *([f"{GUESS} {GUESSES}"] if any(GUESS in line for line in text) else []),
-            *(f"missing: {lacking}" for lacking in findings.missing),
+            *(f"missing: {line}" for line in told(findings.missing)),
         ]
     )
 

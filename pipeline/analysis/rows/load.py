@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,25 +26,38 @@ Record = TypeVar("Record", bound=AnyResult)
 SAME = ("documents_hash", "tokenizer_hash", "documents", "stride", "target_tokens")
 """What makes the losses of two records comparable."""
 
+FEW = 3
+
 
 @dataclass(frozen=True)
 class Missing:
-    """A cell that takes no part, the stage whose result it lacks, and why."""
+    """A cell that takes no part, the stage whose result it lacks, and why; ``untrained``: no stage of it has run."""
 
     cell: str
     stage: str
     reason: str
+    untrained: bool = False
 
     def __str__(self) -> str:
         return f"{self.cell}, stage {self.stage}: {self.reason}"
 
 
+def told(missing: Sequence[Missing]) -> list[str]:
+    """A line per cell, but one for all that are untrained where these are more than :data:`FEW`."""
+    untrained = [lacking.cell for lacking in missing if lacking.untrained]
+    if len(untrained) <= FEW:
+        return list(map(str, missing))
+    others = [str(lacking) for lacking in missing if not lacking.untrained]
+    return [*others, f"{len(untrained)} cells are not trained; `dvc repro` trains them: {', '.join(untrained)}"]
+
+
 class _Lacks(Exception):
     """Raised where a cell's record of a stage is absent, unreadable or foreign."""
 
-    def __init__(self, stage: str, reason: str) -> None:
+    def __init__(self, stage: str, reason: str, absent: bool = False) -> None:
         super().__init__(reason)
         self.stage = stage
+        self.absent = absent
 
 
 def read_study(folder: Path) -> tuple[Study, list[Row], list[Missing]]:
@@ -74,7 +88,7 @@ def load_rows(study: Study) -> tuple[list[Row], list[Missing]]:
         try:
             rows.append(_row(study, cell))
         except _Lacks as lack:
-            missing.append(Missing(cell.name, lack.stage, str(lack)))
+            missing.append(Missing(cell.name, lack.stage, str(lack), lack.absent and lack.stage == "pretrain"))
     rows, foreign = _comparable(rows)
     if not rows:
         first = f" ({missing[0]})" if missing else ""
@@ -141,7 +155,7 @@ def _read(cell: Cell, stage: str, kind: type[Record]) -> Record:
     try:
         record: Record = read_result(path, kind, stage)
     except UserError as error:
-        raise _Lacks(stage, str(error)) from None
+        raise _Lacks(stage, str(error), absent=not path.exists()) from None
     if record.cell.name != cell.name:
         raise _Lacks(stage, f"{path}: a result of cell {record.cell.name!r}; {_again(stage)}")
     return record
