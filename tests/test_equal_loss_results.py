@@ -7,10 +7,15 @@ import re
 from collections import defaultdict
 from math import exp, log
 from statistics import mean
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from pipeline.analysis.rows.points import Row
+from pipeline.analysis.statistics.training import end_slope
 from pipeline.base.files import read_json
+from pipeline.results.curve import read_curve
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs/results/equal_loss"
@@ -89,6 +94,20 @@ def test_a_model_has_its_scores(row: list[str]) -> None:
         )
     ]
     assert row[1:] == [f"{loss(model):.3f}", *told]
+
+
+def test_losses_still_fall_by_what_the_page_says() -> None:
+    """Nats per doubling of tokens, by block length; 1 is vanilla."""
+    slopes: dict[str, list[float]] = defaultdict(list)
+    for path in (FOLDER / "curves").iterdir():
+        steps = read_json(FOLDER / f"results/pretrain/{path.stem}.json")["steps"]
+        row = SimpleNamespace(curve=read_curve(path), pretrain=SimpleNamespace(steps=steps), recipe=None)
+        family, length = path.stem.split("-")[0], path.stem.split("-")[2]
+        slopes["1" if family == "vanilla" else length].append((end_slope(cast(Row, row)) or (0.0,))[0])
+    low, high = ({length: f"{pick(found):.2f}" for length, found in slopes.items()} for pick in (min, max))
+    assert f"by {low['1']} to {high['1']} nats per doubling of tokens for vanilla" in PAGE
+    assert f"by {low['2']} to {high['2']} with blocks of 2, {low['4']} to {high['4']} with blocks of 4" in PAGE
+    assert f"and {low['8']} with blocks of 8" in PAGE
 
 
 def in_words(family: str, against: str, at: str, setting: str) -> str:
