@@ -164,6 +164,19 @@ def test_some_cells_of_a_study_run_to_a_report_on_what_is_finished(repository: P
     assert "python -m stages.report --finished" in ended.stdout
 
 
+@pytest.mark.slow
+def test_one_seed_of_a_model_is_timed_and_the_others_have_its_speed(repository: Path) -> None:
+    (repository / "studies/tiny.yaml").write_text(TINY.replace("seed: [0]", "seed: [0, 1]"))
+    for arguments in (["block-s-4-base-0"], ["block-s-4-base-1", "--no-benchmark"]):
+        ended = study("tiny", *arguments)
+        assert ended.returncode == 0, ended.stderr
+    folder = repository / "runs/tiny"
+    assert [path.stem for path in folder.glob("results/benchmark/*.json")] == ["block-s-4-base-0"]
+    told = (folder / "report/results.md").read_text()
+    assert "have the speeds of another seed of the same model: block-s-4-base-1" in told
+    assert "block-s-4-base-1" not in told.partition("Missing cells")[2]
+
+
 def test_a_file_in_the_way_is_kept(repository: Path) -> None:
     (repository / "runs/tiny").mkdir(parents=True)
     (repository / "runs/tiny/params.yaml").write_text("mine")

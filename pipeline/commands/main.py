@@ -94,6 +94,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="its file's name without .yaml; left out: list the studies")
     parser.add_argument("cell", nargs="*", help="these cells, and a report on what is finished; left out: all")
+    run.add_no_benchmark(parser)
     for section in APART:
         parser.add_argument(f"--{section}", action="store_true", help=f"run what its section {section} says too")
 
@@ -145,7 +146,8 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _study(arguments: argparse.Namespace) -> None:
     if arguments.name:
-        run_study(arguments.name, arguments.cell, [section for section in APART if getattr(arguments, section)])
+        asked = [section for section in APART if getattr(arguments, section)]
+        run_study(arguments.name, arguments.cell, asked, arguments.benchmark)
         return
     described = describe_studies()
     for name, question in described:

@@ -28,9 +28,16 @@ from pipeline.study.rules import choice
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("cell", nargs="*", help="these cells and what they need; where left out, all and the report")
+    add_no_benchmark(parser)
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--dry", action="store_true", help="list what would run; only the stage check runs")
     on_slurm.add_arguments(parser, either)
+
+
+def add_no_benchmark(parser: argparse.ArgumentParser) -> None:
+    """The option that leaves benchmarks out."""
+    told = "leave out benchmarks: other seeds of a model that is timed need none (docs/methods.md)"
+    parser.add_argument("--no-benchmark", dest="benchmark", action="store_false", help=told)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -47,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     study = load_study()
     check_dvc_keys()
-    stages = chosen(repository.stages, study, arguments.cell)
+    stages = chosen(repository.stages, study, arguments.cell, arguments.benchmark)
     if arguments.on == "slurm":
         on_slurm.start(study, repository, stages, lambda: _check(repository, Machine(()), stages), arguments.dry)
         return
@@ -60,12 +67,18 @@ def run(arguments: argparse.Namespace) -> None:
             _run(repository, machine, study, stages)
 
 
-def chosen(stages: Stages, study: Study, names: Iterable[str]) -> Stages:
-    """All stages, or those of these cells and what they need. Raises :class:`UserError` for an unknown cell."""
+def chosen(stages: Stages, study: Study, names: Iterable[str], benchmark: bool = True) -> Stages:
+    """All stages, or those of these cells and what they need. Raises :class:`UserError` for an unknown cell.
+
+    Without benchmarks there is no report, which DVC makes of all.
+    """
     wanted, known = set(names), [cell.name for cell in cells(study)]
     for name in wanted:
         choice("cell", name, known)
-    return with_needs(stages, [stage.name for stage in stages.values() if stage.cell in wanted]) if wanted else stages
+    if wanted:
+        stages = with_needs(stages, [stage.name for stage in stages.values() if stage.cell in wanted])
+    left_out = () if benchmark else ("benchmark", REPORT_STAGE)
+    return {name: stage for name, stage in stages.items() if stage.kind not in left_out}
 
 
 def _run(repository: Repository, machine: Machine, study: Study, stages: Stages) -> None:

@@ -27,8 +27,8 @@ MADE = ("data", "checkpoints", "superseded", "trunks", "results", "report", "sea
 """What the stages make: each study has its own."""
 
 
-def run_study(name: str, some: Sequence[str] = (), asked: Sequence[str] = ()) -> None:
-    """Run a study, or ``some`` of its cells, to the table of results, or go on with it.
+def run_study(name: str, some: Sequence[str] = (), asked: Sequence[str] = (), benchmark: bool = True) -> None:
+    """Run a study, or ``some`` of its cells, to the table of results, or go on with it; without benchmarks if so asked.
 
     The sections of :data:`APART` that are asked for run first. Raises :class:`UserError`, and SystemExit of a stage.
     """
@@ -43,8 +43,8 @@ def run_study(name: str, some: Sequence[str] = (), asked: Sequence[str] = ()) ->
     print(f"study {name} in {folder}", flush=True)
     for section in (section for section in having if section in asked):
         _command(folder, "dvc", "repro", str(_stage(section)))
-    if some:
-        _command(folder, "pipeline", "run", *some)
+    if some or not benchmark:
+        _command(folder, "pipeline", "run", *some, *(() if benchmark else ("--no-benchmark",)))
         _command(folder, "stages.report", "--finished")
     else:
         gpus = gpus_of(study)

@@ -40,6 +40,13 @@ def test_cells_are_chosen_with_what_they_need(study: Study, stages: Stages) -> N
         chosen(stages, study, ["vanilla-n-0"])
 
 
+def test_without_benchmarks_there_is_no_report(study: Study, stages: Stages) -> None:
+    found = chosen(stages, study, ["vanilla-m-0"], benchmark=False)
+    assert list(found) == ["tokenize", "pretrain-vanilla@vanilla-m-0", "evaluate-x@vanilla-m-0"]
+    everything = chosen(stages, study, [], benchmark=False)
+    assert set(stages) - set(everything) == {"report", *(name for name in stages if name.startswith("benchmark"))}
+
+
 def test_the_longest_training_is_first_and_budgets_wait_for_the_whole_cell(study: Study, stages: Stages) -> None:
     flops = {"vanilla-s-0": 2.0, "vanilla-m-0": 8.0, "vanilla-s-0-500000": 1.0, "vanilla-m-0-500000": 4.0}
     order = order_of(stages, study, {cell: Training(each, each, 10) for cell, each in flops.items()})
