@@ -133,9 +133,10 @@ def test_the_page_has_the_ratios_with_their_intervals() -> None:
 def test_a_ratio_is_that_between_the_neighbours_on_the_fronts() -> None:
     """Decode-heavy, both grouped, at each other's loss; straight in the logarithm of the speed."""
     family, large, small = "block, grouped-query", "block-85m_gqa-2-carried_all", "block-19m_gqa-2-carried_all"
-    points: dict[str, tuple[float, float]] = defaultdict(tuple)  # type: ignore[arg-type]
-    for model in (large, small, "vanilla-5m_gqa", "vanilla-19m_gqa"):
-        points[model] = (loss(model), SPEEDS[model]["decode_heavy"]["tokens_per_second"])
+    points = {
+        model: (loss(model), SPEEDS[model]["decode_heavy"]["tokens_per_second"])
+        for model in (large, small, "vanilla-5m_gqa", "vanilla-19m_gqa")
+    }
 
     def between(first: str, second: str, at: float) -> float:
         (low, fast), (high, slow) = points[first], points[second]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Training:
 
     def left(self, step: int | None) -> float:
         """FLOPs to go after that step."""
-        return self.to_go if step is None else min(self.to_go, (self.steps - step) / max(self.steps, 1) * self.flops)
+        return self.to_go if step is None else min(self.to_go, self.flops * (1 - step / max(self.steps, 1)))
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def _training(board: Board, trainings: Mapping[str, Training]) -> tuple[float, f
         point = last_point(stage.cell) if entry.state is State.RUNNING else None
         left = 0.0 if board.settled(name) else training.left(point.step if point else None)
         to_go += left
-        if entry.state is State.DONE or point:
+        begun = point is not None and not math.isclose(left, training.to_go)  # else it has only just gone on
+        if entry.state is State.DONE or begun:
             done += training.to_go - left
             seconds += entry.seconds
     return to_go, done, seconds

@@ -172,14 +172,20 @@ def test_a_setting_without_a_shared_loss_is_told_beside_one_that_has_one(templat
     )
 
 
-def test_timings_that_spread_widen_the_interval_by_as_much(template: Row) -> None:
-    """All documents are alike, so it is the timings': of one rate, and of a mean of two."""
-    best = study(template, {2: (2.5, 700.0)}, documents=0, **TIMED).quality[0].matched.best
+def interval(found: Findings) -> tuple[float, float]:
+    """Of the headline's ratio."""
+    best = found.quality[0].matched.best
     assert best is not None
     assert best.low is not None
     assert best.high is not None
-    assert math.log(best.high / best.low) == pytest.approx(WIDTH, rel=0.15)
-    assert best.low < 7.0 < best.high
+    return best.low, best.high
+
+
+def test_timings_that_spread_widen_the_interval_by_as_much(template: Row) -> None:
+    """All documents are alike, so it is the timings': of one rate, and of a mean of two."""
+    low, high = interval(study(template, {2: (2.5, 700.0)}, documents=0, **TIMED))
+    assert math.log(high / low) == pytest.approx(WIDTH, rel=0.15)
+    assert low < 7.0 < high
 
 
 def test_a_timing_that_seeds_share_is_no_surer_than_that_of_one_seed(template: Row) -> None:
@@ -188,13 +194,7 @@ def test_a_timing_that_seeds_share_is_no_surer_than_that_of_one_seed(template: R
         dataclasses.replace(each, benchmark=own[at - at % 3].benchmark)  # the first seed's
         for at, each in enumerate(own)
     ]
-    widths = []
-    for cells in (own, shared):
-        best = find(cells).quality[0].matched.best
-        assert best is not None
-        assert best.low is not None
-        assert best.high is not None
-        widths.append(math.log(best.high / best.low))
+    widths = [math.log(high / low) for low, high in (interval(find(own)), interval(find(shared)))]
     assert widths == pytest.approx([WIDTH / math.sqrt(3), WIDTH], rel=0.15)
 
 

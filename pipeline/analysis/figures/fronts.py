@@ -57,18 +57,20 @@ def _fronts(points: list[Point], setting: str) -> Figures:
     ):
         x = setting_metric(setting, field)
         figure, (axes,) = panels(1, width=7.6, height=4.6)
-        draw_front(axes, points, x, LOSS)
+        kept = draw_front(axes, points, x, LOSS)
         title = f"Loss against {words}, {readable(setting)}"
         axes.set_title(title)
         legend(figure, axes)
-        kept = [point for split in _families(points, x, LOSS).values() for point in split.front]
         name_points(axes, [(point.size, *located(point, x, LOSS)) for point in kept])
         told = f"{LOSS.label} against {x.label}. No other configuration of its family beats these in both"
         yield figure, Drawing(f"{name}_{setting}", title, f"{told}: {_best(points, x, LOSS)}.")
 
 
-def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric) -> None:
-    """Points by series, with each family's front and each series' as lines; faint where their family beats them."""
+def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric) -> list[Point]:
+    """Points by series, with each family's front and each series' as lines; faint where their family beats them.
+
+    Returns those on a front.
+    """
     styles = series_styles(points)
     families = _families(points, x, y)
     for family, split in families.items():
@@ -84,6 +86,7 @@ def draw_front(axes: Axes, points: list[Point], x: Metric, y: Metric) -> None:
     for metric, which in ((x, "x"), (y, "y")):
         if metric.logarithmic:
             log_axis(axes, which)
+    return [point for split in families.values() for point in split.front]
 
 
 def _draw_series(

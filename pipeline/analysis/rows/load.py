@@ -27,11 +27,15 @@ SAME = ("documents_hash", "tokenizer_hash", "documents", "stride", "target_token
 """What makes the losses of two records comparable."""
 
 FEW = 3
+"""Untrained cells that are told one by one."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A cell that takes no part, the stage whose result it lacks, and why; ``untrained``: no stage of it has run."""
+    """A cell that takes no part, the stage whose result it lacks, and why.
+
+    ``untrained``: its training has left neither a result nor a failure.
+    """
 
     cell: str
     stage: str
@@ -99,8 +103,8 @@ def load_rows(study: Study) -> tuple[list[Row], list[Missing]]:
 
 def _row(study: Study, cell: Cell) -> Row:
     pretrain = _read(cell, "pretrain", PretrainResult)
-    evaluate = _of_weights(cell, "evaluate", EvaluateResult)
-    benchmark = _benchmark(study, cell) if "benchmark" in cell.stages else _unmeasured(evaluate)
+    evaluate = _of_weights(pretrain, cell, "evaluate", EvaluateResult)
+    benchmark = _benchmark(study, pretrain, cell) if "benchmark" in cell.stages else _unmeasured(evaluate)
     counts = (len(evaluate.nats_by_document), len(evaluate.targets_by_document))
     if counts not in ((0, 0), (evaluate.documents, evaluate.documents)):
         path = result("evaluate", cell.name)
@@ -117,18 +121,19 @@ def _recipe(study: Study, cell: Cell) -> tuple[Pretrain | None, Tuning | None]:
     return pretraining(study, cell), tuning_of(study, cell)
 
 
-def _benchmark(study: Study, cell: Cell) -> BenchmarkResult:
+def _benchmark(study: Study, pretrain: PretrainResult, cell: Cell) -> BenchmarkResult:
     """The cell's own, and where it has none that of the lowest seed with one: a model's speed depends on no seed."""
     if not result("benchmark", cell.name).exists() and failure("benchmark", cell.name) is None:
         for seed in sorted(study.grid.seed) if cell.family != "pretrained" else []:
+            other = dataclasses.replace(cell, seed=seed)
             with contextlib.suppress(_Lacks):
-                return _of_weights(dataclasses.replace(cell, seed=seed), "benchmark", BenchmarkResult)
-    return _of_weights(cell, "benchmark", BenchmarkResult)
+                return _of_weights(_read(other, "pretrain", PretrainResult), other, "benchmark", BenchmarkResult)
+    return _of_weights(pretrain, cell, "benchmark", BenchmarkResult)
 
 
-def _of_weights(cell: Cell, stage: str, kind: type[Record]) -> Record:
-    """The record, which must be about the weights that the cell has."""
-    record, own = _read(cell, stage, kind), _read(cell, "pretrain", PretrainResult).cell.fingerprint
+def _of_weights(pretrain: PretrainResult, cell: Cell, stage: str, kind: type[Record]) -> Record:
+    """The cell's record, which must be about the weights that its training left."""
+    record, own = _read(cell, stage, kind), pretrain.cell.fingerprint
     if record.cell.fingerprint != own:
         measured = f"measured on weights {record.cell.fingerprint!r}, but the cell's are {own!r}"
         raise _Lacks(stage, f"{result(stage, cell.name)}: {measured}; {_again(stage)}")
