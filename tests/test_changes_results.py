@@ -17,6 +17,9 @@ PAGE = (ROOT / "docs/results/changes.md").read_text(encoding="utf-8")
 LOG = (ROOT / "docs/performance-log.md").read_text(encoding="utf-8")
 SPEEDS = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed.json")}
 SPEEDS_SINCE = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed_since.json")}
+SPEEDS_CONVOLUTION = {
+    record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed_convolution.json")
+}
 SPEEDS_85M = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed_85m.json")}
 MODELS = sorted({path.stem[:-2] for path in (FOLDER / "results/evaluate").iterdir()} | set(SPEEDS))
 
@@ -52,13 +55,17 @@ def test_a_model_has_its_losses_and_speeds(model: str) -> None:
     assert rows(model)[0] == told
 
 
-@pytest.mark.parametrize("model", SPEEDS_SINCE)
-def test_a_model_has_its_speed_on_the_later_engine(model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "speeds"),
+    [(model, speeds) for speeds in (SPEEDS_SINCE, SPEEDS_CONVOLUTION) for model in speeds],
+    ids=[*SPEEDS_SINCE, *(f"{model}, later" for model in SPEEDS_CONVOLUTION)],
+)
+def test_a_model_has_its_speed_on_a_later_engine(model: str, speeds: dict[str, Any]) -> None:
     base = plain(model)
     told = []
     for setting in ("decode_heavy", "prefill_heavy"):
-        speed, limit = (SPEEDS_SINCE[model][setting][key] for key in ("tokens_per_second", "roofline_fraction"))
-        share = f"{speed / SPEEDS_SINCE[base][setting]['tokens_per_second']:.0%}" if base else ""
+        speed, limit = (speeds[model][setting][key] for key in ("tokens_per_second", "roofline_fraction"))
+        share = f"{speed / speeds[base][setting]['tokens_per_second']:.0%}" if base else ""
         told += [f"{speed:,.0f}", share, f"{limit:.0%}"]
     assert told in rows(model)
 
@@ -91,3 +98,19 @@ def test_every_training_is_on_record_and_took_the_steps_that_the_page_tells() ->
         trained = read_json(FOLDER / "results/pretrain" / path.name)
         assert (f"{trained['tokens']:,}", f"{trained['steps']:,}") == ("100,007,936", "3,052")
         assert not trained["diverged"]
+
+
+def test_a_convolution_costs_loss() -> None:
+    carried = [
+        read_json(FOLDER.parent / f"measures/results/evaluate/block-19m-4-carried_all-{seed}.json") for seed in "01"
+    ]
+    without = {
+        "local4": mean(scored["loss"] for scored in evaluations("block-19m-4-local4_all").values()),
+        "carried": mean(scored["loss"] for scored in carried),
+    }
+    worse = {
+        form: mean(scored["loss"] for scored in evaluations(f"block-19m-4-{form}_convolution_all").values()) - loss
+        for form, loss in without.items()
+    }
+    assert f"by {worse['local4']:.3f} nats beside four local tokens and by {worse['carried']:.3f} beside" in PAGE
+    assert "({:.3f} and {:.3f} without it)".format(*without.values()) in PAGE

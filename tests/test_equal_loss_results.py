@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import defaultdict
-from math import exp, log
+from math import exp, inf, log
 from statistics import mean
 from types import SimpleNamespace
 from typing import cast
@@ -16,6 +16,7 @@ from pipeline.analysis.rows.points import Row
 from pipeline.analysis.statistics.training import end_slope
 from pipeline.base.files import read_json
 from pipeline.results.curve import read_curve
+from pipeline.results.search import read_tuning
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs/results/equal_loss"
@@ -66,7 +67,7 @@ def score(cell: str, task: str, metric: str) -> float:
 
 def test_the_study_is_told_whole() -> None:
     assert {row[0].strip("`") for row in rows(9)} == set(SPEEDS)
-    assert f"{len(SCORED)} of its 84 cells" in PAGE
+    assert f"{len(SCORED)} of its 132 cells" in PAGE
 
 
 @pytest.mark.parametrize("row", rows(9), ids=[row[0] for row in rows(9)])
@@ -94,6 +95,29 @@ def test_a_model_has_its_scores(row: list[str]) -> None:
         )
     ]
     assert row[1:] == [f"{loss(model):.3f}", *told]
+
+
+def test_the_rates_are_those_of_the_best_trials() -> None:
+    tuning = read_tuning(FOLDER / "tuning/results.json")
+    assert tuning is not None
+    expected = []
+    for model in tuning.models:
+        assert len(model.trials) == model.wanted == 8
+        best = min(model.complete, key=lambda trial: trial.loss or inf)
+        (usual,) = (
+            trial for trial in model.complete if trial.point == {"learning_rate": 0.008, "matrix_learning_rate": 0.004}
+        )
+        largest = max(trial.point["learning_rate"] for trial in model.trials)
+        rates = f"{best.point['matrix_learning_rate']:g}, {best.point['learning_rate']:g}"
+        edge = " (the largest tried)" if best.point["learning_rate"] == largest else ""
+        expected.append([f"`{model.model}`", rates + edge, f"{best.loss:.3f}", f"{usual.loss - best.loss:+.3f}"])
+    assert rows(4) == expected
+
+
+def test_what_tuning_brings_vanilla_5m_at_all_tokens() -> None:
+    before = [read_json(path)["loss"] for path in sorted((FOLDER / "untuned/evaluate").iterdir())]
+    assert "{:.3f}, {:.3f} and {:.3f}, which made".format(*before) in PAGE
+    assert f"0.054 nats in trials of 50 million, {mean(before) - loss('vanilla-5m_gqa'):.3f} at 100 million" in PAGE
 
 
 def test_losses_still_fall_by_what_the_page_says() -> None:
