@@ -112,11 +112,14 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         self._encoded = {}
         return results
 
-    def _loglikelihood_tokens(self, requests: Sequence[Encoded], **kwargs: Any) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Encoded], aligned: bool = True, **kwargs: Any
+    ) -> list[tuple[float, bool]]:
         """Sum of log-probabilities, and whether greedy decoding would give the continuation, in input order."""
         windows = [(index, window) for index, request in enumerate(requests) for window in self._windows(*request)]
         sums, greedy = [0.0] * len(requests), [True] * len(requests)
-        for (index, _), result in zip(windows, self.scorer([window for _, window in windows]), strict=True):
+        scored = self.scorer([window for _, window in windows], aligned)
+        for (index, _), result in zip(windows, scored, strict=True):
             sums[index] += float(np.sum(result.log_probabilities, dtype=np.float64))
             greedy[index] &= bool(result.greedy.all())
         return list(zip(sums, greedy, strict=True))
@@ -136,7 +139,7 @@ class Adapter(TemplateLM):  # type: ignore[misc]
         """Log-likelihood of whole texts after end of text."""
         texts = [request.args[0] for request in requests]
         encoded = [(("", text), [self.end_of_text], self.tok_encode(text)) for text in texts]
-        return [value for value, _ in self._loglikelihood_tokens(encoded)]
+        return [value for value, _ in self._loglikelihood_tokens(encoded, aligned=False)]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Continuations up to the first stop text, end of text, or the limit. Equal arguments share batches."""

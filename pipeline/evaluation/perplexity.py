@@ -80,20 +80,10 @@ def document_losses(scorer: Scorer, documents: Iterable[Tokens], context_length:
             losses = -result.log_probabilities.astype(np.float64)
             nats[index] += float(losses.sum())
             targets[index] += len(losses)
-            position = _block_position(np.arange(request.first, len(request.tokens)), block_length, scorer.padded)
+            position = scorer.block_position(np.arange(request.first, len(request.tokens)))
             by_position[0] += np.bincount(position, losses, block_length)
             by_position[1] += np.bincount(position, minlength=block_length)
     return Losses(np.array(nats), np.array(targets), by_position[0], by_position[1].astype(np.int64))
-
-
-def _block_position(token: npt.NDArray[np.int64], length: int, padded: bool) -> npt.NDArray[np.int64]:
-    """Where in its block the scorer decodes each token of a window.
-
-    Its L - 1 pads put token p at position p + L - 1, which is p - 1 modulo L. Without padding in training they stand
-    before the first L tokens alone.
-    """
-    shift = 1 if padded else (token < length).astype(np.int64)
-    return (token - shift) % length
 
 
 def _counted(documents: Iterable[Tokens], nats: list[float], targets: list[int]) -> Iterator[Tokens]:

@@ -8,14 +8,16 @@ are pairs.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.base.errors import UserError
 from pipeline.data.recall import CITIES, drawn, lines
 from pipeline.evaluation.answers import mean_and_error
-from pipeline.evaluation.scoring import Request, Scorer
+from pipeline.evaluation.scoring import Request, Score, Scorer
 from pipeline.results.records import RecallScore
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ def recall_scores(
 ) -> list[RecallScore]:
     """Accuracy by the number of pairs, over ``examples`` lists of pairs and up to eight queries about each.
 
+    A block transformer's answers begin a block, as what is generated does; those of one that was trained without
+    padding stand where its blocks lie. ``by_block_position`` has the answers as they stand behind a fixed number of pads.
     ``symbols``: cities and numbers that pairs are drawn from, ``None`` for all. Numbers of pairs that exceed them, or
     whose text exceeds ``context`` tokens, are left out. Raises :class:`UserError` if no text fits.
     """
@@ -42,18 +46,31 @@ def recall_scores(
     }
     if not fitting:
         raise UserError(f"evaluate.recall: a context of {context} tokens is too short for {PAIRS[0]} pairs")
-    scored = iter(scorer([request for questions in fitting.values() for question in questions for request in question]))
-    found = []
+    requests = [request for questions in fitting.values() for question in questions for request in question]
+    fixed = scorer(requests)
+    aligned = scorer(requests, aligned=True) if scorer.padded and scorer.model.stride > 1 else fixed
+    found, answers, places = [], iter(aligned), iter(fixed)
     for pairs, questions in fitting.items():
-        right = np.array([_is_right([next(scored).log_probabilities.sum() for _ in each]) for each in questions], float)
+        right = _right(questions, answers)
         accuracy, error = mean_and_error(right.reshape(examples, -1).mean(axis=1))
-        found.append(RecallScore(pairs, accuracy, error, len(right)))
+        where = scorer.block_position(np.array([question[0].first for question in questions]))
+        by_position = _shares(_right(questions, places), where, scorer.model.stride)
+        found.append(RecallScore(pairs, accuracy, error, len(right), by_position))
     return found
 
 
-def _is_right(log_likelihoods: list[float]) -> bool:
-    """Whether the first, the right answer's, is the greatest."""
-    return log_likelihoods[0] > max(log_likelihoods[1:])
+def _right(questions: list[list[Request]], scores: Iterator[Score]) -> npt.NDArray[np.float64]:
+    """1 for each question whose right answer, the first, is likelier than the others; takes their scores."""
+    sums = [[next(scores).log_probabilities.sum() for _ in question] for question in questions]
+    return np.array([own[0] > max(own[1:]) for own in sums], float)
+
+
+def _shares(right: npt.NDArray[np.float64], where: npt.NDArray[np.integer], block_length: int) -> list[float | None]:
+    """The share right at each position of a block; none for a vanilla model."""
+    if block_length == 1:
+        return []
+    each = [right[where == position] for position in range(block_length)]
+    return [float(found.mean()) if len(found) else None for found in each]
 
 
 def _questions(tokenizer: Tokenizer, pairs: int, examples: int, symbols: int | None, seed: int) -> list[list[Request]]:

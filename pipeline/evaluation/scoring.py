@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, M targets that are scored, D width, V vocabulary, L b
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,47 +56,70 @@ class Scorer:
     padded: bool = True
     progress: Callable[[int], Progress] | None = None
 
-    def __call__(self, requests: Sequence[Request]) -> list[Score]:
+    def __call__(self, requests: Sequence[Request], aligned: bool = False) -> list[Score]:
         """Score every request, in the order given.
 
-        A block model gets L - 1 pads on the left, so that it predicts every token but the first. One trained without
-        padding gets them only to predict what no block precedes: positions 1 to L - 1. What pads per row on the right
-        to its batch's length stands after all of its targets, where no causal model can see it.
+        A block model gets L - 1 pads on the left, so that it predicts every token but the first. ``aligned``: it gets 0
+        to L - 1, so that each request's first target begins a block, as what is generated after a prompt does. One
+        trained without padding gets pads only to predict what no block precedes: positions 1 to L - 1. What pads per
+        row on the right to its batch's length stands after all of its targets, where no causal model can see it.
         Raises :class:`UserError` where a log-probability is not finite.
         """
         first = self.model.stride
         if self.padded or first == 1:
-            return self._score(requests, left=first - 1)
+            lefts = [-request.first % first if aligned else first - 1 for request in requests]
+            groups = {left: [i for i, own in enumerate(lefts) if own == left] for left in dict.fromkeys(lefts)}
+            scored = self._score([([requests[i] for i in group], left) for left, group in groups.items()])
+            scores = dict(zip(itertools.chain(*groups.values()), itertools.chain(*scored), strict=True))
+            return [scores[index] for index in range(len(requests))]
         # A request whose targets lie on both sides of position L is two: its head in blocks shifted by the pads, its
         # tail in blocks that begin with the first token, as in training.
         head = {i: Request(r.tokens[:first], r.first) for i, r in enumerate(requests) if r.first < first}
         tail = {i: Request(r.tokens, max(r.first, first)) for i, r in enumerate(requests) if len(r.tokens) > first}
-        heads = dict(zip(head, self._score(list(head.values()), left=first - 1), strict=True))
-        tails = dict(zip(tail, self._score(list(tail.values()), left=0), strict=True))
-        parts = ([part[index] for part in (heads, tails) if index in part] for index in range(len(requests)))
-        return [_joined(part) for part in parts]
+        scored = self._score([(list(head.values()), first - 1), (list(tail.values()), 0)])
+        both = [dict(zip(part, own, strict=True)) for part, own in zip((head, tail), scored, strict=True)]
+        return [_joined([own[index] for own in both if index in own]) for index in range(len(requests))]
 
-    def _score(self, requests: Sequence[Request], left: int) -> list[Score]:
-        """Scores with ``left`` pads before every request."""
+    def block_position(self, token: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+        """Where in its block, from 0 on, each token of a request is decoded, if it is not aligned.
+
+        L - 1 pads put token p at position p + L - 1, which is p - 1 modulo L. Without padding in training they stand
+        before the first L tokens alone.
+        """
+        length = self.model.stride
+        shift = 1 if self.padded else (token < length).astype(np.int64)
+        return (token - shift) % length
+
+    def _score(self, parts: Sequence[tuple[Sequence[Request], int]]) -> list[list[Score]]:
+        """Scores of lists of requests, each behind so many pads on the left."""
+        progress = self.progress(sum(len(requests) for requests, _ in parts)) if self.progress else None
+        done: list[list[Score]] = []
+        for requests, left in parts:
+            done.append(self._score_behind(left, requests, progress, sum(map(len, done))))
+        if progress:
+            progress.close()
+        return done
+
+    def _score_behind(
+        self, left: int, requests: Sequence[Request], progress: Progress | None, before: int
+    ) -> list[Score]:
+        """Scores with ``left`` pads before every request, of which the line counts ``before`` others first."""
         device = next(self.model.parameters()).device
         budget = self.batch_tokens or (1 << 17 if device.type == "cuda" else 1 << 12)
         prefixes = self._prefixes(requests, left)
         whole = [index for index, prefix in enumerate(prefixes) if prefix is None]
         shared = {index: prefix for index, prefix in enumerate(prefixes) if prefix is not None}
         scores: dict[int, Score] = {}
-        progress = self.progress(len(requests)) if self.progress else None
         for batch in _batches(whole, lambda index: len(requests[index].tokens), budget):
-            _show(progress, len(scores))
+            _show(progress, before + len(scores))
             scores |= zip(batch, self._score_whole([requests[index] for index in batch], left, device), strict=True)
         # By length, so that rows of a batch are padded little; then by content, so that one batch has all requests
         # of a prefix, which then runs once.
         order = sorted(shared, key=lambda index: (-len(shared[index]), shared[index]))
         for batch in _batches(order, lambda index: left + len(requests[index].tokens), budget, keep_order=True):
-            _show(progress, len(scores))
+            _show(progress, before + len(scores))
             members = [(requests[index], shared[index]) for index in batch]
             scores |= zip(batch, self._score_continuations(members, left, device), strict=True)
-        if progress:
-            progress.close()
         return [scores[index] for index in range(len(requests))]
 
     def _prefixes(self, requests: Sequence[Request], left: int) -> list[bytes | None]:

@@ -44,6 +44,12 @@ def details(record: EvaluateResult) -> list[Detail]:
             for which, value, error in (("first", score.first, None), ("second", score.second, score.stderr))
         ),
         *(Detail("recall", "pairs", None, score.pairs, score.accuracy, score.stderr) for score in record.recall),
+        *(
+            Detail("recall", f"{score.pairs} pairs by block position", None, position, share)
+            for score in record.recall
+            for position, share in enumerate(score.by_block_position, start=1)
+            if share is not None
+        ),
     ]
 
 

@@ -195,13 +195,15 @@ class CopyScore:
 class RecallScore:
     """Associative recall among ``pairs`` of keys and values: the share of ``queries`` right, 1 / ``pairs`` by guessing.
 
-    ``stderr`` is over the lists of pairs.
+    ``stderr`` is over the lists of pairs. ``by_block_position``: the share right of those whose answer stands at each
+    position of a block behind a fixed number of pads, ``None`` where none does.
     """
 
     pairs: int
     accuracy: float
     stderr: float | None
     queries: int
+    by_block_position: list[float | None] = added([])
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def test_loglikelihood_is_the_sum_from_full_forward_passes(
     for (context, new), result in zip(pairs, lm.loglikelihood(instances("loglikelihood", pairs), True), strict=True):
         ids = (tokenizer.encode(context).ids or [0]) + tokenizer.encode(new).ids
         ids = ids[-(CONTEXT + 1) :]
-        values, greedy = obvious(lm.scorer.model, ids, len(ids) - len(new))
+        values, greedy = obvious(lm.scorer.model, ids, len(ids) - len(new), aligned=True)
         assert result[0] == pytest.approx(sum(values), abs=1e-4), (context, new)
         assert result[1] == all(greedy)
 
@@ -64,7 +64,9 @@ def test_a_continuation_beyond_the_context_is_scored_in_pieces(make: Make, token
     [(value, _)] = lm.loglikelihood(instances("loglikelihood", [("ab", WORDS[:50])]), True)
     ids = tokenizer.encode("ab" + WORDS[:50]).ids
     pieces = [(ids[1:26], 1), (ids[25:50], 1), (ids[27:52], 23)]
-    assert value == pytest.approx(sum(sum(obvious(lm.scorer.model, *piece)[0]) for piece in pieces), abs=1e-3)
+    assert value == pytest.approx(
+        sum(sum(obvious(lm.scorer.model, *piece, aligned=True)[0]) for piece in pieces), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("block_length", BLOCK_LENGTHS)

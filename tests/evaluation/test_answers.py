@@ -45,12 +45,13 @@ def bits_a_byte(adapter: Adapter, context: str, continuation: str) -> float:
     """From one forward pass over one text, token by token."""
     stride = adapter.scorer.model.stride
     first = adapter.tok_encode(context) or [adapter.end_of_text]
-    tokens = torch.tensor([[0] * (stride - 1) + first + adapter.tok_encode(continuation)])
-    valid = torch.arange(tokens.shape[1])[None] >= stride - 1
+    pads = -len(first) % stride
+    tokens = torch.tensor([[0] * pads + first + adapter.tok_encode(continuation)])
+    valid = torch.arange(tokens.shape[1])[None] >= pads
     with torch.inference_mode():
         log_probabilities = adapter.scorer.model(tokens, valid).log_softmax(-1)
     nats = 0.0
-    for position in range(stride - 1 + len(first), tokens.shape[1]):
+    for position in range(pads + len(first), tokens.shape[1]):
         nats -= float(log_probabilities[0, position - stride, tokens[0, position]])
     return nats / math.log(2) / len(continuation.encode())
 

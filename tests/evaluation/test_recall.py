@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from pipeline.base.errors import UserError
@@ -69,6 +69,42 @@ def test_what_the_context_has_no_room_for_is_not_asked(tokenizer: Tokenizer) -> 
     assert list(probe(tokenizer, context=220)) == [2, 4, 8]
     with pytest.raises(UserError, match=r"evaluate.recall: a context of 20 tokens is too short for 2 pairs"):
         probe(tokenizer, context=20)
+
+
+class Starts(Reader):
+    """A block transformer that knows what the reader knows of tokens that begin a block, and nothing of the others."""
+
+    def __init__(self, line_break: int, stride: int) -> None:
+        super().__init__(line_break)
+        self.config.stride = stride
+
+    def hidden(self, tokens: Tensor, valid: Tensor | None = None, *, padded_blocks: bool = True) -> Tensor:
+        pads = 0 if valid is None else int((~valid[0]).sum())
+        known = super().hidden(tokens[:, pads:])  # row i is of token i + 1
+        behind = torch.nn.functional.pad(known, (0, 0, pads + 1, 0))  # row p is of position p
+        behind[:, torch.arange(behind.shape[1]) % self.config.stride != 0] = 0
+        return behind[:, self.config.stride :]
+
+
+@pytest.fixture
+def words() -> Tokenizer:
+    """Every city, every number with the blank before it and every line break a token."""
+    pieces = ["\n", *CITIES, *(f" {number}" for number in range(100))]
+    tokenizer = Tokenizer(models.WordLevel({piece: place for place, piece in enumerate(pieces)}, unk_token="\n"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n| \d+|[^\s\d]+"), "isolated")
+    return tokenizer
+
+
+@pytest.mark.parametrize("length", [2, 4])
+@pytest.mark.parametrize("padded", [True, False])
+def test_answers_begin_a_block_and_those_inside_one_are_told_apart(words: Tokenizer, length: int, padded: bool) -> None:
+    scores = recall_scores(Scorer(Starts(0, length), padded=padded), words, 1024, 3)
+    assert [score.pairs for score in scores] == list(PAIRS)
+    for score in scores:
+        begins, *inside = score.by_block_position
+        assert begins in (1.0, None)
+        assert set(inside) <= {0.0, None}
+        assert (score.accuracy == 1.0) == padded
 
 
 def test_a_model_that_knows_nothing_guesses(make: Callable[..., LanguageModel], tokenizer: Tokenizer) -> None:

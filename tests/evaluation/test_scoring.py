@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,15 +14,18 @@ import torch
 from pipeline.base.errors import UserError
 from pipeline.base.progress import Progress
 from pipeline.evaluation.scoring import Request, Scorer
+from pipeline.generation import generate
 from pipeline.models import LanguageModel
 from tests.evaluation.conftest import VOCABULARY
 
 Make = Callable[..., LanguageModel]
 
 
-def obvious(model: LanguageModel, tokens: list[int], first: int) -> tuple[list[float], list[bool]]:
+def obvious(
+    model: LanguageModel, tokens: list[int], first: int, aligned: bool = False
+) -> tuple[list[float], list[bool]]:
     """A forward pass for every target, over what precedes it alone and the target: row T - first of T tokens."""
-    pads = model.stride - 1
+    pads = next(n for n in range(model.stride) if (n + first) % model.stride == 0) if aligned else model.stride - 1
     values, greedy = [], []
     for end in range(first + 1, len(tokens) + 1):
         row = torch.tensor([[0] * pads + tokens[:end]])
@@ -51,12 +55,35 @@ def test_every_context_length_modulo_the_block_matches_forward_passes(
         assert result.greedy.tolist() == greedy
 
 
+@pytest.mark.parametrize(("block_length", "embedder"), [(None, "lookup"), (2, "lookup"), (4, "lookup"), (4, "roberta")])
+@pytest.mark.parametrize("batch_tokens", [1, 10**6])
+def test_aligned_every_first_target_begins_a_block(
+    make: Make, block_length: int | None, embedder: str, batch_tokens: int
+) -> None:
+    model = make(block_length, embedder)
+    requests = [Request(random_tokens(length, length), first) for length in range(2, 14) for first in (1, length - 1)]
+    for request, result in zip(requests, Scorer(model, batch_tokens)(requests, aligned=True), strict=True):
+        values, greedy = obvious(model, list(request.tokens), request.first, aligned=True)
+        np.testing.assert_allclose(result.log_probabilities, values, atol=2e-5)
+        assert result.greedy.tolist() == greedy
+
+
+@pytest.mark.parametrize("block_length", [2, 4])
+def test_what_the_model_generates_is_greedy_where_it_is_aligned(make: Make, block_length: int) -> None:
+    model = make(block_length)
+    for length in range(1, 10):
+        prompt = random_tokens(length, length)
+        (generated,) = generate(model, [prompt], 6)
+        (score,) = Scorer(model)([Request([*prompt, *generated], length)], aligned=True)
+        assert score.greedy.all()
+
+
 def test_a_model_trained_without_padding_is_scored_without_it_wherever_a_block_precedes(make: Make) -> None:
     model = make(4)
-    for length in range(2, 12):
+    for length, aligned in itertools.product(range(2, 12), (False, True)):
         tokens = random_tokens(length, length)
         for first in (1, max(length - 2, 1)):
-            (score,) = Scorer(model, padded=False)([Request(tokens, first)])
+            (score,) = Scorer(model, padded=False)([Request(tokens, first)], aligned)
             padded, _ = obvious(model, tokens, first)
             with torch.no_grad():
                 plain = model(torch.tensor([tokens]))[0].double().log_softmax(-1)
@@ -119,11 +146,12 @@ def test_weights_that_diverged_are_an_error_and_no_score(make: Make) -> None:
         Scorer(model)([Request(random_tokens(5))])
 
 
-def test_a_line_tells_how_many_requests_are_scored(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("aligned", [False, True])
+def test_a_line_tells_how_many_requests_are_scored(make: Make, monkeypatch: pytest.MonkeyPatch, aligned: bool) -> None:
     monkeypatch.setattr("pipeline.base.progress.LOG_SECONDS", 0)
     stream = io.StringIO()
     progress = functools.partial(Progress, "cell", stream=stream, unit="request")
-    requests = [Request(random_tokens(9, seed)) for seed in range(5)]
-    Scorer(make(4), batch_tokens=20, progress=progress)(requests)
+    requests = [Request(random_tokens(9, seed), first) for seed, first in enumerate((1, 1, 2, 2, 3))]
+    Scorer(make(4), batch_tokens=20, progress=progress)(requests, aligned)
     told = [line.split("  ")[:2] for line in stream.getvalue().splitlines()]
     assert told == [["cell", f"request {done}/5"] for done in (0, 2, 4)]
