@@ -33,7 +33,7 @@ def recall_scores(
     """Accuracy by the number of pairs, over ``examples`` lists of pairs and up to eight queries about each.
 
     A block transformer's answers begin a block, as what is generated does; those of one that was trained without
-    padding stand where its blocks lie. ``by_block_position`` has the answers as they stand behind a fixed number of pads.
+    padding stand where its blocks lie. ``by_block_position`` has them as they stand behind a fixed number of pads.
     ``symbols``: cities and numbers that pairs are drawn from, ``None`` for all. Numbers of pairs that exceed them, or
     whose text exceeds ``context`` tokens, are left out. Raises :class:`UserError` if no text fits.
     """
