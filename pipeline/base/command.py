@@ -1,6 +1,6 @@
 """How every command ends: in one line and a status, without a traceback.
 
-A user's mistake ends with status 1, Ctrl-C with 130, a GPU's failure with 75.
+A user's mistake ends with status 1, Ctrl-C with 130, a GPU's failure with 75, or in a new process (``again``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import NoReturn, ParamSpec
 
+from pipeline.base.again import StartAgain, start_again
 from pipeline.base.device_failure import device_failure_says
 from pipeline.base.errors import UserError
 from pipeline.base.files import REFUSALS, cannot_write
@@ -40,6 +41,8 @@ def command(main: Callable[Arguments, None]) -> Callable[Arguments, None]:
                 for context in AROUND:
                     stack.enter_context(context())
                 main(*args, **kwargs)
+        except StartAgain:
+            start_again()
         except UserError as error:
             fail(error)
         except ModuleNotFoundError as error:

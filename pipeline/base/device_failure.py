@@ -26,7 +26,11 @@ class DeviceFailure(UserError):
     """``EX_TEMPFAIL`` of sysexits.h."""
 
     tries = 4
-    """How often a stage that ends so is started."""
+    """How often a stage, or a search's trial, that ends so is started."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(f"the GPU failed ({said}); run the same command again to go on")
+        self.said = said
 
 
 @contextmanager
@@ -38,4 +42,4 @@ def device_failure_says() -> Iterator[None]:
         said = str(error).partition("\n")[0]
         if not any(words in said for words in WORDS):
             raise
-        raise DeviceFailure(f"the GPU failed ({said}); run the same command again to go on") from None
+        raise DeviceFailure(said) from None

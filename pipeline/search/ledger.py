@@ -20,6 +20,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.base.device_failure import DeviceFailure
 from pipeline.results.records import DeviceRates
 from pipeline.results.search import LOWER
 from pipeline.search.problem import Problem
@@ -72,10 +73,17 @@ class Ledger:
         self.put_back(trial)
         return None
 
-    def put_back(self, trial: optuna.Trial) -> None:
+    def put_back(self, trial: optuna.Trial, device_failures: int = 0) -> None:
         """Leave a trial for later, with its parameters."""
         self.drop(trial)
-        self.optuna.enqueue_trial(trial.params)
+        self.optuna.enqueue_trial(trial.params, user_attrs={"device_failures": device_failures})
+
+    def start_again(self, trial: optuna.Trial) -> bool:
+        """Put back a trial whose GPU failed; whether it may be started again before somebody looks at it."""
+        failures = trial.user_attrs.get("device_failures", 0) + 1
+        again: bool = failures < DeviceFailure.tries
+        self.put_back(trial, failures if again else 0)
+        return again
 
     def device_rates(self, measure: Callable[[], DeviceRates]) -> DeviceRates:
         """The rates that rooflines are taken against: the first worker's, so that trials compare."""

@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 import optuna
 
+from pipeline.base.again import StartAgain
+from pipeline.base.device_failure import DeviceFailure, device_failure_says
 from pipeline.base.errors import UserError
 from pipeline.benchmark.cell import rates_of
 from pipeline.results.records import DeviceRates
@@ -43,7 +45,10 @@ class Worker(Generic[Result]):
             ledger.optuna.pruner = optuna.pruners.MedianPruner(STARTUP, n_warmup_steps=0)
 
     def run(self) -> None:
-        """Raises :class:`Stopped` after Ctrl-C; the trial that it interrupted is left for the next worker."""
+        """Raises :class:`Stopped` after Ctrl-C; the trial that it interrupted is left for the next worker.
+
+        Raises :class:`StartAgain` where a GPU failed, and :class:`DeviceFailure` where it did so too often for a trial.
+        """
         idle = errors = 0
         while (claimed := claim(self.ledgers)) is not None:
             ledger, trial = claimed
@@ -73,8 +78,13 @@ class Worker(Generic[Result]):
         _, cell = ledger.problem.trial(point)
         print(f"trial {trial.number}: {cell.name}", file=sys.stderr, flush=True)
         try:
-            with heartbeat(trial):
+            with heartbeat(trial), device_failure_says():
                 measured = self.run_trial(ledger.problem, point, _prune(ledger, trial), _rates(ledger))
+        except DeviceFailure as failure:
+            if not ledger.start_again(trial):
+                raise
+            print(f"the GPU failed ({failure.said}); the trial goes on in a new process", file=sys.stderr, flush=True)
+            raise StartAgain from None
         except UserError as error:
             ledger.fail(trial, str(error))
             self.save()

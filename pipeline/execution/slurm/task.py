@@ -111,10 +111,10 @@ class Task:
         if int(os.environ.get("SLURM_RESTART_COUNT", 0)) + more > self.requeues:
             raise UserError(f"its job was queued again {self.requeues} times, as often as run.slurm.requeues allows")
 
-    def _command(self, stage: Stage, variables: dict[str, str]) -> None:
+    def _command(self, stage: Stage, variables: dict[str, str], tries: int = DeviceFailure.tries) -> None:
         path = log_of(stage.name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(DeviceFailure.tries):
+        for _ in range(tries):
             with path.open("a", encoding="utf-8") as log:
                 place = f"job {os.environ['SLURM_JOB_ID']} on {os.environ.get('SLURMD_NODENAME')}"
                 print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {stage.command} ({place})", file=log, flush=True)
@@ -130,13 +130,16 @@ class Task:
 
 
 class Worker(Task):
-    """A job that is a worker of a search, which DVC does not know: each start takes up what the others have left."""
+    """A job that is a worker of a search, which DVC does not know: each start takes up what the others have left.
+
+    After a GPU's failure a worker starts itself again.
+    """
 
     def _work(self) -> None:
         self._moved = True
         self._require_starts(0)
         for stage in self.stages:
-            self._command(stage, {})
+            self._command(stage, {}, tries=1)
 
 
 def _noted(stage: Stage) -> AbstractContextManager[None]:

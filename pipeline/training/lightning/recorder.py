@@ -74,6 +74,9 @@ class Recorder(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._progress.close()
 
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._progress.close()
+
     def resume_clock(self) -> None:
         """Forget the time since the last row: it went into validation or a checkpoint."""
         self._clock = time.perf_counter()
