@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.base import paths
+from pipeline.base import paths, progress
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json
 from pipeline.models import checkpoint
@@ -122,6 +124,22 @@ def test_an_exploding_loss_ends_the_cell_with_its_last_good_weights(tiny: Study)
     assert math.isfinite(result.train_loss)
     assert all(torch.isfinite(weight).all() for weight in weights("vanilla-s-0").values())
     assert train(tiny, "vanilla-s-0") == result
+
+
+def test_an_error_ends_the_terminals_progress_line(tiny: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "TERMINAL_SECONDS", 0.0)
+
+    def fail(row: Row) -> None:
+        if row.step == 4:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    with pytest.raises(RuntimeError):
+        pretrain(tiny, find_cell(tiny, "vanilla-s-0"), fail)
+    assert " step 3/20 " in terminal.getvalue()
+    assert terminal.getvalue().endswith("\n")
 
 
 def test_a_gpu_that_is_not_there_is_refused(tiny: Study, monkeypatch: pytest.MonkeyPatch) -> None:
