@@ -1,4 +1,4 @@
-"""Stage report: the results that there are to tables, figures and one page, and which cells are missing."""
+"""Stage report: the results that there are to tables, figures and one page, and what cells lack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.study.arguments import stage_parser, study_of
 @command
 def main() -> None:
     parser = stage_parser("report", "Compare the cells of params.yaml.")
-    parser.add_argument("--finished", action="store_true", help="cells that are still missing are no error")
+    parser.add_argument("--finished", action="store_true", help="results that are still missing are no error")
     arguments = parser.parse_args()
     study = study_of(arguments)
     findings = write_report(study, REPORT)
@@ -26,7 +26,8 @@ def main() -> None:
     tracking.catch_up(study.name, "report")
     if findings.missing and not arguments.finished:
         cells = ", ".join(lacking.cell for lacking in findings.missing)
-        raise UserError(f"{REPORT}: made without {cells}, as said above; `dvc repro` goes on with what is missing")
+        without = f"made without results of {cells}, as said above"
+        raise UserError(f"{REPORT}: {without}; `dvc repro` goes on with what is missing")
 
 
 if __name__ == "__main__":

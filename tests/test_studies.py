@@ -174,7 +174,7 @@ def test_one_seed_of_a_model_is_timed_and_the_others_have_its_speed(repository: 
     assert [path.stem for path in folder.glob("results/benchmark/*.json")] == ["block-s-4-base-0"]
     told = (folder / "report/results.md").read_text()
     assert "have the speeds of another seed of the same model: block-s-4-base-1" in told
-    assert "block-s-4-base-1" not in told.partition("Missing cells")[2]
+    assert "block-s-4-base-1" not in told.partition("Missing results")[2]
 
 
 def test_a_file_in_the_way_is_kept(repository: Path) -> None:

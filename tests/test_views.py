@@ -120,6 +120,20 @@ def test_curves_can_be_drawn_along_tokens_and_flops(of_one_seed: Study) -> None:
     assert run.data.tags["checkpoint"] == "checkpoints/vanilla-s-0"
 
 
+@pytest.mark.usefixtures("mlflow_database")
+def test_a_study_without_timings_has_no_view_of_speeds(workspace: Path) -> None:
+    study = study_file(workspace, {"s": (4, 128)}, [2], few_figures=True)
+    write_results(study)
+    for cell in cells(study):
+        paths.result("benchmark", cell.name).unlink()
+    write_report(study, paths.REPORT)
+    assert tracking.sync_report(study.name)
+    assert {key.rpartition(".")[2] for key in view_tags(study)} == {"table", "curves"}
+    experiment = tracking.client().get_experiment_by_name(study.name)
+    (run,) = tracking.client().search_runs([experiment.experiment_id], "tags.kind = 'report'")
+    assert run.data.tags["mlflow.note.content"].startswith("No model of the study is timed, ")
+
+
 @pytest.mark.slow
 def test_charts_average_the_seeds_of_a_model(workspace: Path) -> None:
     views = view_tags(synced(workspace, seeds=[0, 1]))

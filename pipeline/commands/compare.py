@@ -68,11 +68,11 @@ def _print_tables(sides: list[Side]) -> None:
     for warning in by.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for side in (side for side in sides if side.missing):
-        print(f"warning: {side.label}: without results, and left out: {_names(side)}", file=sys.stderr)
+        print(f"warning: {side.label}: results are missing: {_names(side)}", file=sys.stderr)
 
 
 def _names(side: Side) -> str:
-    """Of the cells that lack results: the first few, and how many more there are."""
-    names = [lacking.cell for lacking in side.missing]
+    """Of the cells that lack results: the first few with the stage, and how many more there are."""
+    names = [f"{lacking.cell} ({lacking.stage})" for lacking in side.missing]
     more = [f"{len(names) - FEW} more"] if len(names) > FEW else []
     return ", ".join(names[:FEW] + more)

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_no_benchmark(parser: argparse.ArgumentParser) -> None:
     """The option that leaves benchmarks out."""
-    told = "leave out benchmarks: other seeds of a model that is timed need none (docs/methods.md)"
+    told = "leave out benchmarks: a model is timed with one of its seeds, and losses need none (docs/methods.md)"
     parser.add_argument("--no-benchmark", dest="benchmark", action="store_false", help=told)
 
 

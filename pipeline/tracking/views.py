@@ -102,11 +102,13 @@ def _views(metrics: list[str]) -> dict[str, View]:
         _line("train_loss", "tokens"),
     ]
     probes = [_card("BAR", key, "shown", metricKey=key) for key in metrics if key.startswith(PROBES)]
-    return {
+    views = {
         "pareto": View("Pareto", columns, charts=pareto),
         "table": View("Table", columns),
         "curves": View("Curves", columns, charts=curves),
-    } | ({"probes": View("Probes", columns, charts=probes)} if probes else {})
+        "probes": View("Probes", columns, charts=probes),
+    }
+    return {key: view for key, view in views.items() if view.charts or key == "table"}
 
 
 def _scatter(x: str, y: str) -> State:

@@ -137,7 +137,7 @@ def test_the_command_writes_page_and_tables(small: Study, tmp_path: Path, capsys
     assert "vanilla-s       there" in printed.out
     assert "there against here" in printed.out
     assert "['s', 'm']" in printed.out
-    assert "warning: there: without results, and left out: vanilla-m-0\n" in printed.err
+    assert "warning: there: results are missing: vanilla-m-0 (evaluate)\n" in printed.err
     with Path("out/a/models.csv").open() as file:
         found = {(row["study"], row["model"]): row for row in csv.DictReader(file)}
     assert len(found) == 2 + 5

@@ -61,7 +61,7 @@ def test_a_folder_without_a_study_or_results_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"^{tmp_path}: no params.yaml there"):
         pipeline.load(tmp_path)
     study_file(tmp_path, {"s": (2, 64)}, [4])
-    with pytest.raises(UserError, match=rf"^{tmp_path}: study synthetic: no cell has all of its results"):
+    with pytest.raises(UserError, match=rf"^{tmp_path}: study synthetic: no cell is trained and evaluated"):
         pipeline.load(tmp_path)
 
 

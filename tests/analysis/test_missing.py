@@ -97,24 +97,33 @@ def test_a_broken_cell_costs_one_cell_and_is_named(study: Study, fault: str) -> 
     spoil, stage, reason = FAULTS[fault]
     spoil()
     rows, missing = load_rows(study)
-    assert [row.name for row in rows] == [cell.name for cell in cells(study) if cell.name != CELL]
-    ((cell, at, why, untrained),) = [dataclasses.astuple(each) for each in missing]
-    assert (cell, at, untrained) == (CELL, stage, fault == "no training")
+    untimed = fault in ("no benchmark", "crashed")
+    assert [row.name for row in rows] == [cell.name for cell in cells(study) if untimed or cell.name != CELL]
+    assert [row.name for row in rows if not row.timed] == [CELL] * untimed
+    ((cell, at, why, absent),) = [dataclasses.astuple(each) for each in missing]
+    assert (cell, at, absent) == (CELL, stage, fault in ("no training", "no evaluation", "no benchmark"))
     assert reason in why
     assert "secret" not in why
     assert why.isprintable()
     findings = find(rows, missing)
     assert why in tables.terminal_table(findings).splitlines()[-1]
-    assert tables.results_markdown(findings).splitlines()[-3:] == ["Missing cells:", "", f"- {missing[0]}"]
+    assert tables.results_markdown(findings).splitlines()[-3:] == ["Missing results:", "", f"- {missing[0]}"]
 
 
-def test_many_untrained_cells_are_one_line() -> None:
-    untrained = [Missing(f"vanilla-{size}-0", "pretrain", "no such result", untrained=True) for size in "abcd"]
-    broken = Missing("vanilla-e-0", "evaluate", "it failed")
-    assert told([untrained[0], broken]) == ["vanilla-a-0, stage pretrain: no such result", str(broken)]
-    assert told([*untrained, broken]) == [
-        str(broken),
-        "4 cells are not trained; `dvc repro` trains them: vanilla-a-0, vanilla-b-0, vanilla-c-0, vanilla-d-0",
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("pretrain", "are not trained; `dvc repro` trains them"),
+        ("benchmark", "are not timed, so they have no speed; `dvc repro` times them"),
+    ],
+)
+def test_many_cells_without_a_stage_are_one_line(stage: str, words: str) -> None:
+    absent = [Missing(f"vanilla-{size}-0", stage, "no such result", absent=True) for size in "abcd"]
+    failed = Missing("vanilla-e-0", stage, "it failed")
+    assert told([absent[0], failed]) == [f"vanilla-a-0, stage {stage}: no such result", str(failed)]
+    assert told([*absent, failed]) == [
+        str(failed),
+        f"4 cells {words}: vanilla-a-0, vanilla-b-0, vanilla-c-0, vanilla-d-0",
     ]
 
 
@@ -133,8 +142,8 @@ def test_missing_cells_are_in_the_order_of_the_grid(study: Study) -> None:
 
 def test_a_study_with_no_finished_cell_is_refused_in_one_line(study: Study) -> None:
     for cell in cells(study):
-        result("benchmark", cell.name).unlink()
-    with pytest.raises(UserError, match=r"no cell has all of its results; run `dvc repro` \(vanilla-s-0, stage bench"):
+        result("evaluate", cell.name).unlink()
+    with pytest.raises(UserError, match=r"no cell is trained and evaluated; run `dvc repro` \(vanilla-s-0, stage eval"):
         load_rows(study)
 
 
@@ -174,10 +183,10 @@ def test_the_stage_reports_what_there_is_and_fails(
         "run `dvc repro` (stage evaluate) first"
     )
     assert ran.err.splitlines() == [
-        "error: report: made without vanilla-s-0, as said above; `dvc repro` goes on with what is missing"
+        "error: report: made without results of vanilla-s-0, as said above; `dvc repro` goes on with what is missing"
     ]
     page = Path("report/index.html").read_text()
-    assert "1 of 2 cells are missing" in page
+    assert "Results are missing for 1 of 2 cells" in page
     assert "results/evaluate/vanilla-s-0.json: no such result" in page
     told = json.loads(Path("report/report.json").read_text())
     assert [each["cell"] for each in told["missing"]] == ["vanilla-s-0"]
@@ -265,7 +274,7 @@ def test_a_missing_curve_and_a_missing_setting_cost_no_cell(study: Study) -> Non
     (checkpoint(CELL) / "curve.csv").unlink()
     path = result("benchmark", CELL)
     record = read_result(path, BenchmarkResult, "benchmark")
-    write_result(path, dataclasses.replace(record, settings={}))
+    write_result(path, dataclasses.replace(record, settings={"decode_heavy": record.settings["decode_heavy"]}))
     rows, missing = load_rows(study)
     assert (len(rows), missing) == (len(cells(study)), [])
-    assert any(f"{CELL[:-2]} has no finite" in note for note in find(rows).notes)
+    assert any(f"{CELL[:-2]} has no finite prefill_heavy" in note for note in find(rows).notes)

@@ -101,17 +101,20 @@ def test_the_lowest_seed_that_was_timed_on_its_own_weights_lends(study: Study) -
     assert [each.cell for each in missing] == ["vanilla-s-1"]
 
 
-def test_a_benchmark_that_failed_is_missing_all_the_same(study: Study) -> None:
+def test_a_benchmark_that_failed_is_missing_though_the_cell_has_another_seeds_speeds(study: Study) -> None:
     with pytest.raises(UserError), failure_noted("benchmark", "vanilla-s-1"):
         raise UserError("out of luck")
-    assert [str(each) for each in load_rows(study)[1]] == ["vanilla-s-1, stage benchmark: it failed: out of luck"]
+    rows, missing = load_rows(study)
+    assert [str(each) for each in missing] == ["vanilla-s-1, stage benchmark: it failed: out of luck"]
+    assert [row.name for row in rows if row.borrows] == UNTIMED
 
 
-def test_a_model_of_which_no_seed_was_timed_is_missing(study: Study) -> None:
+def test_a_model_of_which_no_seed_was_timed_has_no_speed(study: Study) -> None:
     result("benchmark", "vanilla-s-0").unlink()
-    assert [(each.cell, each.stage) for each in load_rows(study)[1]] == [
-        (f"vanilla-s-{seed}", "benchmark") for seed in (0, 1, 2)
-    ]
+    rows, missing = load_rows(study)
+    names = [f"vanilla-s-{seed}" for seed in (0, 1, 2)]
+    assert [(each.cell, each.stage) for each in missing] == [(name, "benchmark") for name in names]
+    assert [row.name for row in rows if not row.timed] == names
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "evaluate"])

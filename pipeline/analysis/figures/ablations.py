@@ -167,7 +167,7 @@ class Sweep:
 
 
 def ablation_figures(study: Study, points: list[Point]) -> Figures:
-    """A figure for each axis that the study varies: loss, and tokens/s in each setting or the tasks' scores."""
+    """A figure for each axis that the study varies: loss, and tokens/s in each setting or else the tasks' scores."""
     for axis in AXES:
         sweeps = sweeps_along(study, points, axis)
         if sweeps:
@@ -242,9 +242,8 @@ def _labels(points: list[Point], axis: Axis) -> list[str]:
 
 
 def _compared(rows: list[Row], axis: Axis) -> list[Metric]:
-    if not axis.speed:
-        return [LOSS, *main_task_metrics(rows)]
-    return [LOSS, *(setting_metric(setting, "tokens_per_second") for setting in settings_of(rows))]
+    rates = [setting_metric(setting, "tokens_per_second") for setting in settings_of(rows)] if axis.speed else []
+    return [LOSS, *(rates or main_task_metrics(rows))]
 
 
 def _styles(sweeps: list[Sweep], points: list[Point]) -> list[SeriesStyle]:

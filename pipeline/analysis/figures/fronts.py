@@ -21,7 +21,7 @@ from pipeline.analysis.figures.canvas import (
 from pipeline.analysis.figures.style import BEATEN, SeriesStyle, family_style, series_styles
 from pipeline.analysis.rows import timing
 from pipeline.analysis.rows.groups import by_family, generate_points
-from pipeline.analysis.rows.points import Point
+from pipeline.analysis.rows.points import Point, timed_points
 from pipeline.analysis.statistics.pareto import Front, front
 from pipeline.analysis.statistics.tasks import main_task_metrics
 from pipeline.results.metrics import (
@@ -131,7 +131,7 @@ def _scores(points: list[Point], setting: str) -> Figures:
 def _fixed_batches(points: list[Point], setting: str) -> Figures:
     """Loss against tokens/s at the least, a middle and the greatest batch that most points were measured at."""
     counts = Counter(batch for point in points for batch in _batches(point, setting))
-    common = sorted(batch for batch, count in counts.items() if 2 * count > len(points))
+    common = sorted(batch for batch, count in counts.items() if 2 * count > len(timed_points(points)))
     if len(common) < 2:
         return
     chosen = [batch_metric(setting, common[at]) for at in sorted({0, len(common) // 2, len(common) - 1})]

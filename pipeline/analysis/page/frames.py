@@ -23,9 +23,10 @@ class Frames:
     """A study's frames; every one has the column ``cell``.
 
     ``cells``: a row per cell of the study, finished or not: its place in the grid, its training keys, and the stage
-    that ``lacks`` a result with the ``reason``. ``results``: a row per finished cell, columns of report/results.csv.
-    ``curves``: a row per noted step of training, the columns of curve.csv. ``probes``: a row per place that a probe
-    tried. ``along``: a row per score of weights on the way. Losses in nats, times in seconds, memory in bytes.
+    that ``lacks`` a result with the ``reason``. ``results``: a row per cell that is trained and evaluated, columns of
+    report/results.csv. ``curves``: a row per noted step of training, the columns of curve.csv. ``probes``: a row per
+    place that a probe tried. ``along``: a row per score of weights on the way. Losses in nats, times in seconds, memory
+    in bytes.
     """
 
     study: str
@@ -39,7 +40,7 @@ class Frames:
 def load(folder: Path | str = ".") -> Frames:
     """The frames of the study in ``folder``, a checkout whose results are in it.
 
-    Raises :class:`UserError` where there is no study, or no cell of it has all of its results.
+    Raises :class:`UserError` where there is no study, or no cell of it is trained and evaluated.
     """
     study, rows, missing = read_study(Path(folder))
     return Frames(

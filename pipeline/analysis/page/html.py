@@ -59,11 +59,12 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         further=findings.further,
         notes=findings.notes,
         missing=TextTable(
-            "Missing cells",
+            "Missing results",
             ("Cell", "Stage", "Why"),
             [(lacking.cell, lacking.stage, lacking.reason) for lacking in findings.missing],
         ),
         cells=len(findings.rows),
+        every=len({*(row.name for row in findings.rows), *(lacking.cell for lacking in findings.missing)}),
         documents=first.documents,
         targets=f"{first.target_tokens:,}",
         unigram=f"{first.unigram_loss:.3f}",
@@ -203,7 +204,7 @@ def _question(findings: Findings) -> str:
     """What the study asks."""
     if findings.quality:
         return "How fast do block transformers generate at equal loss?"
-    return "What loss do these models reach, and how fast do they generate?"
+    return f"What loss do these models reach{', and how fast do they generate' if findings.settings else ''}?"
 
 
 def _figures(drawings: list[Drawing], figures: Path) -> list[dict[str, Any]]:

@@ -24,9 +24,9 @@ from pipeline.study import Study
 
 
 def write_report(study: Study, folder: Path) -> Findings:
-    """Read the results and write the report of the cells that have them all, with a list of what the others lack.
+    """Read the results and write the report of the trained and evaluated cells, with a list of what cells lack.
 
-    Raises :class:`UserError` where no cell has.
+    Raises :class:`UserError` where there is no such cell.
 
     ``index.html`` and ``figures/`` for people; ``results.csv``, ``results.md``, ``results.tex`` (LaTeX),
     ``speedup.csv``, ``pareto.csv``, ``recipes.csv``, ``curves.csv``, ``along.csv`` and ``probes.csv`` to plot and to

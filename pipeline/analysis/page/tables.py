@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipeline.analysis.figures.style import short
 from pipeline.analysis.rows import timing
 from pipeline.analysis.rows.load import told
-from pipeline.analysis.rows.points import Row, whole
+from pipeline.analysis.rows.points import Row, timed
 from pipeline.analysis.statistics.findings import Findings, hardware
 from pipeline.analysis.statistics.pareto import Front
 from pipeline.analysis.statistics.speedup import Quality
@@ -170,7 +170,7 @@ def pareto_csv(rows: list[Row], fronts: dict[str, Front]) -> str:
     records = []
     for setting in settings_of(rows):
         best = {row.name for point in fronts[setting].front for row in point.rows}
-        for row in whole(rows):
+        for row in timed(rows):
             values = [setting_metric(setting, field).value(row) for field in GENERATION]
             flags = (row.name in best, row.pretrain.diverged)
             records.append([*identity(row), setting, LOSS.value(row), *values, *flags])
@@ -202,9 +202,9 @@ def short_table(findings: Findings) -> TextTable:
     """Size, loss, task scores and generation: a row per cell, or per model with its seeds."""
     metrics = summary_metrics(findings.rows)
     rows = [(line.name, *map(line.shown, metrics)) for line in lines(findings)]
-    return TextTable(
-        f"Generation measured on {hardware(findings.rows)}.", ("cell", *(metric.label for metric in metrics)), rows
-    )
+    devices = hardware(findings.rows)
+    title = f"Generation measured on {devices}." if devices else "Generation is not timed."
+    return TextTable(title, ("cell", *(metric.label for metric in metrics)), rows)
 
 
 def results_markdown(findings: Findings) -> str:
@@ -214,13 +214,13 @@ def results_markdown(findings: Findings) -> str:
     text += [_pipes(row) for row in table.rows]
     text += ["", f"{GUESS} {GUESSES}."] if any(GUESS in line for line in text) else []
     text += [line for remark in timing.borrowed(findings.rows) for line in ("", _plain(remark))]
-    text += ["", "Missing cells:", ""] if findings.missing else []
+    text += ["", "Missing results:", ""] if findings.missing else []
     text += [f"- {_plain(line)}" for line in told(findings.missing)]
     return "\n".join(text) + "\n"
 
 
 def results_latex(findings: Findings) -> str:
-    """The short table for LaTeX; comments below it name the missing cells."""
+    """The short table for LaTeX; comments below it say what cells lack."""
     text = latex(short_table(findings))
     notes = [f"{GUESS} {GUESSES}."] if LATEX[GUESS] in text else []
     notes += [f"missing: {line}" for line in told(findings.missing)]
@@ -271,15 +271,11 @@ def terminal_table(findings: Findings) -> str:
         ]
         table.append([line.name, *map(line.shown, metrics), *speeds])
     text = in_columns(table)
-    return "\n".join(
-        [
-            *text,
-            "",
-            f"{', '.join(map(readable, settings))}: tokens/s; * on the Pareto front of loss and tokens/s",
-            *([f"{GUESS} {GUESSES}"] if any(GUESS in line for line in text) else []),
-            *(f"missing: {line}" for line in told(findings.missing)),
-        ]
-    )
+    named = ", ".join(map(readable, settings))
+    notes = [f"{named}: tokens/s; * on the Pareto front of loss and tokens/s"] if settings else []
+    notes += [f"{GUESS} {GUESSES}"] if any(GUESS in line for line in text) else []
+    notes += [f"missing: {line}" for line in told(findings.missing)]
+    return "\n".join([*text, "", *notes])
 
 
 def format_number(metric: Metric, value: float | None) -> str:

@@ -46,7 +46,7 @@ def generate_points(points: Iterable[Point]) -> list[Point]:
     made = []
     for point in points:
         rows = tuple(_at_their_speed(row) for row in point.rows)
-        if all(row.benchmark.settings for row in rows):
+        if all(row.timed for row in rows):
             label = f"{point.kind}, {GENERATE}"
             made.append(
                 dataclasses.replace(point, name=f"{point.name} by {GENERATE}", family=label, series=label, rows=rows)

@@ -1,11 +1,11 @@
-"""The rows that the results give: every cell of the study that has them all, and what each other one lacks."""
+"""The rows that the results give: every trained and evaluated cell of the study, and what cells lack."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -27,32 +27,35 @@ SAME = ("documents_hash", "tokenizer_hash", "documents", "stride", "target_token
 """What makes the losses of two records comparable."""
 
 FEW = 3
-"""Untrained cells that are told one by one."""
+"""Cells without a result of the same stage that are told one by one."""
+MANY = {
+    "pretrain": "are not trained; `dvc repro` trains them",
+    "benchmark": "are not timed, so they have no speed; `dvc repro` times them",
+}
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A cell that takes no part, the stage whose result it lacks, and why.
+    """A cell, the stage whose result it lacks, and why. It takes no part, or where it is not timed none in speeds.
 
-    ``untrained``: its training has left neither a result nor a failure.
+    ``absent``: the stage has left neither a result nor a failure.
     """
 
     cell: str
     stage: str
     reason: str
-    untrained: bool = False
+    absent: bool = False
 
     def __str__(self) -> str:
         return f"{self.cell}, stage {self.stage}: {self.reason}"
 
 
 def told(missing: Sequence[Missing]) -> list[str]:
-    """A line per cell, but one for all that are untrained where these are more than :data:`FEW`."""
-    untrained = [lacking.cell for lacking in missing if lacking.untrained]
-    if len(untrained) <= FEW:
-        return list(map(str, missing))
-    others = [str(lacking) for lacking in missing if not lacking.untrained]
-    return [*others, f"{len(untrained)} cells are not trained; `dvc repro` trains them: {', '.join(untrained)}"]
+    """A line per cell, but one for all that are not trained, or not timed, where these are more than :data:`FEW`."""
+    absent = {stage: [each.cell for each in missing if each.absent and each.stage == stage] for stage in MANY}
+    many = {stage: names for stage, names in absent.items() if len(names) > FEW}
+    others = [str(lacking) for lacking in missing if not (lacking.absent and lacking.stage in many)]
+    return [*others, *(f"{len(names)} cells {MANY[stage]}: {', '.join(names)}" for stage, names in many.items())]
 
 
 class _Lacks(Exception):
@@ -63,9 +66,12 @@ class _Lacks(Exception):
         self.stage = stage
         self.absent = absent
 
+    def of(self, cell: Cell) -> Missing:
+        return Missing(cell.name, self.stage, str(self), self.absent)
+
 
 def read_study(folder: Path) -> tuple[Study, list[Row], list[Missing]]:
-    """The study of a folder, the rows of its finished cells, and the others. Raises :class:`UserError`.
+    """The study of a folder, with its :func:`load_rows`. Raises :class:`UserError`.
 
     Paths of a study are relative, so that the process is in the folder while it reads.
     """
@@ -80,11 +86,12 @@ def read_study(folder: Path) -> tuple[Study, list[Row], list[Missing]]:
 
 
 def load_rows(study: Study) -> tuple[list[Row], list[Missing]]:
-    """The rows of the cells whose records are there and compare, and the other cells, both in the grid's order.
+    """The rows of the cells whose records are there and compare, and what cells lack, both in the grid's order.
 
     A record is missing where it is absent, cannot be read, is about another cell or other weights than the cell's, or
-    was scored on other documents or tokens than most cells were. A benchmark that is absent is no lack where the same
-    model was timed with another seed. Raises :class:`UserError` where no row is left.
+    was scored on other documents or tokens than most cells were. A cell without a benchmark is a row nevertheless: with
+    the speeds of another seed of its model, or with none, which is a lack. Raises :class:`UserError` where no row is
+    left.
     """
     rows: list[Row] = []
     missing: list[Missing] = []
@@ -92,26 +99,27 @@ def load_rows(study: Study) -> tuple[list[Row], list[Missing]]:
         try:
             rows.append(_row(study, cell))
         except _Lacks as lack:
-            missing.append(Missing(cell.name, lack.stage, str(lack), lack.absent and lack.stage == "pretrain"))
+            missing.append(lack.of(cell))
     rows, foreign = _comparable(rows)
     if not rows:
         first = f" ({missing[0]})" if missing else ""
-        raise UserError(f"study {study.name}: no cell has all of its results; run `dvc repro`{first}")
+        raise UserError(f"study {study.name}: no cell is trained and evaluated; run `dvc repro`{first}")
     order = [cell.name for cell in cells(study)]
-    return rows, sorted(missing + foreign, key=lambda lacking: order.index(lacking.cell))
+    return rows, sorted([*missing, *foreign, *_untimed(rows)], key=lambda lacking: order.index(lacking.cell))
 
 
 def _row(study: Study, cell: Cell) -> Row:
     pretrain = _read(cell, "pretrain", PretrainResult)
     evaluate = _of_weights(pretrain, cell, "evaluate", EvaluateResult)
-    benchmark = _benchmark(study, pretrain, cell) if "benchmark" in cell.stages else _unmeasured(evaluate)
+    benchmark = _benchmark(study, pretrain, cell) if "benchmark" in cell.stages else None
     counts = (len(evaluate.nats_by_document), len(evaluate.targets_by_document))
     if counts not in ((0, 0), (evaluate.documents, evaluate.documents)):
         path = result("evaluate", cell.name)
         raise _Lacks("evaluate", f"{path}: {counts[0]} losses of {evaluate.documents} documents; {_again('evaluate')}")
     curve, remark = _curve(cell)
     shared = attention(study, cell)
-    return Row(cell, pretrain, evaluate, benchmark, shared, curve, remark, *_recipe(study, cell))
+    measured = benchmark or BenchmarkResult(evaluate.cell, evaluate.environment, settings={}, repeats=0)
+    return Row(cell, pretrain, evaluate, measured, shared, curve, remark, *_recipe(study, cell))
 
 
 def _recipe(study: Study, cell: Cell) -> tuple[Pretrain | None, Tuning | None]:
@@ -121,14 +129,26 @@ def _recipe(study: Study, cell: Cell) -> tuple[Pretrain | None, Tuning | None]:
     return pretraining(study, cell), tuning_of(study, cell)
 
 
-def _benchmark(study: Study, pretrain: PretrainResult, cell: Cell) -> BenchmarkResult:
+def _benchmark(study: Study, pretrain: PretrainResult, cell: Cell) -> BenchmarkResult | None:
     """The cell's own, and where it has none that of the lowest seed with one: a model's speed depends on no seed."""
-    if not result("benchmark", cell.name).exists() and failure("benchmark", cell.name) is None:
-        for seed in sorted(study.grid.seed) if cell.family != "pretrained" else []:
-            other = dataclasses.replace(cell, seed=seed)
-            with contextlib.suppress(_Lacks):
-                return _of_weights(_read(other, "pretrain", PretrainResult), other, "benchmark", BenchmarkResult)
-    return _of_weights(pretrain, cell, "benchmark", BenchmarkResult)
+    if result("benchmark", cell.name).exists():
+        return _of_weights(pretrain, cell, "benchmark", BenchmarkResult)
+    for seed in sorted(study.grid.seed) if cell.family != "pretrained" else []:
+        other = dataclasses.replace(cell, seed=seed)
+        with contextlib.suppress(_Lacks):
+            return _of_weights(_read(other, "pretrain", PretrainResult), other, "benchmark", BenchmarkResult)
+    return None
+
+
+def _untimed(rows: Sequence[Row]) -> Iterator[Missing]:
+    """The benchmarks that failed, and those that are absent where no other seed's stands in."""
+    for row in rows:
+        if "benchmark" in row.cell.stages and (row.borrows or not row.timed):
+            try:
+                _read(row.cell, "benchmark", BenchmarkResult)
+            except _Lacks as lack:
+                if not (lack.absent and row.borrows):
+                    yield lack.of(row.cell)
 
 
 def _of_weights(pretrain: PretrainResult, cell: Cell, stage: str, kind: type[Record]) -> Record:
@@ -138,10 +158,6 @@ def _of_weights(pretrain: PretrainResult, cell: Cell, stage: str, kind: type[Rec
         measured = f"measured on weights {record.cell.fingerprint!r}, but the cell's are {own!r}"
         raise _Lacks(stage, f"{result(stage, cell.name)}: {measured}; {_again(stage)}")
     return record
-
-
-def _unmeasured(evaluate: EvaluateResult) -> BenchmarkResult:
-    return BenchmarkResult(evaluate.cell, evaluate.environment, settings={}, repeats=0)
 
 
 def _curve(cell: Cell) -> tuple[dict[str, list[float]], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.analysis.rows.families import ORDER, family, kind
@@ -15,8 +16,8 @@ from pipeline.study.schema import Pretrain, Tuning
 class Row:
     """A cell and what each stage recorded about it. ``attention`` says how its heads share keys and values, if so.
 
-    ``benchmark`` has no setting for a cell with a budget: speed is measured once for all budgets. It may be another
-    seed's: its own ``cell`` says whose.
+    ``benchmark`` may be another seed's: its own ``cell`` says whose. It has no setting where the model is not
+    ``timed``, as no cell with a budget is.
     ``curve`` is its training curve by column, ``nan`` where a step has no value. ``remark`` says what of it is lost.
     ``recipe`` is what the study trains it with, ``tuning`` how that was found; a model trained elsewhere has neither.
     """
@@ -40,6 +41,11 @@ class Row:
     def borrows(self) -> bool:
         """Whether its benchmark is that of another seed."""
         return self.benchmark.cell.name != self.name
+
+    @property
+    def timed(self) -> bool:
+        """Whether it has a speed, its own or another seed's: it then takes part in what compares speeds."""
+        return bool(self.benchmark.settings)
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,14 @@ def whole_points(points: list[Point]) -> list[Point]:
     return [point for point in points if point.cell.budget is None]
 
 
-def whole(rows: list[Row]) -> list[Row]:
-    """The rows that are compared: those without a budget, whose speed is measured."""
-    return [row for row in rows if row.cell.budget is None]
+def timed(rows: Iterable[Row]) -> list[Row]:
+    """The rows that have a speed."""
+    return [row for row in rows if row.timed]
+
+
+def timed_points(points: Iterable[Point]) -> list[Point]:
+    """The points that have a speed: of a model's seeds all or none do."""
+    return [point for point in points if all(row.timed for row in point.rows)]
 
 
 def series_of(points: list[Point]) -> list[str]:

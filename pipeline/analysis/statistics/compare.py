@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.analysis.rows.load import SAME, Missing
-from pipeline.analysis.rows.points import Point, Row, points, whole
+from pipeline.analysis.rows.points import Point, Row, points
 from pipeline.analysis.statistics.findings import hardware
 from pipeline.base.dominance import non_dominated
 from pipeline.results.metrics import (
@@ -52,7 +52,7 @@ class Side:
     """A study to compare, wherever it was read.
 
     ``keys``: its keys as text; ``partial``: a key that is not among them may have any value. ``scored``: what its
-    losses were measured on, empty where that is not known. ``device``: what its speeds were measured on.
+    losses were measured on, empty where that is not known. ``device``: what its speeds were measured on, if any were.
     """
 
     label: str
@@ -75,13 +75,13 @@ class Verdict:
 
 
 def side_of(label: str, study: Study, rows: list[Row], missing: Sequence[Missing]) -> Side:
-    """A study's side, of the cells that have all of their results."""
+    """A study's side."""
     settings = settings_of(rows)
     metrics = [*QUALITY, *(setting_metric(name, figure) for name in settings for figure in (RATE, BYTES))]
     keys = {key: value for key, value in _flat(dataclasses.asdict(study)) if key != "name"}
     scored = {key: getattr(rows[0].evaluate, key) for key in SAME}
     entries = [_entry(point, metrics) for point in points(rows)]
-    return Side(label, entries, settings, keys, hardware(whole(rows)), scored, missing=missing)
+    return Side(label, entries, settings, keys, hardware(rows), scored, missing=missing)
 
 
 def _entry(point: Point, metrics: Iterable[Metric]) -> Entry:
@@ -165,9 +165,10 @@ def _losses(known: Sequence[Side], differ: set[str]) -> Iterable[str]:
 
 
 def _speeds(sides: Sequence[Side]) -> list[str]:
-    if len({side.device for side in sides}) == 1:
+    timed = [side for side in sides if side.settings]
+    if len({side.device for side in timed}) <= 1:
         return []
-    named = "; ".join(f"{side.label}: {side.device or 'unknown'}" for side in sides)
+    named = "; ".join(f"{side.label}: {side.device or 'unknown'}" for side in timed)
     return [f"generation was measured on different hardware ({named}): speeds do not compare"]
 
 

@@ -10,7 +10,7 @@ from pipeline.analysis.rows import timing
 from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import contenders, generate_points, references
 from pipeline.analysis.rows.load import Missing
-from pipeline.analysis.rows.points import Point, Row, series_of, trained_points, whole, whole_points
+from pipeline.analysis.rows.points import Point, Row, series_of, timed, timed_points, trained_points, whole_points
 from pipeline.analysis.statistics import ordering, pareto, speedup, training
 from pipeline.analysis.statistics.headline import answers, basis
 from pipeline.analysis.statistics.ordering import Comparison
@@ -33,7 +33,8 @@ class Findings:
     ``fronts`` is keyed by setting (loss and tokens/s), ``{setting}_memory`` (loss and bytes per sample) and
     ``{setting}_all`` (all three); ``hypervolumes`` by setting; ``orderings`` by metric key. ``quality`` compares each
     family of block transformers with each vanilla one in each setting (:mod:`pipeline.analysis.rows.families`).
-    ``points`` are compared in quality and speed; ``trained`` are these and what cells with a budget reached.
+    ``points`` are compared in quality, those that are timed in speed too; ``trained`` are these and what cells with a
+    budget reached.
     ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``. ``compute``
     has the ratios of training FLOPs at equal loss, ``recipes`` one per model that the study trains. ``contrasts`` are
     empty where no two neighbours share two seeds. ``answer`` is the study's, ``basis`` what that rests on, ``further``
@@ -73,10 +74,11 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
     """
     trained = trained_points(rows)
     kept = whole_points(trained)
+    with_speed = timed_points(kept)
     compared = [*kept, *generate_points(kept)]
     settings = settings_of(rows)
-    fronts = _fronts(kept, settings)
-    quality = _at_equal_quality(compared, settings)
+    fronts = _fronts(with_speed, settings)
+    quality = _at_equal_quality(timed_points(compared), settings)
     rates = [setting_metric(setting, "tokens_per_second") for setting in settings]
     orderings = _orderings(kept, rates)
     answer, *further = answers(kept, quality, hardware([row for point in kept for row in point.rows]))
@@ -93,7 +95,7 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
         compute=training.compute(trained),
         recipes=recipes(rows),
         orderings=orderings,
-        contrasts=contrasts(kept, [LOSS, *rates]),
+        contrasts=contrasts(kept, [LOSS]) + contrasts(with_speed, rates),
         scaling=scale(trained),
         missing=list(missing),
         notes=_notes(rows, fronts),
@@ -105,7 +107,7 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
 
 def hardware(rows: list[Row]) -> str:
     """The devices that generation was measured on, in words."""
-    devices = dict.fromkeys(row.benchmark.environment.hardware for row in whole(rows))
+    devices = dict.fromkeys(row.benchmark.environment.hardware for row in timed(rows))
     return " and ".join(devices)
 
 
@@ -114,14 +116,15 @@ def environments(rows: list[Row]) -> list[tuple[str, Environment, int]]:
     records = {
         (stage, record.cell.name): record.environment
         for stage in STAGES
-        for record in (getattr(row, stage) for row in rows if stage in row.cell.stages)
+        for record in (getattr(row, stage) for row in (timed(rows) if stage == "benchmark" else rows))
     }
     used = [(stage, environment) for (stage, _), environment in records.items()]
     return [(stage, environment, used.count((stage, environment))) for stage, environment in dict.fromkeys(used)]
 
 
 def _orderings(kept: list[Point], rates: list[Metric]) -> dict[str, list[Comparison]]:
-    orderings = {metric.key: ordering.compare(kept, metric) for metric in (LOSS, *rates)}
+    with_speed = timed_points(kept)
+    orderings = {LOSS.key: ordering.compare(kept)} | {rate.key: ordering.compare(with_speed, rate) for rate in rates}
     allocations = ordering.compare_best_allocations(kept)
     return orderings | ({ordering.SHARE.key: allocations} if allocations else {})
 
@@ -183,7 +186,7 @@ def _at_equal_cost(kept: list[Point], settings: list[str]) -> list[Matched]:
 def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     """What a reader must know before comparing."""
     notes = []
-    devices = {row.benchmark.environment.hardware for row in whole(rows)}
+    devices = {row.benchmark.environment.hardware for row in timed(rows)}
     if len(devices) > 1:
         notes.append(
             f"Generation was measured on different hardware ({'; '.join(sorted(devices))}), so tokens/s do not compare."
@@ -195,10 +198,10 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
     poor = [row.name for row, loss in scored if loss is None or loss >= row.evaluate.unigram_loss]
     if poor:
         notes.append(f"No better than the unigram baseline: {', '.join(poor)}.")
-    timed = {row.benchmark.cell.name: row.benchmark for row in rows}
+    benchmarks = {row.benchmark.cell.name: row.benchmark for row in timed(rows)}
     noisy = [
         f"{name} {readable(setting)} {measured.spread:.0%}"
-        for name, benchmark in timed.items()
+        for name, benchmark in benchmarks.items()
         for setting, measured in benchmark.settings.items()
         if measured.spread > NOISY
     ]
@@ -206,8 +209,8 @@ def _notes(rows: list[Row], fronts: dict[str, Front]) -> list[str]:
         notes.append(f"Timings that spread by more than {NOISY:.0%} between repeats: {', '.join(noisy)}.")
     notes += training.warnings(rows)
     notes += [sentence for sentence in [at_chance(rows)] if sentence]
-    for note in dict.fromkeys(note for benchmark in timed.values() for note in benchmark.notes):
-        named = ", ".join(name for name, benchmark in timed.items() if note in benchmark.notes)
+    for note in dict.fromkeys(note for benchmark in benchmarks.values() for note in benchmark.notes):
+        named = ", ".join(name for name, benchmark in benchmarks.items() if note in benchmark.notes)
         notes.append(f"Benchmark of {named}: {note}.")
     notes += timing.borrowed(rows)
     if any(environment.dirty for _, environment, _ in environments(rows)):

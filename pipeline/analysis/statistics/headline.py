@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.analysis.rows import timing
 from pipeline.analysis.rows.families import GENERATE, named
 from pipeline.analysis.rows.groups import by_family
-from pipeline.analysis.rows.points import Point
+from pipeline.analysis.rows.points import Point, timed_points
 from pipeline.analysis.statistics.ordering import Comparison
 from pipeline.analysis.statistics.recipes import in_words, recipes
 from pipeline.analysis.statistics.speedup import Estimate, Matched, Quality
@@ -22,15 +22,19 @@ def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> l
 
     First the one of :func:`_main`, then the others of its block transformers.
     """
+    timed = timed_points(points)
     if not points:
         return ["No model of the study was trained without diverging."]
+    if not timed:
+        return ["No model of the study is timed, so no speed-up can be stated."]
     if not quality:
-        return [f"The study has only {' and '.join(by_family(points))} models that trained."]
-    pairs = _pairs(points, quality)
+        what = "trained" if len(timed) == len(points) else "trained and were timed"
+        return [f"The study has only {' and '.join(by_family(timed))} models that {what}."]
+    pairs = _pairs(timed, quality)
     main = _main(pairs)
     subject = main[0].matched.first
     others = sorted((pair for pair in pairs if pair is not main), key=lambda pair: pair[0].matched.first != subject)
-    trained = recipes([row for point in _compared(points, main) for row in point.rows])
+    trained = recipes([row for point in _compared(timed, main) for row in point.rows])
     return [
         _answer(main, hardware, f" {in_words(trained)}" if trained else ""),
         *(_further(other, subject) for other in others),
@@ -38,13 +42,14 @@ def answers(points: list[Point], quality: Sequence[Quality], hardware: str) -> l
 
 
 def basis(points: list[Point], quality: Sequence[Quality], orderings: Orderings) -> list[str]:
-    """Sentences on what the first answer rests on; none where there is none."""
-    pairs = _pairs(points, quality)
+    """Sentences on what the first answer rests on; the order of losses alone where no model is timed."""
+    timed = timed_points(points)
+    pairs = _pairs(timed, quality)
     main = [comparison for comparison in _main(pairs) if comparison.matched.best] if pairs else []
-    if not main:
+    if timed and not main:
         return []
-    sentences = [_certainty(_compared(points, main), main), *_distances(points, main), *_range(main), _order(orderings)]
-    return [sentence for sentence in sentences if sentence]
+    speeds = [_certainty(_compared(timed, main), main), *_distances(timed, main), *_range(main)] if main else []
+    return [sentence for sentence in [*speeds, _order(orderings)] if sentence]
 
 
 def _pairs(points: list[Point], quality: Sequence[Quality]) -> list[list[Quality]]:
