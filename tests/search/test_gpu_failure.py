@@ -97,6 +97,7 @@ def steps() -> list[int]:
     return [int(step) for step in Path("steps").read_text().split()]
 
 
+@pytest.mark.slow
 def test_a_tunings_trial_goes_on_in_a_new_process(tuning: Searching) -> None:
     tuning(ONE_MODEL, LOADED, ("trials: 3", "trials: 1"))
     status, output, errors = work(6, 1, "pipeline", "tune")
