@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from math import exp, log
 from statistics import mean
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from pipeline.base.files import read_json
 from tests.conftest import ROOT
+from tests.test_equal_loss_results import between
 
 FOLDER = ROOT / "docs/results/budgets"
 EQUAL = FOLDER.parent / "equal_loss"
@@ -55,13 +55,6 @@ def score(model: str, tokens: str, task: str, metric: str) -> float:
     scores = record(model, tokens)["tasks"]
     (value,) = (each["value"] for each in scores if (each["task"], each["metric"]) == (task, metric))
     return float(value)
-
-
-def between(first: tuple[float, float], second: tuple[float, float], at: float) -> float:
-    """Speed at a loss on the line through two points, straight in the logarithm of the speed."""
-    (low, fast), (high, slow) = first, second
-    share = (at - low) / (high - low)
-    return exp((1 - share) * log(fast) + share * log(slow))
 
 
 def test_a_row_is_its_records() -> None:

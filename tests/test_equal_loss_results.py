@@ -65,6 +65,13 @@ def score(cell: str, task: str, metric: str) -> float:
     return float(value)
 
 
+def between(first: tuple[float, float], second: tuple[float, float], at: float) -> float:
+    """Speed at a loss on the line through two points, straight in the logarithm of the speed."""
+    (low, fast), (high, slow) = first, second
+    share = (at - low) / (high - low)
+    return exp((1 - share) * log(fast) + share * log(slow))
+
+
 def test_the_study_is_told_whole() -> None:
     assert {row[0].strip("`") for row in rows(9)} == set(SPEEDS)
     assert f"{len(SCORED)} of its 132 cells" in PAGE
@@ -162,13 +169,8 @@ def test_a_ratio_is_that_between_the_neighbours_on_the_fronts() -> None:
         for model in (large, small, "vanilla-5m_gqa", "vanilla-19m_gqa")
     }
 
-    def between(first: str, second: str, at: float) -> float:
-        (low, fast), (high, slow) = points[first], points[second]
-        share = (at - low) / (high - low)
-        return exp((1 - share) * log(fast) + share * log(slow))
-
-    at_the_5m = between(small, large, points["vanilla-5m_gqa"][0]) / points["vanilla-5m_gqa"][1]
-    at_the_85m = points[large][1] / between("vanilla-5m_gqa", "vanilla-19m_gqa", points[large][0])
+    at_the_5m = between(points[small], points[large], points["vanilla-5m_gqa"][0]) / points["vanilla-5m_gqa"][1]
+    at_the_85m = points[large][1] / between(points["vanilla-5m_gqa"], points["vanilla-19m_gqa"], points[large][0])
     found = [RATIOS[family, GROUPED, at, "decode_heavy"]["ratio"] for at in ("vanilla-5m_gqa", large)]
     assert [at_the_5m, at_the_85m] == pytest.approx(found)
     slope = (log(points[small][1]) - log(points[large][1])) / (points[small][0] - points[large][0])

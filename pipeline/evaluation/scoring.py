@@ -5,9 +5,8 @@ Shapes: B batch, T tokens, M targets that are scored, D width, V vocabulary, L b
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,17 +67,15 @@ class Scorer:
         first = self.model.stride
         if self.padded or first == 1:
             lefts = [-request.first % first if aligned else first - 1 for request in requests]
-            groups = {left: [i for i, own in enumerate(lefts) if own == left] for left in dict.fromkeys(lefts)}
-            scored = self._score([([requests[i] for i in group], left) for left, group in groups.items()])
-            scores = dict(zip(itertools.chain(*groups.values()), itertools.chain(*scored), strict=True))
-            return [scores[index] for index in range(len(requests))]
-        # A request whose targets lie on both sides of position L is two: its head in blocks shifted by the pads, its
-        # tail in blocks that begin with the first token, as in training.
-        head = {i: Request(r.tokens[:first], r.first) for i, r in enumerate(requests) if r.first < first}
-        tail = {i: Request(r.tokens, max(r.first, first)) for i, r in enumerate(requests) if len(r.tokens) > first}
-        scored = self._score([(list(head.values()), first - 1), (list(tail.values()), 0)])
-        both = [dict(zip(part, own, strict=True)) for part, own in zip((head, tail), scored, strict=True)]
-        return [_joined([own[index] for own in both if index in own]) for index in range(len(requests))]
+            parts = {left: {i: r for i, r in enumerate(requests) if lefts[i] == left} for left in dict.fromkeys(lefts)}
+        else:
+            # A request whose targets lie on both sides of position L is two: its head in blocks shifted by the pads,
+            # its tail in blocks that begin with the first token, as in training.
+            head = {i: Request(r.tokens[:first], r.first) for i, r in enumerate(requests) if r.first < first}
+            tail = {i: Request(r.tokens, max(r.first, first)) for i, r in enumerate(requests) if len(r.tokens) > first}
+            parts = {first - 1: head, 0: tail}
+        scored = self._score(parts)
+        return [_joined([scores[index] for scores in scored if index in scores]) for index in range(len(requests))]
 
     def block_position(self, token: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
         """Where in its block, from 0 on, each token of a request is decoded, if it is not aligned.
@@ -90,12 +87,13 @@ class Scorer:
         shift = 1 if self.padded else (token < length).astype(np.int64)
         return (token - shift) % length
 
-    def _score(self, parts: Sequence[tuple[Sequence[Request], int]]) -> list[list[Score]]:
-        """Scores of lists of requests, each behind so many pads on the left."""
-        progress = self.progress(sum(len(requests) for requests, _ in parts)) if self.progress else None
-        done: list[list[Score]] = []
-        for requests, left in parts:
-            done.append(self._score_behind(left, requests, progress, sum(map(len, done))))
+    def _score(self, parts: Mapping[int, Mapping[int, Request]]) -> list[dict[int, Score]]:
+        """Scores of requests by number, each behind as many pads on the left as the key of its part says."""
+        progress = self.progress(sum(map(len, parts.values()))) if self.progress else None
+        done: list[dict[int, Score]] = []
+        for left, part in parts.items():
+            scores = self._score_behind(left, list(part.values()), progress, sum(map(len, done)))
+            done.append(dict(zip(part, scores, strict=True)))
         if progress:
             progress.close()
         return done
