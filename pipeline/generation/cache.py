@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.generation.folded import FoldedStack, rotary_tables, rotate_heads
+from pipeline.models.config import StackConfig
 
 
 class Clock:
@@ -32,18 +33,18 @@ class Clock:
 class Cache:
     """Keys (rotated) and values of a causal stack: [layers, B, KV, capacity, E].
 
-    Row b attends from position ``starts[b]`` on: what stands before it is left padding.
+    Row b attends from position ``starts[b]`` on: what stands before it is left padding. ``tied``: values are the keys.
     """
 
-    def __init__(self, stack: FoldedStack, batch: int, capacity: int) -> None:
-        config, device = stack.config, stack.norm_weight.device
+    def __init__(self, config: StackConfig, like: Tensor, batch: int, capacity: int, *, tied: bool = False) -> None:
+        """``like`` has the type and the device of keys and values."""
         shape = (config.layers, batch, config.kv_heads, capacity, config.head_width)
-        self.config = config
+        self.config, self.tied = config, tied
         # Zeros, as a masked position still takes part in products, and 0 times what memory happened to hold may be nan.
-        self.keys = torch.zeros(shape, dtype=stack.dtype, device=device)
-        self.values = torch.zeros(shape, dtype=stack.dtype, device=device)
-        self.cosine, self.sine = rotary_tables(config, capacity, device)
-        self.starts = torch.zeros(batch, dtype=torch.int32, device=device)
+        self.keys = like.new_zeros(shape)
+        self.values = self.keys if tied else like.new_zeros(shape)
+        self.cosine, self.sine = rotary_tables(config, capacity, like.device)
+        self.starts = torch.zeros(batch, dtype=torch.int32, device=like.device)
         self.offsets = [0] * batch
         self._masks: dict[int | None, tuple[int, Tensor | None]] = {}
 
@@ -55,7 +56,7 @@ class Cache:
     @property
     def bytes(self) -> int:
         """Size of keys and values."""
-        return self.keys.nbytes + self.values.nbytes
+        return self.keys.nbytes * (1 if self.tied else 2)
 
     def set_starts(self, offsets: list[int]) -> None:
         """Say how many positions of left padding each row has, [B]."""

@@ -29,7 +29,7 @@ class CausalStack:
 
     def __init__(self, stack: FoldedStack, ops: TorchOps, batch: int, capacity: int, chunk: int) -> None:
         self.stack, self.ops, self.chunk = stack, ops, chunk
-        self.cache = Cache(stack, batch, capacity)
+        self.cache = Cache(stack.config, stack.norm_weight, batch, capacity)
         self.clock = Clock(stack.norm_weight.device)
 
     def prefill(self, embed: Embed, length: int, padding: list[int], wanted: int = 1) -> Tensor:
@@ -42,7 +42,7 @@ class CausalStack:
         # The last layer's attention is needed at the last positions alone, where it is a decode step each, at the
         # position that the clock shows. Where all rows of a chunk are padding there, 0 stands for it.
         last = self.stack.norm_weight.new_zeros(wanted, len(padding), self.stack.config.width)
-        for rows, first in self._chunks(length, padding):
+        for rows, first in self.chunks(length, padding):
             x = self._all_but_last(embed(rows, first), rows, first)[:, -wanted:]
             last[wanted - x.shape[1] :, rows] = x.transpose(0, 1)
         for place, x in enumerate(last, start=length - wanted):
@@ -60,7 +60,7 @@ class CausalStack:
     def _attend_to_cache(self, u: Tensor, index: int) -> None:
         self.ops.decode_attention(u, self.cache, index, self.clock)
 
-    def _chunks(self, length: int, padding: list[int]) -> Iterator[tuple[slice, int]]:
+    def chunks(self, length: int, padding: list[int]) -> Iterator[tuple[slice, int]]:
         """Rows of each chunk, and the position before which all of them are padding."""
         size = max(self.chunk // length, 1)
         for begin in range(0, len(padding), size):
@@ -161,7 +161,8 @@ class BlockEngine:
         self.recent = Recent(model.config.recent, torch.zeros(batch, dtype=torch.int64, device=self._last.device))
         self.contexts = Recent(model.config.token_decoder.seen - 1, self._last)
         self._context, self._before = torch.zeros_like(self._last), torch.zeros_like(self._last)
-        self.tokens = token_steps(model, ops, batch, self.recent, self.contexts)
+        clock, room = self.causal.clock, self.causal.cache.capacity
+        self.tokens = token_steps(model, ops, batch, self.recent, self.contexts, clock, room)
         # Blocks of a prompt that the token decoder takes in: each layer sees one further back than the layer after it.
         self.carried_blocks = model.config.token_decoder.stack.layers if model.config.carried else 0
 
@@ -186,6 +187,11 @@ class BlockEngine:
             residual[place] = self._normalised(x)
         if self.carried_blocks:
             self._take_in(tokens, padding, residual, padded, carried)
+        if isinstance(self.tokens, PrefixSteps) and self.tokens.lookup is not None:
+            self.tokens.lookup.begin(padded)
+            for rows, first in self.causal.chunks(count, padded):
+                known = None if valid is None else valid[rows, first:]
+                self.tokens.lookup.take(blocks[rows, first:], known, rows, first)
         self._begin(tokens, padding, residual, padded, count)
         if self.model.overlap is not None:
             tail = slice(-1 - self.model.config.embedder.recent(self.stride) // self.stride, None)

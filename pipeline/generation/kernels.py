@@ -245,10 +245,14 @@ def local_store_kernel(
 
 
 @triton.jit
-def _attend(q, keys, values, low, high, GP: tl.constexpr, E: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr):
+def _attend(
+    q, keys, values, low, high,
+    TIED: tl.constexpr, GP: tl.constexpr, E: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Softmax over positions ``low`` to ``high``, unnormalised: its peak and weight, [GP], and weighted values [GP, E].
 
-    ``q`` [GP, E] holds base-2 logarithms' scale; ``keys`` and ``values`` point to one head's positions.
+    ``q`` [GP, E] holds base-2 logarithms' scale; ``keys`` and ``values`` point to one head's positions; if
+    TIED they are the same.
     """
     at, steps = tl.arange(0, E), tl.arange(0, BT)
     peak = tl.full((GP,), float("-inf"), dtype=tl.float32)
@@ -263,7 +267,7 @@ def _attend(q, keys, values, low, high, GP: tl.constexpr, E: tl.constexpr, BT: t
         new_peak = tl.maximum(peak, tl.max(score, 1))
         p = tl.exp2(score - new_peak[:, None])
         old = tl.exp2(peak - new_peak)
-        v = tl.load(values + offset, mask=inside[:, None], other=0.0)
+        v = k if TIED else tl.load(values + offset, mask=inside[:, None], other=0.0)
         total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
         weight = weight * old + tl.sum(p, 1)
         peak = new_peak
@@ -273,7 +277,7 @@ def _attend(q, keys, values, low, high, GP: tl.constexpr, E: tl.constexpr, BT: t
 @triton.jit
 def decode_attention_kernel(
     u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale, CAPACITY,
-    WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, E: tl.constexpr,
+    TIED: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, E: tl.constexpr,
     ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One query position against the cache; a program is a row, a key/value head and one of SPLITS parts."""
@@ -303,7 +307,7 @@ def decode_attention_kernel(
     # The cache is [B, KV, CAPACITY, E].
     cache = (row * KV + kv) * CAPACITY * E
     peak, weight, total = _attend(
-        q.to(keys.dtype.element_ty), keys + cache, values + cache, low, high, GP, E, BT, PRECISION
+        q.to(keys.dtype.element_ty), keys + cache, values + cache, low, high, TIED, GP, E, BT, PRECISION
     )
 
     if split == SPLITS - 1:  # one program of the row's takes in and stores the new position

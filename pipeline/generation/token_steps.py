@@ -12,8 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.generation.cache import LocalCache, Recent
+from pipeline.generation.cache import Clock, LocalCache, Recent
 from pipeline.generation.folded import fold, fold_norm
+from pipeline.generation.lookup_steps import LookupSteps
 from pipeline.generation.ops import TorchOps
 from pipeline.models.attention import Mask, attend
 from pipeline.models.block_transformer import BlockTransformer
@@ -93,8 +94,12 @@ class StackSteps:
             self.ops.local_attention(u, self.cache, index, position)
 
         for index in range(len(self.stack.layers)):
+            self._look_up(x, index)
             self.ops.layer(x, self.stack, index, attend)
         return self.ops.final_norm(x, self.stack)
+
+    def _look_up(self, x: Tensor, index: int) -> None:
+        """Whatever the rows [B, W] of a position take in before a layer, in place."""
 
 
 class PrefixSteps(StackSteps):
@@ -114,15 +119,23 @@ class PrefixSteps(StackSteps):
         batch: int,
         recent: Recent,
         contexts: Recent,
+        lookup: LookupSteps | None,
     ) -> None:
         self.first = carried = model.config.carried
         positions = carried + decoder.ahead + model.config.block_length - 1
         super().__init__(model, decoder.stack, ops, batch, positions, carried + decoder.ahead - decoder.slots, carried)
         self.local, self.recent, self.contexts = decoder.local, recent, contexts
+        self.lookup, self.lookup_layer = lookup, decoder.lookup_layer
         # [S * W, r * W] -> [S, r * W, W]
         self.mixing = None if decoder.mixing is None else decoder.mixing.weight.unflatten(0, (decoder.slots, -1)).mT
 
+    @property
+    def bytes(self) -> int:
+        return super().bytes + (0 if self.lookup is None else self.lookup.bytes)
+
     def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
+        if self.lookup is not None:
+            self.lookup.remember(self.recent)
         before = self._before(context)
         choose(self._pass(before), out[:, 0])
         for place in range(1, out.shape[1]):
@@ -168,6 +181,7 @@ class PrefixSteps(StackSteps):
         last = x[-batch:]
         if len(before) > 1:
             self._keep(x[:-batch], final)
+        self._look_up(last, final)
         self.ops.layer(
             last,
             self.stack,
@@ -186,7 +200,13 @@ class PrefixSteps(StackSteps):
                 self.ops.local_attention(part, self.cache, index, self.first + place)
 
         for index in range(layers):
+            self._look_up(x[-batch:], index)
             self.ops.layer(x, self.stack, index, attend)
+
+    def _look_up(self, x: Tensor, index: int) -> None:
+        """Before the layer that reads what was looked up: the positions [B, W] that predict a token, in place."""
+        if self.lookup is not None and index == self.lookup_layer:
+            self.lookup(x, self.stack.layers[index].shift)
 
     def _keep(self, x: Tensor, index: int) -> None:
         """Only the keys and values of a layer, for a block's first positions, laid out as above."""
@@ -258,11 +278,17 @@ class CrossAttentionSteps:
         return layer
 
 
-def token_steps(model: BlockTransformer, ops: TorchOps, batch: int, recent: Recent, contexts: Recent) -> TokenSteps:
-    """The steps of the model's token decoder; ``recent`` tokens and ``contexts`` are those before what it decodes."""
+def token_steps(
+    model: BlockTransformer, ops: TorchOps, batch: int, recent: Recent, contexts: Recent, clock: Clock, blocks: int
+) -> TokenSteps:
+    """The steps of the model's token decoder; ``recent`` tokens and ``contexts`` are those before what it decodes.
+
+    ``clock`` shows the newest of the at most so many ``blocks``.
+    """
     decoder: TokenDecoder = model.token_decoder
     if isinstance(decoder, PrefixTokenDecoder):
-        return PrefixSteps(model, decoder, ops, batch, recent, contexts)
+        lookups = [LookupSteps(model, lookup, ops, batch, clock, blocks) for lookup in decoder.lookups]
+        return PrefixSteps(model, decoder, ops, batch, recent, contexts, lookups[0] if lookups else None)
     if isinstance(decoder, SummationTokenDecoder):
         return SummationSteps(model, decoder, ops, batch)
     assert isinstance(decoder, CrossAttentionTokenDecoder)

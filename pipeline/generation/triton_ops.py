@@ -15,6 +15,7 @@ from pipeline.generation.ops import TorchOps
 from pipeline.models.config import StackConfig
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.layers import Stack
+from pipeline.models.lookup import Lookup
 
 SMALL = 256
 """Rows under which cuBLAS's products with separate activations are faster than the fused ones; fp32 always uses it."""
@@ -38,6 +39,7 @@ class TritonOps(TorchOps):
         """GPT-NeoX's and Llama's layers. Tiles are powers of two: head widths must be, from 16 to 256."""
         stacks = [module.config for module in model.modules() if isinstance(module, Stack)]
         widths = [stack.head_width for stack in stacks]
+        widths += [module.width for module in model.modules() if isinstance(module, Lookup)]
         tiled = all(16 <= width <= 256 and width & (width - 1) == 0 for width in widths)
         return tiled and all(stack.layer in ("neox", "llama") for stack in stacks)
 
@@ -133,8 +135,8 @@ class TritonOps(TorchOps):
         kernels.decode_attention_kernel[(spans, splits)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device,
             cache.cosine, cache.sine, parts, peaks, weights, width**-0.5, cache.capacity,
-            WINDOW=config.windows[layer] or 0, ROTARY=config.rotary_width, BT=block, PRECISION=_precision(u), **sizes,
-            num_warps=warps, num_stages=stages,
+            TIED=cache.tied, WINDOW=config.windows[layer] or 0, ROTARY=config.rotary_width, BT=block,
+            PRECISION=_precision(u), **sizes, num_warps=warps, num_stages=stages,
         )  # fmt: skip
         if splits > 1:
             kernels.combine_kernel[(len(u) * config.heads,)](

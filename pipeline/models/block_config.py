@@ -56,12 +56,14 @@ class BlockConfig(ModelConfig):
     def history(self) -> int:
         """Blocks before a block that its embedding, or decoding what follows it, depends on; block decoder aside."""
         length = self.block_length
-        return max(self.embedder.history(length), self.token_decoder.history(length))
+        blocks = self._blocks(self.context_length) - 1 if self.token_decoder.memory else 0
+        return max(self.embedder.history(length), self.token_decoder.history(length), blocks)
 
     @property
     def recent(self) -> int:
         """Tokens before a block that decoding and embedding it need."""
-        return max(self.embedder.recent(self.block_length), self.token_decoder.recent)
+        remembered = self.block_length + 1 if self.token_decoder.memory else 0
+        return max(self.embedder.recent(self.block_length), self.token_decoder.recent, remembered)
 
     @property
     def decoders(self) -> tuple[LayersConfig, ...]:
@@ -70,6 +72,11 @@ class BlockConfig(ModelConfig):
     @property
     def stacks(self) -> tuple[LayersConfig, ...]:
         return (*self.embedder.stacks, *self.decoders)
+
+    @property
+    def layer_matrices(self) -> int:
+        decoder = self.token_decoder
+        return super().layer_matrices + decoder.remembering(self.block_length) + decoder.looking_up
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -88,39 +95,50 @@ class BlockConfig(ModelConfig):
     def forward_flops(self, length: int, causal: bool = False) -> float:
         blocks = self._blocks(length) - 1
         pairs = self.block_decoder.causal_pairs(blocks) if causal else blocks * blocks
+        looked_up = blocks * (blocks + 1) / 2 if causal else blocks * blocks
         by_block = self.embedder.flops(*self._shape) + self.token_decoder.flops(*self._shape, causal=causal)
         predicted = length - self.block_length
-        return self.block_decoder.flops(blocks, pairs) + blocks * by_block + 2 * self.head * predicted
+        lookup = self.token_decoder.lookup_flops(self.block_length, blocks, looked_up)
+        return self.block_decoder.flops(blocks, pairs) + blocks * by_block + lookup + 2 * self.head * predicted
 
     def prefill_flops(self, prompt: int) -> float:
         blocks = self._blocks(prompt)
         over_blocks = self.block_decoder.flops(blocks, self.block_decoder.causal_pairs(blocks))
         over_blocks -= self.block_decoder.unread_flops(max(blocks - self.token_decoder.seen, 0))
         first_token = self.token_decoder.decode_flops(*self._shape) / self.block_length + 2 * self.head
-        carried = self.token_decoder.prefill_flops(*self._shape, blocks)
-        return over_blocks + blocks * self.embedder.flops(*self._shape) + carried + first_token
+        first_token += self._lookup_flops(blocks)
+        before = self.token_decoder.prefill_flops(*self._shape, blocks)
+        before += 2 * (blocks - 1) * self.token_decoder.remembering(self.block_length)
+        return over_blocks + blocks * self.embedder.flops(*self._shape) + before + first_token
+
+    def _lookup_flops(self, memories: float) -> float:
+        """Of a token that looks at so many memories; a block's own one is made once."""
+        return self.token_decoder.lookup_flops(self.block_length, 1, memories) / self.block_length
 
     def decode_flops(self, position: int) -> float:
         keys = self.block_decoder.keys(position / self.block_length)
         step = self.block_decoder.flops(1, keys) + self.embedder.flops(*self._shape)
-        return (step + self.token_decoder.decode_flops(*self._shape)) / self.block_length + 2 * self.head
+        step += self.token_decoder.decode_flops(*self._shape)
+        return step / self.block_length + self._lookup_flops(position / self.block_length) + 2 * self.head
 
     def decode_parameters(self) -> float:
-        count, expansion = self.parameters(), self.token_decoder.expansion(*self._shape)
-        by_block = count["embedder"] + count["block_decoder"] + expansion
-        return by_block / self.block_length + count["token_decoder"] - expansion + self.head
+        count, once = self.parameters(), self.token_decoder.expansion(*self._shape)
+        once += self.token_decoder.remembering(self.block_length)
+        by_block = count["embedder"] + count["block_decoder"] + once
+        return by_block / self.block_length + count["token_decoder"] - once + self.head
 
     def cached(self, length: int) -> int:
-        return self.block_decoder.cached * self._blocks(length) + self._cached_in_block
+        return (self.block_decoder.cached + self.token_decoder.memory) * self._blocks(length) + self._cached_in_block
 
     @property
     def cached_per_token(self) -> float:
-        return self.block_decoder.cached / self.block_length
+        return (self.block_decoder.cached + self.token_decoder.memory) / self.block_length
 
     def cached_read(self, position: int) -> float:
-        """The token decoder's cache lasts for one block and is read once for every token of it."""
-        over_blocks = self.block_decoder.cached * (position / self.block_length) / self.block_length
-        return over_blocks + self._cached_in_block
+        """The token decoder's cache lasts for one block; it and all memories are read once for every token."""
+        blocks = position / self.block_length
+        over_blocks = self.block_decoder.cached * blocks / self.block_length
+        return over_blocks + self.token_decoder.memory * blocks + self._cached_in_block
 
     @property
     def kept_per_token(self) -> float:

@@ -36,7 +36,7 @@ def non_embedding_parameters(config: ModelConfig) -> int:
 
 def layer_matrices(config: ModelConfig) -> int:
     """Entries of the matrices of all layers, which an optimizer may treat apart from the other parameters."""
-    return sum(stack.matrices for stack in config.stacks)
+    return config.layer_matrices
 
 
 def training_flops_per_token(config: ModelConfig) -> float:

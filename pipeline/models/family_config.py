@@ -38,6 +38,11 @@ class ModelConfig(Part):
         return self.decoders
 
     @property
+    def layer_matrices(self) -> int:
+        """Entries of the matrices of all layers."""
+        return sum(stack.matrices for stack in self.stacks)
+
+    @property
     def head(self) -> int:
         """Entries of the matrix that makes logits of hidden states."""
         return self.vocabulary * self.decoders[-1].width

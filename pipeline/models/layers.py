@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.attention import Mask, Rotary, attend, causal_mask, rotary, rotate, split_heads
 from pipeline.models.stack_config import LlamaConfig, StackConfig
+
+Between = Callable[[int, Tensor], Tensor]
 
 
 class Layer(nn.Module):
@@ -102,13 +106,16 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(layer(config) for _ in range(config.layers))
         self.norm = layer.norm(config.width, config.norm_eps)
 
-    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Causal [B, T, D] -> [B, T, D]; ``valid`` [B, T] is False at padding, ``None`` if there is none."""
+    def forward(self, x: Tensor, valid: Tensor | None = None, between: Between | None = None) -> Tensor:
+        """Causal [B, T, D] -> [B, T, D]; ``valid`` [B, T] is False at padding, ``None`` if there is none.
+
+        ``between`` gives every layer its input, from the layer's number and the output before it.
+        """
         length = x.shape[1]
         table, windows = self.rotary(torch.arange(length, device=x.device)), self.config.windows
         masks = {window: causal_mask(length, valid, window, x.device) for window in dict.fromkeys(windows)}
-        for layer, window in zip(self.layers, windows, strict=True):
-            x = layer(x, table, masks[window])
+        for index, (layer, window) in enumerate(zip(self.layers, windows, strict=True)):
+            x = layer(x if between is None else between(index, x), table, masks[window])
         normed: Tensor = self.norm(x)
         return normed
 

@@ -98,6 +98,24 @@ class TokenDecoderConfig(Part):
         """Blocks that it looks at before the one whose context it decodes."""
         return max(-(-self.recent // block_length), self.seen) - 1
 
+    @property
+    def memory(self) -> int:
+        """Numbers that every block leaves to be looked up; 0: nothing."""
+        return 0
+
+    def remembering(self, block_length: int) -> int:
+        """Entries of the matrix that makes a block's memory, used once per block."""
+        return 0
+
+    @property
+    def looking_up(self) -> int:
+        """Entries of the matrices of looking up, each used once per token."""
+        return 0
+
+    def lookup_flops(self, block_length: int, blocks: float, pairs: float) -> float:
+        """FLOPs of the memories of ``blocks`` blocks and of their tokens' looking up ``pairs`` of block and memory."""
+        return 0.0
+
     def expansion(self, block_length: int, block_width: int) -> int:
         """Entries of the matrices that make a block's slots, each used once per block."""
         return block_width * self.slots(block_length) * self.stack.width
@@ -143,7 +161,8 @@ class PrefixConfig(NeoxDecoderConfig):
     the block stand before all slots; with ``mix`` they have no positions, and a matrix adds their embeddings to the
     newest context's slots instead. With ``carry`` every layer goes on seeing the keys and values of the tokens of the
     block before (MEGABYTE's cross-patch attention, arXiv 2305.07185, section 2.3.2); its last token, which was no
-    input there, stands before all slots.
+    input there, stands before all slots. With ``lookup`` every block leaves a memory of so many numbers, at which
+    all tokens after it look (:class:`pipeline.models.lookup.Lookup`).
     """
 
     kind: ClassVar[str] = "prefix"
@@ -153,16 +172,22 @@ class PrefixConfig(NeoxDecoderConfig):
     mix: bool = False
     contexts: int = 1
     carry: bool = False
+    lookup: int = 0
 
     def __post_init__(self) -> None:
         check_counts(self, "prefix_length", "contexts")
-        check_counts(self, "local", least=0)
+        check_counts(self, "local", "lookup", least=0)
         if self.mix and not self.local:
             raise ValueError("token_decoder.mix adds the last token_decoder.local tokens to the prefix; give local too")
         if self.carry and self.local:
             raise ValueError(
                 f"token_decoder.local {self.local} does not go with carry, by which all tokens of the block before are "
                 "seen; leave one of them out"
+            )
+        if self.carry and self.lookup:
+            raise ValueError(
+                f"token_decoder.lookup {self.lookup} does not go with carry: a prompt's last blocks, whose keys are "
+                "carried, would have to look up too; leave one of them out"
             )
 
     def carried(self, block_length: int) -> int:
@@ -185,6 +210,26 @@ class PrefixConfig(NeoxDecoderConfig):
     def before(self) -> int:
         """Positions before the block's own tokens."""
         return self.local_positions + self.contexts * self.prefix_length
+
+    @property
+    def memory(self) -> int:
+        return self.lookup
+
+    def remembering(self, block_length: int) -> int:
+        return (block_length + 1) * self.stack.width * self.lookup
+
+    @property
+    def looking_up(self) -> int:
+        return 2 * self.stack.width * self.stack.heads * self.lookup
+
+    def lookup_flops(self, block_length: int, blocks: float, pairs: float) -> float:
+        products = self.remembering(block_length) + block_length * self.looking_up
+        return 2 * blocks * products + 4 * block_length * self.stack.heads * self.lookup * pairs
+
+    def parameters(self, block_length: int, block_width: int) -> int:
+        norms = self.lookup + (2 if self.stack.centred else 1) * self.stack.width if self.lookup else 0
+        own = super().parameters(block_length, block_width)
+        return own + self.remembering(block_length) + self.looking_up + norms
 
     @property
     def mixed(self) -> int:
@@ -229,7 +274,14 @@ class PrefixConfig(NeoxDecoderConfig):
         return expansion + whole * depth / self.stack.layers - unread + keys
 
     def kept(self, block_length: int) -> int:
-        return super().kept(block_length) + self.mixed
+        return super().kept(block_length) + self.mixed + self._lookup_kept(block_length)
+
+    def _lookup_kept(self, block_length: int) -> int:
+        """A memory's inputs, and itself before and after its norm; a position's norm, query, and attention's output."""
+        if not self.lookup:
+            return 0
+        by_token = 2 * self.stack.width + 2 * self.stack.heads * self.lookup
+        return (block_length + 1) * self.stack.width + 2 * self.lookup + block_length * by_token
 
 
 @dataclass(frozen=True)
@@ -307,9 +359,10 @@ class PrefixKeys(TokenDecoderKeys):
     mix: bool = added(False)
     contexts: int = added(1)
     carry: bool = added(False)
+    lookup: int = added(0)
 
     def config(self, stack: StackConfig) -> TokenDecoderConfig:
-        return PrefixConfig(stack, self.prefix_length, self.local, self.mix, self.contexts, self.carry)
+        return PrefixConfig(stack, self.prefix_length, self.local, self.mix, self.contexts, self.carry, self.lookup)
 
 
 @dataclass(frozen=True)

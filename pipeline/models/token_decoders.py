@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.block_config import BlockConfig
-from pipeline.models.layers import Stack
+from pipeline.models.layers import Between, Stack
+from pipeline.models.lookup import Lookup, memory_mask
 from pipeline.models.t5 import T5Decoder
 from pipeline.models.token_decoder_config import CrossAttentionConfig, NeoxDecoderConfig, PrefixConfig
 from pipeline.models.windows import windows_before
@@ -99,6 +100,8 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         self.local, self.seen, self.ahead = decoder.recent, decoder.seen, decoder.before
         self.carried = config.carried
         self.mixing = nn.Linear(decoder.mixed, self.slots * self.width, bias=False) if decoder.mix else None
+        self.lookups = nn.ModuleList([Lookup(config)] if decoder.lookup else [])
+        self.lookup_layer = len(self.stack.layers) // 2
 
     def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
         """The mixing matrix's is 1 / sqrt(inputs) too."""
@@ -132,8 +135,24 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         if self.carried:
             hidden = self.stack.carrying(x, keys, self.carried_keys(x, valid, first))
         else:
-            hidden = self.stack(x.flatten(0, 1), None if keys is None else keys.flatten(0, 1)).view(x.shape)
+            between = self.looking_up(x.shape, tokens, valid, first) if len(self.lookups) else None
+            hidden = self.stack(x.flatten(0, 1), None if keys is None else keys.flatten(0, 1), between).view(x.shape)
         return hidden[:, :, self.ahead - 1 :]
+
+    def looking_up(self, shape: torch.Size, tokens: Tensor, valid: Tensor | None, first: int) -> Between:
+        """What the stack does between its layers: before the middle one the positions that predict look up."""
+        (lookup,), length = self.lookups, tokens.shape[2]
+        assert isinstance(lookup, Lookup)
+        memories = lookup.of_blocks(self.embedding(tokens[:, :-1]), None if valid is None else valid[:, :-1])
+        mask = memory_mask(tokens.shape[1], first, None if valid is None else valid.any(-1), tokens.device)
+
+        def between(index: int, x: Tensor) -> Tensor:
+            if index != self.lookup_layer:
+                return x
+            before, predicting = x.view(shape).split([self.ahead - 1, length], dim=2)
+            return torch.cat([before, lookup(predicting, memories, mask)], dim=2).view(x.shape)
+
+        return between
 
     def carried_keys(self, x: Tensor, valid: Tensor | None, first: int) -> Tensor:
         """Which keys of the block before may be seen, [B, N - first, carried]; none if its context is padding."""

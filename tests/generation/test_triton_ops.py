@@ -137,7 +137,11 @@ def test_keys_and_values_of_a_blocks_first_positions(carried: int, stack: Folded
 @pytest.mark.parametrize("processors", [1, 132])
 def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, starts: list[int], processors: int) -> None:
     triton.processors = processors
-    ours, expected, length = Cache(stack, ROWS, 70), Cache(stack, ROWS, 70), 40
+    ours, expected, length = (
+        Cache(stack.config, stack.norm_weight, ROWS, 70),
+        Cache(stack.config, stack.norm_weight, ROWS, 70),
+        40,
+    )
     clock = Clock(DEVICE)
     clock.set(length - 1)
     for cache in (ours, expected):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from pipeline.models.config import (
 )
 
 Weights = dict[str, Tensor]
+Between = Callable[[int, Tensor], Tensor]
 Carried = list[tuple[Tensor, Tensor, list[bool]]]
 """A layer's keys and values of positions before the first, not rotated, and which of them may be seen."""
 
@@ -136,6 +138,7 @@ def decode(
             keys,
             carried,
             config.block_length - 1 if decoder.carry else 0,
+            looking_up(config, decoder, weights, past, len(before) + config.slots - 1) if decoder.lookup else None,
         )
         x = x[len(before) + config.slots - 1 :]
         return x @ (table if decoder.tied else weights["token_decoder.head.weight"]).T
@@ -159,6 +162,35 @@ def local(decoder: PrefixConfig, table: Tensor, past: tuple[Tensor, Tensor]) -> 
     return torch.stack(rows) if rows else table[:0], torch.tensor(known, dtype=torch.bool)
 
 
+def looking_up(
+    config: BlockConfig, decoder: PrefixConfig, weights: Weights, past: tuple[Tensor, Tensor], first: int
+) -> Between:
+    """What happens before the middle layer: positions from ``first`` on attend to a memory of each block before."""
+    (tokens, valid), length, name, width = past, config.block_length, "token_decoder.lookups.0", decoder.lookup
+    table, memories = weights["token_decoder.embedding.weight"], []
+    for begin in range(0, len(tokens), length):
+        places = range(begin - 1, begin + length)
+        parts = [table[tokens[place]] if place >= 0 and valid[place] else 0 * table[0] for place in places]
+        made = weights[f"{name}.memory.weight"] @ torch.cat(parts)
+        if valid[begin : begin + length].any():
+            memories.append(rms(made, weights, f"{name}.memory_norm", decoder.stack))
+
+    def between(layer: int, x: Tensor) -> Tensor:
+        if layer != decoder.stack.layers // 2 or not memories:
+            return x
+        rows = list(x[:first])
+        for row in x[first:]:
+            queries = weights[f"{name}.query.weight"] @ norm(row, weights, f"{name}.norm", decoder.stack)
+            found = []
+            for query in queries.view(decoder.stack.heads, width):
+                shares = torch.stack([query @ memory / math.sqrt(width) for memory in memories]).softmax(0)
+                found.append(sum(share * memory for share, memory in zip(shares, memories, strict=True)))
+            rows.append(row + weights[f"{name}.output.weight"] @ torch.cat(found))
+        return torch.stack(rows)
+
+    return between
+
+
 def neox(
     x: Tensor,
     weights: Weights,
@@ -167,6 +199,7 @@ def neox(
     valid: Tensor,
     carried: Carried | None = None,
     count: int = 0,
+    between: Between | None = None,
 ) -> Tensor:
     """[T, D] -> [T, D]. Padding is attended to by nobody and attends to nothing.
 
@@ -175,6 +208,7 @@ def neox(
     before, kept = list(carried or []), []
     for layer in range(config.layers):
         here = f"{name}.layers.{layer}"
+        x = between(layer, x) if between else x
         query, key, value = heads(norm(x, weights, f"{here}.attention_norm", config), weights, here, config)
         if getattr(config, "query_key_norm", False):
             query, key = (

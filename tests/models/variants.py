@@ -63,6 +63,10 @@ VARIANTS: dict[str, ModelConfig] = {
     "contexts_mixed": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=2, mix=True, contexts=4)),
     "carried": block(4, LookupConfig(8), PrefixConfig(STACK, 2, carry=True)),
     "carried_contexts": block(3, ProjectionConfig(20), PrefixConfig(LLAMA, 1, contexts=3, carry=True)),
+    "lookup": block(4, LookupConfig(8), PrefixConfig(STACK, 2, lookup=16)),
+    "lookup_local_contexts": block(
+        3, ProjectionConfig(20, overlap=True), PrefixConfig(LLAMA, 1, local=4, contexts=2, lookup=8), GROUPED
+    ),
     "overlap_cls": block(3, ClsConfig(ENCODER, 1, 2, overlap=True), SummationConfig(STACK)),
     "convolution_overlap": block(3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 2, local=4)),
     "llama": VanillaConfig(VOCABULARY, 64, LLAMA),
