@@ -187,11 +187,11 @@ class BlockEngine:
             residual[place] = self._normalised(x)
         if self.carried_blocks:
             self._take_in(tokens, padding, residual, padded, carried)
-        if isinstance(self.tokens, PrefixSteps) and self.tokens.lookup is not None:
-            self.tokens.lookup.begin(padded)
-            for rows, first in self.causal.chunks(count, padded):
-                known = None if valid is None else valid[rows, first:]
-                self.tokens.lookup.take(blocks[rows, first:], known, rows, first)
+        if isinstance(self.tokens, PrefixSteps):
+            for memory in self.tokens.memories.values():
+                memory.begin(padded)
+                for rows, first in self.causal.chunks(count, padded):
+                    memory.take(blocks[rows, first:], None if valid is None else valid[rows, first:], rows, first)
         self._begin(tokens, padding, residual, padded, count)
         if self.model.overlap is not None:
             tail = slice(-1 - self.model.config.embedder.recent(self.stride) // self.stride, None)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.generation.cache import Clock, LocalCache, Recent
 from pipeline.generation.folded import fold, fold_norm
-from pipeline.generation.lookup_steps import LookupSteps
+from pipeline.generation.memory_steps import MemorySteps
 from pipeline.generation.ops import TorchOps
 from pipeline.models.attention import Mask, attend
 from pipeline.models.block_transformer import BlockTransformer
@@ -119,23 +119,23 @@ class PrefixSteps(StackSteps):
         batch: int,
         recent: Recent,
         contexts: Recent,
-        lookup: LookupSteps | None,
+        memories: dict[int, MemorySteps],
     ) -> None:
         self.first = carried = model.config.carried
         positions = carried + decoder.ahead + model.config.block_length - 1
         super().__init__(model, decoder.stack, ops, batch, positions, carried + decoder.ahead - decoder.slots, carried)
         self.local, self.recent, self.contexts = decoder.local, recent, contexts
-        self.lookup, self.lookup_layer = lookup, decoder.lookup_layer
+        self.memories = memories  # by the layer before which they are looked at
         # [S * W, r * W] -> [S, r * W, W]
         self.mixing = None if decoder.mixing is None else decoder.mixing.weight.unflatten(0, (decoder.slots, -1)).mT
 
     @property
     def bytes(self) -> int:
-        return super().bytes + (0 if self.lookup is None else self.lookup.bytes)
+        return super().bytes + sum(memory.bytes for memory in self.memories.values())
 
     def decode(self, context: Tensor, choose: Choose, out: Tensor) -> None:
-        if self.lookup is not None:
-            self.lookup.remember(self.recent)
+        for memory in self.memories.values():
+            memory.remember(self.recent)
         before = self._before(context)
         choose(self._pass(before), out[:, 0])
         for place in range(1, out.shape[1]):
@@ -205,8 +205,8 @@ class PrefixSteps(StackSteps):
 
     def _look_up(self, x: Tensor, index: int) -> None:
         """Before the layer that reads what was looked up: the positions [B, W] that predict a token, in place."""
-        if self.lookup is not None and index == self.lookup_layer:
-            self.lookup(x, self.stack.layers[index].shift)
+        if index in self.memories:
+            self.memories[index](x, self.stack.layers[index].shift)
 
     def _keep(self, x: Tensor, index: int) -> None:
         """Only the keys and values of a layer, for a block's first positions, laid out as above."""
@@ -287,8 +287,11 @@ def token_steps(
     """
     decoder: TokenDecoder = model.token_decoder
     if isinstance(decoder, PrefixTokenDecoder):
-        lookups = [LookupSteps(model, lookup, ops, batch, clock, blocks) for lookup in decoder.lookups]
-        return PrefixSteps(model, decoder, ops, batch, recent, contexts, lookups[0] if lookups else None)
+        memories = {
+            layer: MemorySteps(model, attention, ops, batch, clock, blocks)
+            for layer, attention in zip(decoder.looking, decoder.memory_attention, strict=True)
+        }
+        return PrefixSteps(model, decoder, ops, batch, recent, contexts, memories)
     if isinstance(decoder, SummationTokenDecoder):
         return SummationSteps(model, decoder, ops, batch)
     assert isinstance(decoder, CrossAttentionTokenDecoder)

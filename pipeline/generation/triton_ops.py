@@ -15,7 +15,7 @@ from pipeline.generation.ops import TorchOps
 from pipeline.models.config import StackConfig
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.layers import Stack
-from pipeline.models.lookup import Lookup
+from pipeline.models.memory import MemoryAttention
 
 SMALL = 256
 """Rows under which cuBLAS's products with separate activations are faster than the fused ones; fp32 always uses it."""
@@ -39,7 +39,7 @@ class TritonOps(TorchOps):
         """GPT-NeoX's and Llama's layers. Tiles are powers of two: head widths must be, from 16 to 256."""
         stacks = [module.config for module in model.modules() if isinstance(module, Stack)]
         widths = [stack.head_width for stack in stacks]
-        widths += [module.width for module in model.modules() if isinstance(module, Lookup)]
+        widths += [module.width for module in model.modules() if isinstance(module, MemoryAttention)]
         tiled = all(16 <= width <= 256 and width & (width - 1) == 0 for width in widths)
         return tiled and all(stack.layer in ("neox", "llama") for stack in stacks)
 

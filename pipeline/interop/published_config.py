@@ -268,6 +268,10 @@ def _token_decoder_to(config: BlockConfig) -> Json:
         )
     if isinstance(decoder, PrefixConfig) and decoder.carry:
         raise UserError("token_decoder: carry cannot be exported; the published one sees its own block")
+    if decoder.remembered:
+        raise UserError(
+            f"token_decoder: memory {decoder.remembered} cannot be exported; the published one sees its own block"
+        )
     if decoder.seen > 1:
         raise UserError(f"token_decoder: contexts {decoder.seen} cannot be exported; the published one sees the last")
     if isinstance(decoder, PrefixConfig | SummationConfig):

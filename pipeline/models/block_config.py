@@ -56,13 +56,13 @@ class BlockConfig(ModelConfig):
     def history(self) -> int:
         """Blocks before a block that its embedding, or decoding what follows it, depends on; block decoder aside."""
         length = self.block_length
-        blocks = self._blocks(self.context_length) - 1 if self.token_decoder.memory else 0
+        blocks = self._blocks(self.context_length) - 1 if self.token_decoder.remembered else 0
         return max(self.embedder.history(length), self.token_decoder.history(length), blocks)
 
     @property
     def recent(self) -> int:
         """Tokens before a block that decoding and embedding it need."""
-        remembered = self.block_length + 1 if self.token_decoder.memory else 0
+        remembered = self.block_length + 1 if self.token_decoder.remembered else 0
         return max(self.embedder.recent(self.block_length), self.token_decoder.recent, remembered)
 
     @property
@@ -98,28 +98,28 @@ class BlockConfig(ModelConfig):
         looked_up = blocks * (blocks + 1) / 2 if causal else blocks * blocks
         by_block = self.embedder.flops(*self._shape) + self.token_decoder.flops(*self._shape, causal=causal)
         predicted = length - self.block_length
-        lookup = self.token_decoder.lookup_flops(self.block_length, blocks, looked_up)
-        return self.block_decoder.flops(blocks, pairs) + blocks * by_block + lookup + 2 * self.head * predicted
+        memory = self.token_decoder.memory_flops(self.block_length, blocks, looked_up)
+        return self.block_decoder.flops(blocks, pairs) + blocks * by_block + memory + 2 * self.head * predicted
 
     def prefill_flops(self, prompt: int) -> float:
         blocks = self._blocks(prompt)
         over_blocks = self.block_decoder.flops(blocks, self.block_decoder.causal_pairs(blocks))
         over_blocks -= self.block_decoder.unread_flops(max(blocks - self.token_decoder.seen, 0))
         first_token = self.token_decoder.decode_flops(*self._shape) / self.block_length + 2 * self.head
-        first_token += self._lookup_flops(blocks)
+        first_token += self._memory_flops(blocks)
         before = self.token_decoder.prefill_flops(*self._shape, blocks)
         before += 2 * (blocks - 1) * self.token_decoder.remembering(self.block_length)
         return over_blocks + blocks * self.embedder.flops(*self._shape) + before + first_token
 
-    def _lookup_flops(self, memories: float) -> float:
+    def _memory_flops(self, memories: float) -> float:
         """Of a token that looks at so many memories; a block's own one is made once."""
-        return self.token_decoder.lookup_flops(self.block_length, 1, memories) / self.block_length
+        return self.token_decoder.memory_flops(self.block_length, 1, memories) / self.block_length
 
     def decode_flops(self, position: int) -> float:
         keys = self.block_decoder.keys(position / self.block_length)
         step = self.block_decoder.flops(1, keys) + self.embedder.flops(*self._shape)
         step += self.token_decoder.decode_flops(*self._shape)
-        return step / self.block_length + self._lookup_flops(position / self.block_length) + 2 * self.head
+        return step / self.block_length + self._memory_flops(position / self.block_length) + 2 * self.head
 
     def decode_parameters(self) -> float:
         count, once = self.parameters(), self.token_decoder.expansion(*self._shape)
@@ -128,17 +128,19 @@ class BlockConfig(ModelConfig):
         return by_block / self.block_length + count["token_decoder"] - once + self.head
 
     def cached(self, length: int) -> int:
-        return (self.block_decoder.cached + self.token_decoder.memory) * self._blocks(length) + self._cached_in_block
+        return (self.block_decoder.cached + self.token_decoder.remembered) * self._blocks(
+            length
+        ) + self._cached_in_block
 
     @property
     def cached_per_token(self) -> float:
-        return (self.block_decoder.cached + self.token_decoder.memory) / self.block_length
+        return (self.block_decoder.cached + self.token_decoder.remembered) / self.block_length
 
     def cached_read(self, position: int) -> float:
         """The token decoder's cache lasts for one block; it and all memories are read once for every token."""
         blocks = position / self.block_length
         over_blocks = self.block_decoder.cached * blocks / self.block_length
-        return over_blocks + self.token_decoder.memory * blocks + self._cached_in_block
+        return over_blocks + self.token_decoder.remembered * blocks + self._cached_in_block
 
     @property
     def kept_per_token(self) -> float:

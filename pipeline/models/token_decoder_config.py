@@ -99,7 +99,7 @@ class TokenDecoderConfig(Part):
         return max(-(-self.recent // block_length), self.seen) - 1
 
     @property
-    def memory(self) -> int:
+    def remembered(self) -> int:
         """Numbers that every block leaves to be looked up; 0: nothing."""
         return 0
 
@@ -112,7 +112,7 @@ class TokenDecoderConfig(Part):
         """Entries of the matrices of looking up, each used once per token."""
         return 0
 
-    def lookup_flops(self, block_length: int, blocks: float, pairs: float) -> float:
+    def memory_flops(self, block_length: int, blocks: float, pairs: float) -> float:
         """FLOPs of the memories of ``blocks`` blocks and of their tokens' looking up ``pairs`` of block and memory."""
         return 0.0
 
@@ -161,8 +161,9 @@ class PrefixConfig(NeoxDecoderConfig):
     the block stand before all slots; with ``mix`` they have no positions, and a matrix adds their embeddings to the
     newest context's slots instead. With ``carry`` every layer goes on seeing the keys and values of the tokens of the
     block before (MEGABYTE's cross-patch attention, arXiv 2305.07185, section 2.3.2); its last token, which was no
-    input there, stands before all slots. With ``lookup`` every block leaves a memory of so many numbers, at which
-    all tokens after it look (:class:`pipeline.models.lookup.Lookup`).
+    input there, stands before all slots. With ``memory`` every block leaves so many numbers for each
+    of ``memory_layers`` layers from the middle on, before which all later tokens look at them
+    (:class:`pipeline.models.memory.MemoryAttention`).
     """
 
     kind: ClassVar[str] = "prefix"
@@ -172,11 +173,12 @@ class PrefixConfig(NeoxDecoderConfig):
     mix: bool = False
     contexts: int = 1
     carry: bool = False
-    lookup: int = 0
+    memory: int = 0
+    memory_layers: int = 1
 
     def __post_init__(self) -> None:
-        check_counts(self, "prefix_length", "contexts")
-        check_counts(self, "local", "lookup", least=0)
+        check_counts(self, "prefix_length", "contexts", "memory_layers")
+        check_counts(self, "local", "memory", least=0)
         if self.mix and not self.local:
             raise ValueError("token_decoder.mix adds the last token_decoder.local tokens to the prefix; give local too")
         if self.carry and self.local:
@@ -184,9 +186,17 @@ class PrefixConfig(NeoxDecoderConfig):
                 f"token_decoder.local {self.local} does not go with carry, by which all tokens of the block before are "
                 "seen; leave one of them out"
             )
-        if self.carry and self.lookup:
+        if self.looking.stop > self.stack.layers:
+            there = self.stack.layers - self.looking.start
             raise ValueError(
-                f"token_decoder.lookup {self.lookup} does not go with carry: a prompt's last blocks, whose keys are "
+                f"token_decoder.memory_layers {self.memory_layers} is more than the {there} layers from the middle of "
+                f"{self.stack.layers} on"
+            )
+        if self.memory_layers > 1 and not self.memory:
+            raise ValueError("token_decoder.memory_layers look at memories; give memory too")
+        if self.carry and self.memory:
+            raise ValueError(
+                f"token_decoder.memory {self.memory} does not go with carry: a prompt's last blocks, whose keys are "
                 "carried, would have to look up too; leave one of them out"
             )
 
@@ -212,22 +222,28 @@ class PrefixConfig(NeoxDecoderConfig):
         return self.local_positions + self.contexts * self.prefix_length
 
     @property
-    def memory(self) -> int:
-        return self.lookup
+    def looking(self) -> range:
+        """Layers before which tokens look at memories."""
+        middle = self.stack.layers // 2
+        return range(middle, middle + self.memory_layers if self.memory else middle)
+
+    @property
+    def remembered(self) -> int:
+        return len(self.looking) * self.memory
 
     def remembering(self, block_length: int) -> int:
-        return (block_length + 1) * self.stack.width * self.lookup
+        return (block_length + 1) * self.stack.width * self.remembered
 
     @property
     def looking_up(self) -> int:
-        return 2 * self.stack.width * self.stack.heads * self.lookup
+        return 2 * self.stack.width * self.stack.heads * self.remembered
 
-    def lookup_flops(self, block_length: int, blocks: float, pairs: float) -> float:
+    def memory_flops(self, block_length: int, blocks: float, pairs: float) -> float:
         products = self.remembering(block_length) + block_length * self.looking_up
-        return 2 * blocks * products + 4 * block_length * self.stack.heads * self.lookup * pairs
+        return 2 * blocks * products + 4 * block_length * self.stack.heads * self.remembered * pairs
 
     def parameters(self, block_length: int, block_width: int) -> int:
-        norms = self.lookup + (2 if self.stack.centred else 1) * self.stack.width if self.lookup else 0
+        norms = len(self.looking) * (self.memory + (2 if self.stack.centred else 1) * self.stack.width)
         own = super().parameters(block_length, block_width)
         return own + self.remembering(block_length) + self.looking_up + norms
 
@@ -274,14 +290,13 @@ class PrefixConfig(NeoxDecoderConfig):
         return expansion + whole * depth / self.stack.layers - unread + keys
 
     def kept(self, block_length: int) -> int:
-        return super().kept(block_length) + self.mixed + self._lookup_kept(block_length)
+        return super().kept(block_length) + self.mixed + self._memory_kept(block_length)
 
-    def _lookup_kept(self, block_length: int) -> int:
+    def _memory_kept(self, block_length: int) -> int:
         """A memory's inputs, and itself before and after its norm; a position's norm, query, and attention's output."""
-        if not self.lookup:
-            return 0
-        by_token = 2 * self.stack.width + 2 * self.stack.heads * self.lookup
-        return (block_length + 1) * self.stack.width + 2 * self.lookup + block_length * by_token
+        by_token = 2 * self.stack.width + 2 * self.stack.heads * self.memory
+        by_block = (block_length + 1) * self.stack.width + 2 * self.memory
+        return len(self.looking) * (by_block + block_length * by_token)
 
 
 @dataclass(frozen=True)
@@ -359,10 +374,20 @@ class PrefixKeys(TokenDecoderKeys):
     mix: bool = added(False)
     contexts: int = added(1)
     carry: bool = added(False)
-    lookup: int = added(0)
+    memory: int = added(0)
+    memory_layers: int = added(1)
 
     def config(self, stack: StackConfig) -> TokenDecoderConfig:
-        return PrefixConfig(stack, self.prefix_length, self.local, self.mix, self.contexts, self.carry, self.lookup)
+        return PrefixConfig(
+            stack,
+            self.prefix_length,
+            self.local,
+            self.mix,
+            self.contexts,
+            self.carry,
+            self.memory,
+            self.memory_layers,
+        )
 
 
 @dataclass(frozen=True)

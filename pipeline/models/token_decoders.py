@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.models.block_config import BlockConfig
 from pipeline.models.layers import Between, Stack
-from pipeline.models.lookup import Lookup, memory_mask
+from pipeline.models.memory import MemoryAttention, memory_mask
 from pipeline.models.t5 import T5Decoder
 from pipeline.models.token_decoder_config import CrossAttentionConfig, NeoxDecoderConfig, PrefixConfig
 from pipeline.models.windows import windows_before
@@ -100,8 +100,8 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         self.local, self.seen, self.ahead = decoder.recent, decoder.seen, decoder.before
         self.carried = config.carried
         self.mixing = nn.Linear(decoder.mixed, self.slots * self.width, bias=False) if decoder.mix else None
-        self.lookups = nn.ModuleList([Lookup(config)] if decoder.lookup else [])
-        self.lookup_layer = len(self.stack.layers) // 2
+        self.looking = decoder.looking
+        self.memory_attention = nn.ModuleList(MemoryAttention(config) for _ in decoder.looking)
 
     def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
         """The mixing matrix's is 1 / sqrt(inputs) too."""
@@ -135,22 +135,24 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
         if self.carried:
             hidden = self.stack.carrying(x, keys, self.carried_keys(x, valid, first))
         else:
-            between = self.looking_up(x.shape, tokens, valid, first) if len(self.lookups) else None
+            between = self.looking_up(x.shape, tokens, valid, first) if self.looking else None
             hidden = self.stack(x.flatten(0, 1), None if keys is None else keys.flatten(0, 1), between).view(x.shape)
         return hidden[:, :, self.ahead - 1 :]
 
     def looking_up(self, shape: torch.Size, tokens: Tensor, valid: Tensor | None, first: int) -> Between:
-        """What the stack does between its layers: before the middle one the positions that predict look up."""
-        (lookup,), length = self.lookups, tokens.shape[2]
-        assert isinstance(lookup, Lookup)
-        memories = lookup.of_blocks(self.embedding(tokens[:, :-1]), None if valid is None else valid[:, :-1])
+        """What the stack does between its layers: the positions that predict look at the memories of earlier blocks."""
+        length = tokens.shape[2]
+        embedded, known = self.embedding(tokens[:, :-1]), None if valid is None else valid[:, :-1]
         mask = memory_mask(tokens.shape[1], first, None if valid is None else valid.any(-1), tokens.device)
 
         def between(index: int, x: Tensor) -> Tensor:
-            if index != self.lookup_layer:
+            if index not in self.looking:
                 return x
+            attention = self.memory_attention[index - self.looking.start]
+            assert isinstance(attention, MemoryAttention)
             before, predicting = x.view(shape).split([self.ahead - 1, length], dim=2)
-            return torch.cat([before, lookup(predicting, memories, mask)], dim=2).view(x.shape)
+            looked = attention(predicting, attention.of_blocks(embedded, known), mask)
+            return torch.cat([before, looked], dim=2).view(x.shape)
 
         return between
 

@@ -58,6 +58,8 @@ CONFIGS: dict[str, ModelConfig] = {
     "contexts-local": block(2, LookupConfig(16), PrefixConfig(NARROW, 1, local=3, contexts=4), WINDOWED),
     "carried-4": block(4, LookupConfig(8), PrefixConfig(DEEP, 2, carry=True)),
     "carried-contexts": block(2, LookupConfig(16), PrefixConfig(LLAMA, 1, contexts=3, carry=True), WINDOWED),
+    "memory-4": block(4, LookupConfig(8), PrefixConfig(DEEP, 2, memory=16, memory_layers=2), WINDOWED),
+    "memory-local": block(3, ProjectionConfig(20, overlap=True), PrefixConfig(LLAMA, 1, local=2, memory=8)),
     "overlap-cls": block(3, ClsConfig(ENCODER, cls_tokens=2, overlap=True), SummationConfig(NARROW)),
     "convolution-overlap": block(
         3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 1, local=2), WINDOWED

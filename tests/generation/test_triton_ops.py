@@ -192,10 +192,11 @@ def local_model(embedder: LookupConfig = LOOKUP, **keys: Any) -> BlockConfig:
         local_model(local=6, mix=True),
         local_model(LookupConfig(16, overlap=True, convolution=3), local=2, contexts=3),
         local_model(carry=True),
+        local_model(local=2, memory=16),
         VanillaConfig(97, 64, LlamaConfig(2, 64, 4, 2, 96), tied=True),
         BlockConfig(97, 64, 4, LookupConfig(16), STACKS["qwen"], PrefixConfig(LlamaConfig(2, 32, 2, 2, 96), 2)),
     ],
-    ids=["vanilla", "block", "local", "local-mixed", "contexts-overlap", "carried", "llama", "llama-block"],
+    ids=["vanilla", "block", "local", "local-mixed", "contexts-overlap", "carried", "memory", "llama", "llama-block"],
 )
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(1.0, seed=3), Sampling(1.0, top_k=20, top_p=0.9)])
 def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, sampling: Sampling, triton: TorchOps) -> None:

@@ -113,7 +113,7 @@ def test_the_code_needs_torch_and_transformers_alone() -> None:
         absolute = {node.module for node in found if isinstance(node, ast.ImportFrom) and not node.level}
         absolute |= {alias.name for node in found if isinstance(node, ast.Import) for alias in node.names}
         used = {str(module).split(".")[0] for module in absolute}
-        assert used <= {"__future__", "math", "typing", "torch", "transformers"}
+        assert used <= {"__future__", "collections", "math", "typing", "torch", "transformers"}
         assert {node.module for node in found if isinstance(node, ast.ImportFrom) and node.level} <= {
             "layers_blockscale"
         }

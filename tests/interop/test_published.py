@@ -169,6 +169,7 @@ def test_what_the_published_code_lacks_is_not_exported(name: str) -> None:
     [
         (LookupConfig(8), PrefixConfig(STACK, 2, local=4), "token_decoder: local 4 cannot be exported"),
         (LookupConfig(8), PrefixConfig(STACK, 2, carry=True), "token_decoder: carry cannot be exported"),
+        (LookupConfig(8), PrefixConfig(STACK, 2, memory=16), "token_decoder: memory 16 cannot be exported"),
         (LookupConfig(8), PrefixConfig(STACK, 2, contexts=3), "token_decoder: contexts 3 cannot be exported"),
         (LookupConfig(8, overlap=True), PREFIX, "embedder: overlap True cannot be exported"),
         (LookupConfig(8, convolution=3), PREFIX, "embedder: convolution 3 cannot be exported"),

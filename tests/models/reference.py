@@ -138,7 +138,7 @@ def decode(
             keys,
             carried,
             config.block_length - 1 if decoder.carry else 0,
-            looking_up(config, decoder, weights, past, len(before) + config.slots - 1) if decoder.lookup else None,
+            looking_up(config, decoder, weights, past, len(before) + config.slots - 1) if decoder.memory else None,
         )
         x = x[len(before) + config.slots - 1 :]
         return x @ (table if decoder.tied else weights["token_decoder.head.weight"]).T
@@ -165,26 +165,31 @@ def local(decoder: PrefixConfig, table: Tensor, past: tuple[Tensor, Tensor]) -> 
 def looking_up(
     config: BlockConfig, decoder: PrefixConfig, weights: Weights, past: tuple[Tensor, Tensor], first: int
 ) -> Between:
-    """What happens before the middle layer: positions from ``first`` on attend to a memory of each block before."""
-    (tokens, valid), length, name, width = past, config.block_length, "token_decoder.lookups.0", decoder.lookup
-    table, memories = weights["token_decoder.embedding.weight"], []
-    for begin in range(0, len(tokens), length):
-        places = range(begin - 1, begin + length)
-        parts = [table[tokens[place]] if place >= 0 and valid[place] else 0 * table[0] for place in places]
-        made = weights[f"{name}.memory.weight"] @ torch.cat(parts)
-        if valid[begin : begin + length].any():
-            memories.append(rms(made, weights, f"{name}.memory_norm", decoder.stack))
+    """What happens before a layer: positions from ``first`` on attend to a memory of each block before."""
+    (tokens, valid), length, width = past, config.block_length, decoder.memory
+    table, middle = weights["token_decoder.embedding.weight"], decoder.stack.layers // 2
+
+    def memories(name: str) -> list[Tensor]:
+        made = []
+        for begin in range(0, len(tokens), length):
+            places = range(begin - 1, begin + length)
+            parts = [table[tokens[place]] if place >= 0 and valid[place] else 0 * table[0] for place in places]
+            if valid[begin : begin + length].any():
+                memory = weights[f"{name}.compress.weight"] @ torch.cat(parts)
+                made.append(rms(memory, weights, f"{name}.compress_norm", decoder.stack))
+        return made
 
     def between(layer: int, x: Tensor) -> Tensor:
-        if layer != decoder.stack.layers // 2 or not memories:
+        name = f"token_decoder.memory_attention.{layer - middle}"
+        if not middle <= layer < middle + decoder.memory_layers or not memories(name):
             return x
         rows = list(x[:first])
         for row in x[first:]:
             queries = weights[f"{name}.query.weight"] @ norm(row, weights, f"{name}.norm", decoder.stack)
             found = []
             for query in queries.view(decoder.stack.heads, width):
-                shares = torch.stack([query @ memory / math.sqrt(width) for memory in memories]).softmax(0)
-                found.append(sum(share * memory for share, memory in zip(shares, memories, strict=True)))
+                shares = torch.stack([query @ memory / math.sqrt(width) for memory in memories(name)]).softmax(0)
+                found.append(sum(share * memory for share, memory in zip(shares, memories(name), strict=True)))
             rows.append(row + weights[f"{name}.output.weight"] @ torch.cat(found))
         return torch.stack(rows)
 

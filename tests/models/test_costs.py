@@ -153,6 +153,19 @@ def test_decode_flops_of_a_block_transformer_by_hand(
     assert config.cached(100) == 25 * 2 * 2 * 32 + (positions + carried) * 2 * 2 * 32
 
 
+def test_memories_cost_their_making_once_per_block_and_their_reading_once_per_token_by_hand() -> None:
+    """16 numbers per block, of five tokens of width 32, for one layer; four heads look at those of 25 blocks."""
+    plain, memory = block(4, LookupConfig(8), PREFIX), block(4, LookupConfig(8), PrefixConfig(STACK, 2, memory=16))
+    made, looked = 5 * 32 * 16, 2 * 32 * 4 * 16
+    assert costs.total_parameters(memory) - costs.total_parameters(plain) == made + looked + 16 + 2 * 32
+    more = memory.decode_flops(100) - plain.decode_flops(100)
+    assert more == pytest.approx(2 * made / 4 + 2 * looked + 4 * 4 * 16 * 25)
+    assert memory.decode_parameters() - plain.decode_parameters() == pytest.approx(made / 4 + looked + 16 + 2 * 32)
+    assert memory.cached(100) - plain.cached(100) == 25 * 16
+    assert memory.cached_read(100) - plain.cached_read(100) == 25 * 16
+    assert costs.layer_matrices(memory) - costs.layer_matrices(plain) == made + looked
+
+
 @pytest.mark.parametrize(("prompt", "deep", "shallow"), [(4, 0, 0), (8, 1, 0), (12, 1, 1), (100, 1, 1)])
 def test_what_is_carried_costs_blocks_of_the_prompt_by_hand(prompt: int, deep: int, shallow: int) -> None:
     """Of two layers: the last block's tokens through the first to the keys of the second; one more to the first's keys.

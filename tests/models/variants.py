@@ -26,6 +26,7 @@ from pipeline.models.config import (
 VOCABULARY = 37
 STACK = StackConfig(layers=2, width=32, heads=4, kv_heads=4, feed_forward=48)
 WIDE = StackConfig(layers=1, width=48, heads=3, kv_heads=1, feed_forward=64)
+STACK3 = StackConfig(layers=3, width=32, heads=4, kv_heads=4, feed_forward=48)
 GROUPED = StackConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=64)
 LLAMA = LlamaConfig(layers=2, width=32, heads=4, kv_heads=2, feed_forward=40)
 QWEN = LlamaConfig(layers=1, width=24, heads=4, kv_heads=2, feed_forward=32, query_key_norm=True, head_dim=10)
@@ -63,9 +64,12 @@ VARIANTS: dict[str, ModelConfig] = {
     "contexts_mixed": block(3, ProjectionConfig(20), PrefixConfig(STACK, 2, local=2, mix=True, contexts=4)),
     "carried": block(4, LookupConfig(8), PrefixConfig(STACK, 2, carry=True)),
     "carried_contexts": block(3, ProjectionConfig(20), PrefixConfig(LLAMA, 1, contexts=3, carry=True)),
-    "lookup": block(4, LookupConfig(8), PrefixConfig(STACK, 2, lookup=16)),
-    "lookup_local_contexts": block(
-        3, ProjectionConfig(20, overlap=True), PrefixConfig(LLAMA, 1, local=4, contexts=2, lookup=8), GROUPED
+    "memory": block(4, LookupConfig(8), PrefixConfig(LLAMA, 2, memory=16)),
+    "memory_local_contexts": block(
+        3,
+        ProjectionConfig(20, overlap=True),
+        PrefixConfig(STACK3, 1, local=4, contexts=2, memory=8, memory_layers=2),
+        GROUPED,
     ),
     "overlap_cls": block(3, ClsConfig(ENCODER, 1, 2, overlap=True), SummationConfig(STACK)),
     "convolution_overlap": block(3, ProjectionConfig(20, overlap=True, convolution=6), PrefixConfig(STACK, 2, local=4)),

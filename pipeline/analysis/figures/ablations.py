@@ -56,6 +56,11 @@ def _local(cell: Cell, variant: Variant) -> str | None:
     return "carried" if decoder.carry else f"{decoder.local}{' mixed' if decoder.mix else ''}"
 
 
+def _memory(cell: Cell, variant: Variant) -> str | None:
+    decoder = variant.token_decoder
+    return str(decoder.memory_layers * decoder.memory) if isinstance(decoder, PrefixKeys) else None
+
+
 def _contexts(cell: Cell, variant: Variant) -> str | None:
     return str(variant.token_decoder.contexts) if isinstance(variant.token_decoder, PrefixKeys) else None
 
@@ -125,6 +130,13 @@ AXES = (
         _number,
     ),
     Axis("contexts", "Context embeddings in the prefix", _contexts, ("token_decoder.contexts",), float),  # appendix B.3
+    Axis(
+        "memory",
+        "Numbers that a block leaves for later tokens to look at",
+        _memory,
+        ("token_decoder.memory", "token_decoder.memory_layers"),
+        float,
+    ),
     Axis("overlap", "What the embedder sees before the block", _before, ("embedder.overlap", "embedder.convolution")),
     Axis(
         "heads",

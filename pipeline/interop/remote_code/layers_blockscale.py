@@ -7,6 +7,7 @@ Shapes: M sequences, T positions, D width. ``valid`` is False at padding. Config
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Json = dict[str, Any]
+Between = Callable[[int, Tensor], Tensor]
 ENCODER_POSITIONS = 512
 T5_BUCKETS = 32
 T5_MAX_DISTANCE = 128
@@ -119,20 +121,23 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(c, self.head_width) for _ in self.windows)
         self.norm = norm_of(c)(c["width"], c["norm_eps"])
 
-    def forward(self, x: Tensor, valid: Tensor, carried: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, valid: Tensor, carried: Tensor | None = None, between: Between | None = None
+    ) -> Tensor:
         """[M, T, D] -> [M, T, D]; nothing attends to padding.
 
         ``carried`` [B, N, C], M being B * N blocks: each also sees the last C positions of the block before where True.
+        ``between`` gives every layer its input, from the layer's number and the output before it.
         """
         positions = torch.arange(x.shape[1] + 1, device=x.device)
         positions[-1] = -x.shape[1]
         table = rotary(self.c, self.head_width, positions)
-        for layer, window in zip(self.layers, self.windows, strict=True):
+        for index, (layer, window) in enumerate(zip(self.layers, self.windows, strict=True)):
             bias = causal_bias(valid, window)
             if carried is not None:
                 unseen = torch.zeros(1, device=x.device).masked_fill(~carried.flatten(0, 1), -math.inf)
                 bias = torch.cat([unseen[:, None, None].expand(-1, 1, x.shape[1], -1), bias], dim=-1)
-            x = layer(x, table, bias, valid, carried)
+            x = layer(x if between is None else between(index, x), table, bias, valid, carried)
         return self.norm(x)
 
 

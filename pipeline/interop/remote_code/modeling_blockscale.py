@@ -10,6 +10,7 @@ padding. Configurations ``c`` are dictionaries of ``config.json``; a key that is
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from .layers_blockscale import Json, RobertaEncoder, Stack, T5Decoder
+from .layers_blockscale import Between, Json, RobertaEncoder, Stack, T5Decoder, attend, norm_of
 
 CLS_TOKEN = 0
 IGNORED = -100  # a label that has no part in the loss, as everywhere in transformers
@@ -86,6 +87,28 @@ class TableEmbedder(nn.Module):
         return self.projection(rows.flatten(2))
 
 
+class MemoryAttention(nn.Module):
+    """Attention of a block's positions to one memory of each block before, which is key and value of every head."""
+
+    def __init__(self, c: Json) -> None:
+        super().__init__()
+        decoder, stack = c["token_decoder"], c["token_decoder"]["stack"]
+        width, self.width = stack["width"], decoder["memory"]
+        self.compress = nn.Linear((c["block_length"] + 1) * width, self.width, bias=False)
+        self.compress_norm = nn.RMSNorm(self.width, stack["norm_eps"])
+        self.norm = norm_of(stack)(width, stack["norm_eps"])
+        self.query = nn.Linear(width, stack["heads"] * self.width, bias=False)
+        self.output = nn.Linear(stack["heads"] * self.width, width, bias=False)
+
+    def forward(self, x: Tensor, windows: Tensor, allowed: Tensor) -> Tensor:
+        """[B, N, L, width] -> the same; ``windows`` [B, blocks, (L + 1) width], ``allowed`` [B, N, blocks]."""
+        memories, some = self.compress_norm(self.compress(windows)), allowed.any(-1)
+        query = self.query(self.norm(x)).unflatten(-1, (-1, self.width)).flatten(2, 3).transpose(1, 2)
+        bias = torch.zeros(1, device=x.device).masked_fill(~(allowed | ~some[..., None])[:, None], -math.inf)
+        attended = attend(query, memories[:, None], memories[:, None], bias, self.width**-0.5)
+        return x + self.output((attended * some[..., None]).unflatten(-1, (x.shape[2], -1)))
+
+
 class TokenDecoder(nn.Module):
     """The tokens of block i from the context of block i - 1, which a matrix expands to slots.
 
@@ -106,6 +129,8 @@ class TokenDecoder(nn.Module):
         self.head = None if tied else nn.Linear(width, c["vocabulary"], bias=False)
         mix = decoder.get("mix", False)
         self.mixing = nn.Linear(self.local * width, self.slots * width, bias=False) if mix else None
+        count = decoder.get("memory_layers", 1) if decoder.get("memory", 0) else 0
+        self.memory_attention = nn.ModuleList(MemoryAttention(c) for _ in range(count))
         if self.kind == "cross_attention":
             self.decoder, self.scale = T5Decoder(decoder["stack"]), width**-0.5
         else:
@@ -125,8 +150,29 @@ class TokenDecoder(nn.Module):
         if self.kind == "cross_attention":
             hidden = self.decoder(x, keys, slots.flatten(0, 1)) * self.scale
         else:
-            hidden = self.stack(x, keys, carried)
+            hidden = self.stack(
+                x, keys, carried, self.looking_up(blocks, valid) if len(self.memory_attention) else None
+            )
         return hidden[:, -blocks.shape[2] :].unflatten(0, context.shape[:2])
+
+    def looking_up(self, blocks: Tensor, valid: Tensor) -> Between:
+        """Before some layers from the middle on, the positions that predict a token look at all earlier blocks."""
+        batch, count, length = blocks.shape
+        known = (self.embedding(blocks[:, :-1]) * valid[:, :-1, :, None]).flatten(1, 2)
+        windows = windows_before(known, length + 1, length, 1).flatten(-2)
+        place = torch.arange(count, device=blocks.device)
+        allowed = (place[1:, None] > place[:-1]) & valid.any(-1)[:, None, :-1]
+        middle = len(self.stack.layers) // 2
+
+        def between(index: int, x: Tensor) -> Tensor:
+            if not middle <= index < middle + len(self.memory_attention):
+                return x
+            attention = self.memory_attention[index - middle]
+            before, predicting = x.split([x.shape[1] - length, length], dim=1)
+            looked = attention(predicting.unflatten(0, (batch, -1)), windows, allowed)
+            return torch.cat([before, looked.flatten(0, 1)], dim=1)
+
+        return between
 
     def carried_keys(self, valid: Tensor) -> Tensor:
         """Which of the block before's last tokens may be seen, [B, N - 1, carried]; none if its context is padding."""

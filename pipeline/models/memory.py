@@ -15,7 +15,7 @@ from pipeline.models.token_decoder_config import PrefixConfig
 from pipeline.models.windows import windows_before
 
 
-class Lookup(nn.Module):
+class MemoryAttention(nn.Module):
     """``x + output(attention(query(norm(x)), memories))``: positions of a block attend to all blocks before it.
 
     A block leaves one vector, its memory, which is key and value of every head: multi-query attention whose keys are
@@ -28,20 +28,20 @@ class Lookup(nn.Module):
         decoder = config.token_decoder
         assert isinstance(decoder, PrefixConfig)
         stack = decoder.stack
-        self.stack, self.width, self.tokens = stack, decoder.lookup, config.block_length + 1
-        self.memory = nn.Linear(self.tokens * stack.width, self.width, bias=False)
-        self.memory_norm = nn.RMSNorm(self.width, stack.norm_eps)
+        self.stack, self.width, self.tokens = stack, decoder.memory, config.block_length + 1
+        self.compress = nn.Linear(self.tokens * stack.width, self.width, bias=False)
+        self.compress_norm = nn.RMSNorm(self.width, stack.norm_eps)
         self.norm = LAYERS[stack.layer].norm(stack.width, stack.norm_eps)
         self.query = nn.Linear(stack.width, stack.heads * self.width, bias=False)
         self.output = nn.Linear(stack.heads * self.width, stack.width, bias=False)
 
     def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
-        """The memory's matrix is drawn with 1 / sqrt(inputs)."""
-        return {self.memory: self.memory.in_features**-0.5}
+        """The compressing matrix's is 1 / sqrt(inputs)."""
+        return {self.compress: self.compress.in_features**-0.5}
 
     def remember(self, embedded: Tensor) -> Tensor:
         """Memories [..., R] of blocks, of the embeddings [..., L + 1, W] of their tokens and the one before them."""
-        memories: Tensor = self.memory_norm(self.memory(embedded.flatten(-2)))
+        memories: Tensor = self.compress_norm(self.compress(embedded.flatten(-2)))
         return memories
 
     def of_blocks(self, embedded: Tensor, valid: Tensor | None) -> Tensor:

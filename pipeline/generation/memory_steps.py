@@ -1,4 +1,4 @@
-"""Decoding's part of looking up earlier blocks (:mod:`pipeline.models.lookup`).
+"""Decoding's part of looking up earlier blocks (:mod:`pipeline.models.memory`).
 
 Legend: B batch, N blocks, L block length, W token decoder width, R width of a memory.
 """
@@ -14,26 +14,26 @@ from pipeline.generation.folded import fold_norm
 from pipeline.generation.ops import TorchOps
 from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.config import StackConfig
-from pipeline.models.lookup import Lookup
+from pipeline.models.memory import MemoryAttention
 
 
-class LookupSteps:
+class MemorySteps:
     """The memories of all blocks, and the attention to them; ``clock`` shows the newest block.
 
     All heads read one cache, whose keys are its values, by the kernel of decode attention.
     """
 
     def __init__(
-        self, model: BlockTransformer, lookup: nn.Module, ops: TorchOps, batch: int, clock: Clock, blocks: int
+        self, model: BlockTransformer, attention: nn.Module, ops: TorchOps, batch: int, clock: Clock, blocks: int
     ) -> None:
-        assert isinstance(lookup, Lookup)
-        self.ops, self.module, self.embedding = ops, lookup, model.token_decoder.embedding
-        self.stack, self.clock = lookup.stack, clock
-        heads, width = self.stack.heads, lookup.width
+        assert isinstance(attention, MemoryAttention)
+        self.ops, self.module, self.embedding = ops, attention, model.token_decoder.embedding
+        self.stack, self.clock = attention.stack, clock
+        heads, width = self.stack.heads, attention.width
         config = StackConfig(1, heads * width, heads, 1, 1, rotary_fraction=0)
-        weight = lookup.output.weight.detach()
+        weight = attention.output.weight.detach()
         self.cache = Cache(config, weight, batch, blocks, tied=True)
-        query, bias = fold_norm(lookup.norm, lookup.query)
+        query, bias = fold_norm(attention.norm, attention.query)
         self.query, self.bias, self.output = query.to(weight.dtype), bias.to(weight.dtype), weight
         self.newest = weight.new_zeros(batch, width)
 
