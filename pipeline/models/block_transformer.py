@@ -66,7 +66,8 @@ class BlockTransformer(LanguageModel):
         valid: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         known, own_known = (None, None) if valid is None else map(self.split, valid)
-        shared = Shared(self.split(prefixes), known, lengths, prefix_index, self.config.history)
+        before = self.split(prefixes)
+        shared = Shared(before, known, lengths, prefix_index, min(self.config.history, before.shape[1]))
         blocks, own_known = shared.before(self.split(continuations), own_known)
         embedded = self.embed(blocks[:, :-1], None if own_known is None else own_known[:, :-1])
         context = self.block_decoder.branch(
