@@ -32,6 +32,7 @@ VARIANTS = {
     "local": Variant(token_decoder=PrefixKeys(local=4)),
     "mixed": Variant(token_decoder=PrefixKeys(local=4, mix=True)),
     "contexts": Variant(token_decoder=PrefixKeys(contexts=2)),
+    "memory": Variant(token_decoder=PrefixKeys(memory=64, memory_layers=2)),
     "overlap": Variant(embedder=LookupKeys(overlap=True, convolution=3)),
     "few_heads": Variant(block_decoder=BlockDecoderKeys(heads=2)),
     "many_heads": Variant(token_decoder=PrefixKeys(heads=8)),
@@ -80,6 +81,7 @@ def test_a_sweep_holds_what_differs_in_its_axis_alone(study: Study) -> None:
     assert along["prefix_length"] == {label: ["2", "4"] for label in both}
     assert along["local_context"] == {label: ["0", "4", "4 mixed"] for label in both}
     assert along["contexts"] == {label: ["1", "2"] for label in both}
+    assert along["memory"] == {label: ["0", "128"] for label in both}
     assert along["overlap"] == {label: ["nothing", "block before, convolution 3"] for label in both}
     assert along["heads"] == {label: ["the size's", "2"] for label in both}
     assert along["token_heads"] == {label: ["the size's", "8"] for label in both}

@@ -108,6 +108,7 @@ def test_blocks_of_one_token_start_as_the_vanilla_model_does() -> None:
     "changed",
     [
         target(2, 2, token_decoder=PrefixConfig(STACK_2, 2, local=6, mix=True)),
+        target(2, 2, token_decoder=PrefixConfig(STACK_2, 2, memory=16)),
         target(2, 2, embedder=ProjectionConfig(32, overlap=True, convolution=3)),
     ],
 )
