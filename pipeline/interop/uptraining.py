@@ -20,7 +20,8 @@ def uptrain_from(model: LanguageModel, source: LanguageModel, method: str = "par
     ``method`` says where the source's layers go: ``partition`` (lower ones to the block decoder, the others to the
     token decoder), ``skip`` (every other one to both) or ``duplicate`` (all to both). Both vocabulary tables and the
     head are the source's, the embedder's projection is the mean of a block's embeddings, and every slot is a copy of
-    the context embedding, to which local tokens are mixed with zeros, as is what memories give. The block decoder's final norm stays as it is.
+    the context embedding. What local tokens or memories add starts as nothing. The block decoder's final norm stays as
+    it is.
     Raises :class:`UserError` where the two do not fit.
     """
     check_uptraining(model.config, source.config, method)
