@@ -1,0 +1,139 @@
+"""docs/results/memory.md, and what README.md quotes of it, against the records that it is from."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from pipeline.base.files import read_json
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "docs/results/memory"
+TEXT = (ROOT / "docs/results/memory.md").read_text(encoding="utf-8")
+PAGE, README = " ".join(TEXT.split()), " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+BEFORE = {"changes": ("block-19m-4-base", "block-19m-2-base", "block-19m-8-base"), "equal_loss": ("vanilla-5m_gqa",)}
+SETTINGS = ("decode_heavy", "prefill_heavy")
+
+
+def now(name: str) -> str:
+    """A cell's name: the first records call memories lookups."""
+    return name.replace("lookup", "memory")
+
+
+def of_models(stage: str) -> dict[str, dict[str, Any]]:
+    """Records by model and seed, those of models without memories from the pages that they are of."""
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    folders = [(FOLDER, ("",)), *((FOLDER.parent / page, models) for page, models in BEFORE.items())]
+    for folder, models in folders:
+        for path in sorted((folder / "results" / stage).iterdir()):
+            if path.stem.startswith(models):
+                found[now(path.stem)[:-2]][path.stem[-1]] = read_json(path)
+    return found
+
+
+SCORED, TRAINED = of_models("evaluate"), of_models("pretrain")
+SPEEDS = {
+    now(record["cell"]["name"])[:-2]: record["settings"]
+    for name in ("speed.json", "speed_grouped.json")
+    for record in read_json(FOLDER / name)
+}
+GROUPED = [model for model in SCORED if "_gqa-" in model or model.endswith("_gqa")]
+
+
+def rows(model: str) -> list[list[str]]:
+    found = re.findall(rf"^\| `{model}` \|(.*)\|$", TEXT, re.MULTILINE)
+    return [[entry.strip() for entry in row.split("|")] for row in found]
+
+
+@pytest.mark.parametrize("model", sorted({*SCORED, *SPEEDS} - set(GROUPED)))
+def test_a_model_has_its_losses_and_speeds(model: str) -> None:
+    base = re.sub(r"-\w+$", "-base", model)
+    losses, beside = ({seed: scored["loss"] for seed, scored in SCORED[name].items()} for name in (model, base))
+    told = [f"{losses[seed]:.3f}" if seed in losses else "" for seed in "01"]
+    told.append(f"{mean(losses.values()):.3f}" if len(losses) == 2 else "")
+    told.append(" ".join(f"{losses[seed] - beside[seed]:+.3f}" for seed in losses) if model != base else "")
+    for setting in SETTINGS:
+        speed = SPEEDS[model][setting]["tokens_per_second"] if model in SPEEDS else None
+        share = f" ({speed / SPEEDS[base][setting]['tokens_per_second']:.0%})" if speed and model != base else ""
+        told.append(f"{speed:,.0f}{share}" if speed else "")
+    assert rows(model)[0] == told
+
+
+@pytest.mark.parametrize("model", GROUPED)
+def test_a_grouped_model_has_its_loss_speeds_and_costs(model: str) -> None:
+    told = [f"{mean(scored['loss'] for scored in SCORED[model].values()):.3f}"]
+    for setting in SETTINGS:
+        speed = SPEEDS[model][setting]
+        told += [f"{speed['tokens_per_second']:,.0f}", f"{speed['roofline_fraction']:.0%}"]
+    told.append(f"{SPEEDS[model]['decode_heavy']['kv_bytes_per_sample'] / 1e6:.1f}")
+    told.append(f"{mean(trained['training_flops'] for trained in TRAINED[model].values()):.2e}")
+    assert told in rows(model)
+
+
+@pytest.mark.parametrize("model", GROUPED)
+def test_a_grouped_model_has_its_scores(model: str) -> None:
+    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for scored in SCORED[model].values():
+        for score in scored["tasks"]:
+            scores[score["task"], score["metric"]].append(score["value"])
+    told = [f"{mean(scored['loss'] for scored in SCORED[model].values()):.3f}"]
+    told.append(f"{mean(scores['lambada_openai', 'gold_bits_per_byte']):.2f}")
+    told += [f"{mean(scores[task, 'acc']):.3f}" for task in ("lambada_openai", "sciq")]
+    told.append(f"{mean(scores['piqa', 'gold_bits_per_byte']):.2f}")
+    assert told in rows(model)
+
+
+@pytest.mark.parametrize("model", [model for model in SCORED if "memory" in model])
+def test_a_model_has_its_copies_by_offset(model: str) -> None:
+    length = int(model.split("-")[2])
+    firsts, seconds = [], defaultdict(list)
+    for scored in SCORED[model].values():
+        for copy in scored["copies"]:
+            if copy["kind"] == "text":
+                firsts.append(copy["first"])
+                seconds[copy["distance"] % length].append(copy["second"])
+    by_offset = ", ".join(f"{mean(seconds[offset]):.2f}" for offset in range(length))
+    assert rows(model)[-1] == [f"{mean(firsts):.2f}", by_offset]
+
+
+def test_the_headline_is_the_reports() -> None:
+    with (FOLDER / "speedup.csv").open(encoding="utf-8", newline="") as file:
+        ratios = {row["setting"]: row for row in csv.DictReader(file)}
+    decode, prefill = (f"{float(ratios[setting]['ratio']):.2f}" for setting in SETTINGS)
+    assert f"twice as fast: {decode} times decode-heavy, {prefill} times prefill-heavy" in PAGE
+    assert f"{decode} times decode-heavy and {prefill} prefill-heavy, and no interval" in PAGE
+    assert not ratios["decode_heavy"]["low"]
+    assert f"the ratio would be {float(ratios['decode_heavy']['roofline_ratio']):.2f}" in PAGE
+    assert f"At a loss of {float(ratios['decode_heavy']['loss']):.3f} the report" in PAGE
+    assert f"**Block Transformers generate {decode} times as fast as vanilla transformers of equal loss" in README
+
+
+def test_readme_has_the_models_of_the_headline() -> None:
+    for model in GROUPED:
+        loss = mean(scored["loss"] for scored in SCORED[model].values())
+        assert f"| {loss:.3f} | {SPEEDS[model]['decode_heavy']['tokens_per_second']:,.0f} |" in README
+
+
+def test_every_model_saw_the_same_tokens() -> None:
+    for model in SCORED:
+        for trained in TRAINED[model].values():
+            assert (f"{trained['tokens']:,}", f"{trained['steps']:,}") == ("100,007,936", "3,052")
+            assert not trained["diverged"]
+
+
+def test_the_loss_at_each_place_of_a_block() -> None:
+    places = SCORED["block-19m-4-memory128"]["0"]["loss_by_block_position"]
+    assert "{:.3f}, {:.3f}, {:.3f} and {:.3f} nats at its four places".format(*places) in PAGE
+
+
+def test_what_it_cost_to_train() -> None:
+    block, vanilla = (
+        mean(trained["training_flops"] for trained in TRAINED[model].values())
+        for model in ("block-19m_gqa-2-memory64_all", "vanilla-5m_gqa")
+    )
+    assert f"It took {block / vanilla:.1f} times the training FLOPs" in PAGE
