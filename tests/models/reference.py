@@ -181,15 +181,16 @@ def looking_up(
 
     def between(layer: int, x: Tensor) -> Tensor:
         name = f"token_decoder.memory_attention.{layer - middle}"
-        if not middle <= layer < middle + decoder.memory_layers or not memories(name):
+        seen = memories(name) if middle <= layer < middle + decoder.memory_layers else []
+        if not seen:
             return x
         rows = list(x[:first])
         for row in x[first:]:
             queries = weights[f"{name}.query.weight"] @ norm(row, weights, f"{name}.norm", decoder.stack)
             found = []
             for query in queries.view(decoder.stack.heads, width):
-                shares = torch.stack([query @ memory / math.sqrt(width) for memory in memories(name)]).softmax(0)
-                found.append(sum(share * memory for share, memory in zip(shares, memories(name), strict=True)))
+                shares = torch.stack([query @ memory / math.sqrt(width) for memory in seen]).softmax(0)
+                found.append(sum(share * memory for share, memory in zip(shares, seen, strict=True)))
             rows.append(row + weights[f"{name}.output.weight"] @ torch.cat(found))
         return torch.stack(rows)
 
