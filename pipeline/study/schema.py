@@ -297,6 +297,8 @@ class Space(RecipeSpace):
     token_kv_heads: list[int] = field(default_factory=list)
     prefix_length: list[int] = field(default_factory=list)
     embedder_width: list[int] = field(default_factory=list)
+    local: list[int] = added([])
+    memory: list[int] = added([])
 
 
 @dataclass(frozen=True)

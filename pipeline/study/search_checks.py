@@ -6,9 +6,9 @@ from pipeline.base.redact import redacted
 from pipeline.study.pretraining import pretraining, training_steps, written
 from pipeline.study.recipe_checks import check_schedule
 from pipeline.study.recipe_space import SHORT, check_read, check_space, choices
-from pipeline.study.rules import all_positive, choice, divides, positive, require
+from pipeline.study.rules import all_positive, choice, divides, require
 from pipeline.study.schema import Search, Study
-from pipeline.study.search_space import KEYS, known_points, starting_cell, trial_study
+from pipeline.study.search_space import FROM_ZERO, KEYS, known_points, starting_cell, trial_study
 
 OBJECTIVES = ("loss", "tokens_per_second")
 THROUGHPUTS = ("measured", "roofline")
@@ -29,7 +29,8 @@ def check_search(study: Study) -> None:
     check_space("search", study.pretrain, search.space)
     for key, values in choices(search.space).items():
         for value in values if key not in SHORT else []:
-            positive(f"search.space.{key}", value)
+            least = 0 if key in FROM_ZERO else 1
+            require(value >= least, f"search.space.{key}", value, f"it must be a whole number of at least {least}")
 
 
 def check_shared(section: str, storage: str | None, seed: int) -> None:

@@ -21,7 +21,10 @@ KEYS = {
     "token_kv_heads": ("tk", "token_decoder", "kv_heads"),
     "prefix_length": ("p", "token_decoder", "prefix_length"),
     "embedder_width": ("e", "embedder", "width"),
+    "local": ("l", "token_decoder", "local"),
+    "memory": ("m", "token_decoder", "memory"),
 }
+FROM_ZERO = ("local", "memory")
 NAMES = {key: short for key, (short, _, _) in KEYS.items()} | SHORT
 
 
@@ -69,7 +72,7 @@ def _length(point: Point) -> int:
 
 
 def point_variant(base: Variant, point: Point) -> Variant:
-    """``base`` with the point's layers, widths, KV heads and prefix length."""
+    """``base`` with the point's layers, widths, KV heads, prefix length, local tokens and memories."""
     parts: dict[str, dict[str, Any]] = {"embedder": {}, "block_decoder": {}, "token_decoder": {}}
     for key, (_, part, name) in KEYS.items():
         if key in point:
@@ -98,7 +101,10 @@ def known_points(study: Study) -> list[Point]:
 def _point_of(config: ModelConfig) -> Point:
     assert isinstance(config, BlockConfig)
     block, token = config.block_decoder, config.token_decoder.stack
-    prefix = config.token_decoder.prefix_length if isinstance(config.token_decoder, PrefixConfig) else 0
+    decoder = config.token_decoder
+    prefix, local, memory = (
+        (decoder.prefix_length, decoder.local, decoder.memory) if isinstance(decoder, PrefixConfig) else (0, 0, 0)
+    )
     return {
         "block_length": config.block_length,
         "block_layers": block.layers,
@@ -109,4 +115,6 @@ def _point_of(config: ModelConfig) -> Point:
         "token_kv_heads": token.kv_heads,
         "prefix_length": prefix,
         "embedder_width": config.embedder.width,
+        "local": local,
+        "memory": memory,
     }

@@ -10,7 +10,7 @@ import pytest
 from pipeline.base.errors import UserError
 from pipeline.base.paths import TOKENS
 from pipeline.data import Manifest
-from pipeline.models.config import BlockConfig
+from pipeline.models.config import BlockConfig, PrefixConfig
 from pipeline.search.allocation import Allocation
 from pipeline.search.feasibility import cost
 from pipeline.study import Study, model_config, pretraining
@@ -42,14 +42,18 @@ def test_a_points_architecture_has_its_values(searching: Searching) -> None:
     study = searching(
         ("base: {}", "base: {embedder: {kind: projection}}"),
         ("space: {", "space: {block_width: [32, 64], block_kv_heads: [1, 2], token_kv_heads: [1, 2], "
-                     "embedder_width: [16, 32], "),
+                     "embedder_width: [16, 32], local: [0, 2], memory: [0, 8], "),
         ("{layers: 2, width: 32}", "{layers: 2, width: 32, heads: 2}"),
     )  # fmt: skip
     point = {"block_length": 2, "block_layers": 2, "token_layers": 1, "block_width": 64, "token_width": 64,
-             "block_kv_heads": 1, "token_kv_heads": 2, "prefix_length": 1, "embedder_width": 16}  # fmt: skip
+             "block_kv_heads": 1, "token_kv_heads": 2, "prefix_length": 1, "embedder_width": 16,
+             "local": 2, "memory": 8}  # fmt: skip
     made = config(study, point)
     block, token = made.block_decoder, made.token_decoder.stack
-    assert (made.block_length, made.embedder.width, made.token_decoder.prefix_length) == (2, 16, 1)
+    decoder = made.token_decoder
+    assert isinstance(decoder, PrefixConfig)
+    assert (made.block_length, made.embedder.width, decoder.prefix_length) == (2, 16, 1)
+    assert (decoder.local, decoder.memory) == (2, 8)
     assert (block.layers, block.width, block.kv_heads) == (2, 64, 1)
     assert (token.layers, token.width, token.kv_heads) == (1, 64, 2)
 
