@@ -128,13 +128,11 @@ class BlockConfig(ModelConfig):
         return by_block / self.block_length + count["token_decoder"] - once + self.head
 
     def cached(self, length: int) -> int:
-        return (self.block_decoder.cached + self.token_decoder.remembered) * self._blocks(
-            length
-        ) + self._cached_in_block
+        return self._cached_by_block * self._blocks(length) + self._cached_in_block
 
     @property
     def cached_per_token(self) -> float:
-        return (self.block_decoder.cached + self.token_decoder.remembered) / self.block_length
+        return self._cached_by_block / self.block_length
 
     def cached_read(self, position: int) -> float:
         """The token decoder's cache lasts for one block; it and all memories are read once for every token."""
@@ -146,6 +144,10 @@ class BlockConfig(ModelConfig):
     def kept_per_token(self) -> float:
         of_block = self.block_decoder.kept + self.token_decoder.kept(self.block_length)
         return (of_block + self.embedder.kept(*self._shape)) / self.block_length
+
+    @property
+    def _cached_by_block(self) -> int:
+        return self.block_decoder.cached + self.token_decoder.remembered
 
     @property
     def _cached_in_block(self) -> int:
