@@ -15,20 +15,21 @@ from pipeline.generation.ops import TorchOps
 from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.config import StackConfig
 from pipeline.models.memory import MemoryAttention
+from pipeline.models.windows import windows_before
 
 
 class MemorySteps:
     """The memories of all blocks, and the attention to them; ``clock`` shows the newest block.
 
-    All heads read one cache, whose keys are its values, by the kernel of decode attention.
+    All heads read one cache, whose keys are its values, by the kernel of decode attention. What a token adds to a
+    memory from each place is known beforehand: a memory is a sum of rows, one of each place's table.
     """
 
     def __init__(
         self, model: BlockTransformer, attention: nn.Module, ops: TorchOps, batch: int, clock: Clock, blocks: int
     ) -> None:
         assert isinstance(attention, MemoryAttention)
-        self.ops, self.module, self.embedding = ops, attention, model.token_decoder.embedding
-        self.stack, self.clock = attention.stack, clock
+        self.ops, self.norm, self.stack, self.clock = ops, attention.compress_norm, attention.stack, clock
         heads, width = self.stack.heads, attention.width
         config = StackConfig(1, heads * width, heads, 1, 1, rotary_fraction=0)
         weight = attention.output.weight.detach()
@@ -36,6 +37,10 @@ class MemorySteps:
         query, bias = fold_norm(attention.norm, attention.query)
         self.query, self.bias, self.output = query.to(weight.dtype), bias.to(weight.dtype), weight
         self.newest = weight.new_zeros(batch, width)
+        embedding, compress = model.token_decoder.embedding.weight, attention.compress.weight
+        with torch.no_grad():
+            parts = compress.float().split(self.stack.width, dim=1)
+            self.tables = [F.linear(embedding.float(), part) for part in parts]  # L + 1 of [V, R]
 
     @property
     def bytes(self) -> int:
@@ -46,15 +51,24 @@ class MemorySteps:
         self.cache.set_starts(padded)
 
     def take(self, blocks: Tensor, valid: Tensor | None, rows: slice, first: int) -> None:
-        """Remember the prompts' ``blocks`` [b, N, L] of these rows, from block ``first`` on."""
-        memories = self.module.of_blocks(self.embedding(blocks), valid)
-        self.cache.keys[0, rows, 0, first : first + memories.shape[1]] = memories
+        """Remember the prompts' ``blocks`` [b, N, L] of these rows, from block ``first`` on; none precedes it."""
+        known = torch.ones_like(blocks, dtype=torch.bool) if valid is None else valid
+        length = blocks.shape[2]
+        tokens, known = (windows_before(part.flatten(1), length + 1, length, 1) for part in (blocks, known))
+        self.cache.keys[0, rows, 0, first : first + blocks.shape[1]] = self._memories(tokens, known)
 
     def remember(self, recent: Recent) -> None:
         """Make the memory of the newest block, which :meth:`__call__` stores."""
-        count = self.module.tokens
-        embedded = self.embedding(recent.values[-count:]) * recent.known[-count:, :, None]
-        self.newest.copy_(self.module.remember(embedded.transpose(0, 1)))
+        count = len(self.tables)
+        self.newest.copy_(self._memories(recent.values[-count:].T, recent.known[-count:].T))
+
+    def _memories(self, tokens: Tensor, known: Tensor) -> Tensor:
+        """[..., R] of a block's tokens and the one before them, [..., L + 1], those that are not ``known`` left out."""
+        total = torch.zeros_like(tokens[..., :1], dtype=torch.float32)
+        for place, table in enumerate(self.tables):
+            total = total + F.embedding(tokens[..., place], table) * known[..., place, None]
+        memories: Tensor = self.norm(total.to(self.newest.dtype))
+        return memories
 
     def __call__(self, x: Tensor, shift: Tensor | None) -> None:
         """Add to ``x`` [B, W], in place, what its rows look up."""
