@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.language_model import LanguageModel
-from pipeline.models.memory import MemoryAttention
 from pipeline.models.token_decoders import NeoxTokenDecoder, PrefixTokenDecoder
 from pipeline.models.uptraining import check_uptraining, inherited_layers
 from pipeline.models.vanilla import VanillaTransformer
@@ -20,8 +19,7 @@ def uptrain_from(model: LanguageModel, source: LanguageModel, method: str = "par
     ``method`` says where the source's layers go: ``partition`` (lower ones to the block decoder, the others to the
     token decoder), ``skip`` (every other one to both) or ``duplicate`` (all to both). Both vocabulary tables and the
     head are the source's, the embedder's projection is the mean of a block's embeddings, and every slot is a copy of
-    the context embedding. What local tokens or memories add starts as nothing. The block decoder's final norm stays as
-    it is.
+    the context embedding, to which local tokens are mixed with zeros. The block decoder's final norm stays as it is.
     Raises :class:`UserError` where the two do not fit.
     """
     check_uptraining(model.config, source.config, method)
@@ -41,12 +39,8 @@ def uptrain_from(model: LanguageModel, source: LanguageModel, method: str = "par
     if model.embedder.projection is not None:
         _fill(model.embedder.projection, (identity / model.stride).repeat(1, model.stride))
     _fill(decoder.expansion, identity.repeat(model.config.slots, 1))
-    if isinstance(decoder, PrefixTokenDecoder):
-        if decoder.mixing is not None:
-            decoder.mixing.weight.zero_()
-        for attention in decoder.memory_attention:
-            assert isinstance(attention, MemoryAttention)
-            attention.output.weight.zero_()
+    if isinstance(decoder, PrefixTokenDecoder) and decoder.mixing is not None:
+        decoder.mixing.weight.zero_()
 
 
 def _copy_layers(source: VanillaTransformer, chosen: list[int], layers: nn.ModuleList) -> None:

@@ -36,8 +36,8 @@ class MemoryAttention(nn.Module):
         self.output = nn.Linear(stack.heads * self.width, stack.width, bias=False)
 
     def initial_deviations(self) -> dict[nn.Module, Tensor | float]:
-        """The compressing matrix's is 1 / sqrt(inputs)."""
-        return {self.compress: self.compress.in_features**-0.5}
+        """The compressing matrix's is 1 / sqrt(inputs). The output's is 0: a model starts as it is without memories."""
+        return {self.compress: self.compress.in_features**-0.5, self.output: 0.0}
 
     def remember(self, embedded: Tensor) -> Tensor:
         """Memories [..., R] of blocks, of the embeddings [..., L + 1, W] of their tokens and the one before them."""

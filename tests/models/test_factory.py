@@ -21,7 +21,7 @@ from pipeline.models.config import (
 )
 from tests.models.variants import VARIANTS
 
-ZERO = ("overlap.", "embedder.convolution.")
+ZERO = ("overlap.", "embedder.convolution.", *(f"token_decoder.memory_attention.{i}.output." for i in range(2)))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -54,7 +54,7 @@ def test_nothing_of_the_old_weights_is_left() -> None:
 def test_deviations() -> None:
     stack = StackConfig(1, 256, 4, 2, 512)
     encoder = RobertaConfig(EncoderConfig(1, 128, 4, 2, 512), padding_token=1)
-    prefix = build(BlockConfig(999, 64, 4, encoder, stack, PrefixConfig(stack, 2))).state_dict()
+    prefix = build(BlockConfig(999, 64, 4, encoder, stack, PrefixConfig(stack, 2, memory=64))).state_dict()
     t5 = build(BlockConfig(999, 64, 4, encoder, stack, CrossAttentionConfig(T5Config(1, 256, 4, 2, 512)))).state_dict()
     expected = {
         "embedder.encoder.embedding.weight": 0.02,
@@ -62,6 +62,7 @@ def test_deviations() -> None:
         "block_decoder.layers.0.query_key_value.weight": 0.02,
         "token_decoder.expansion.weight": 256**-0.5,
         "token_decoder.head.weight": 0.02,
+        "token_decoder.memory_attention.0.compress.weight": (5 * 256) ** -0.5,
     }
     for name, deviation in expected.items():
         assert prefix[name].std().item() == pytest.approx(deviation, rel=0.02), name
@@ -94,7 +95,7 @@ print(*(name for name in sys.modules if name.startswith("pipeline.models.")))
 """
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "pipeline.models.layers" in loaded
-    parts = ("block", "embedder", "token_decoder", "t5", "roberta")
+    parts = ("block", "embedder", "token_decoder", "memory", "t5", "roberta")
     assert [name for name in loaded if name.removeprefix("pipeline.models.").startswith(parts)] == []
 
 
