@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from statistics import mean
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from pipeline.base.files import read_json
 from tests.conftest import ROOT
+from tests.result_pages import copies_by_offset
 
 FOLDER = ROOT / "docs/results/changes"
 PAGE = (ROOT / "docs/results/changes.md").read_text(encoding="utf-8")
@@ -83,14 +83,7 @@ def test_the_performance_log_has_the_speed_of_every_form_at_85m(model: str) -> N
 def test_a_model_has_its_copies_by_offset(model: str) -> None:
     family, _, *rest = model.split("-")
     length = int(rest[0]) if family == "block" else 1
-    firsts, seconds = [], defaultdict(list)
-    for scored in evaluations(model).values():
-        for copy in scored["copies"]:
-            if copy["kind"] == "text":
-                firsts.append(copy["first"])
-                seconds[copy["distance"] % length].append(copy["second"])
-    by_offset = ", ".join(f"{mean(seconds[offset]):.2f}" for offset in range(length))
-    assert rows(model)[-1] == [f"{mean(firsts):.2f}", by_offset]
+    assert rows(model)[-1] == copies_by_offset(evaluations(model).values(), length)
 
 
 def test_every_training_is_on_record_and_took_the_steps_that_the_page_tells() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.base.files import read_json
 from tests.conftest import ROOT
+from tests.result_pages import copies_by_offset
 
 FOLDER = ROOT / "docs/results/memory"
 TEXT = (ROOT / "docs/results/memory.md").read_text(encoding="utf-8")
@@ -90,15 +91,7 @@ def test_a_grouped_model_has_its_scores(model: str) -> None:
 
 @pytest.mark.parametrize("model", [model for model in SCORED if "memory" in model])
 def test_a_model_has_its_copies_by_offset(model: str) -> None:
-    length = int(model.split("-")[2])
-    firsts, seconds = [], defaultdict(list)
-    for scored in SCORED[model].values():
-        for copy in scored["copies"]:
-            if copy["kind"] == "text":
-                firsts.append(copy["first"])
-                seconds[copy["distance"] % length].append(copy["second"])
-    by_offset = ", ".join(f"{mean(seconds[offset]):.2f}" for offset in range(length))
-    assert rows(model)[-1] == [f"{mean(firsts):.2f}", by_offset]
+    assert rows(model)[-1] == copies_by_offset(SCORED[model].values(), int(model.split("-")[2]))
 
 
 def test_the_headline_is_the_reports() -> None:
