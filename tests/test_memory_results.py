@@ -124,6 +124,25 @@ def test_the_loss_at_each_place_of_a_block() -> None:
     assert "{:.3f}, {:.3f}, {:.3f} and {:.3f} nats at its four places".format(*places) in PAGE
 
 
+def test_what_the_first_table_says() -> None:
+    form, plain = "block-19m-4-memory128", "block-19m-4-base"
+    less = mean(SCORED[plain][seed]["loss"] - SCORED[form][seed]["loss"] for seed in "01")
+    decode, prefill = (
+        SPEEDS[form][setting]["tokens_per_second"] / SPEEDS[plain][setting]["tokens_per_second"] for setting in SETTINGS
+    )
+    assert f"take {less:.2f} nats off at block length 4" in PAGE
+    assert f"They keep {decode:.0%} of the plain".replace("%", " %") in PAGE
+    assert f"decode-heavy and {prefill:.0%} prefill-heavy".replace("%", " %") in PAGE
+
+
+def test_what_a_shift_of_the_block_transformers_loss_would_do() -> None:
+    """Along the front through both of them, speeds on a logarithmic scale."""
+    short, long = ("block-19m_gqa-2-memory64_all", "block-19m_gqa-4-memory64_all")
+    apart = SCORED[long]["0"]["loss"] - SCORED[short]["0"]["loss"]
+    faster = SPEEDS[long]["decode_heavy"]["tokens_per_second"] / SPEEDS[short]["decode_heavy"]["tokens_per_second"]
+    assert f"would move the ratio by {100 * (faster ** (0.02 / apart) - 1):.0f} %" in PAGE
+
+
 def test_what_it_cost_to_train() -> None:
     block, vanilla = (
         mean(trained["training_flops"] for trained in TRAINED[model].values())
