@@ -12,7 +12,6 @@ from pipeline.models.attention import Mask, attend
 from pipeline.models.block_config import BlockConfig
 from pipeline.models.layers import LAYERS
 from pipeline.models.token_decoder_config import PrefixConfig
-from pipeline.models.windows import windows_before
 
 
 class MemoryAttention(nn.Module):
@@ -28,8 +27,8 @@ class MemoryAttention(nn.Module):
         decoder = config.token_decoder
         assert isinstance(decoder, PrefixConfig)
         stack = decoder.stack
-        self.stack, self.width, self.tokens = stack, decoder.memory, config.block_length + 1
-        self.compress = nn.Linear(self.tokens * stack.width, self.width, bias=False)
+        self.stack, self.width = stack, decoder.memory
+        self.compress = nn.Linear((config.block_length + 1) * stack.width, self.width, bias=False)
         self.compress_norm = nn.RMSNorm(self.width, stack.norm_eps)
         self.norm = LAYERS[stack.layer].norm(stack.width, stack.norm_eps)
         self.query = nn.Linear(stack.width, stack.heads * self.width, bias=False)
@@ -39,24 +38,16 @@ class MemoryAttention(nn.Module):
         """The compressing matrix's is 1 / sqrt(inputs). The output's is 0: a model starts as it is without memories."""
         return {self.compress: self.compress.in_features**-0.5, self.output: 0.0}
 
-    def remember(self, embedded: Tensor) -> Tensor:
-        """Memories [..., R] of blocks, of the embeddings [..., L + 1, W] of their tokens and the one before them."""
-        memories: Tensor = self.compress_norm(self.compress(embedded.flatten(-2)))
-        return memories
+    def forward(self, x: Tensor, windows: Tensor, mask: Mask) -> Tensor:
+        """[B, N, L, W] -> [B, N, L, W]; ``mask`` is of N queries and the memories of all blocks.
 
-    def of_blocks(self, embedded: Tensor, valid: Tensor | None) -> Tensor:
-        """Memories [B, blocks, R] of consecutive blocks, of their tokens' embeddings [B, blocks, L, W]."""
-        if valid is not None:
-            embedded = embedded * valid[..., None]
-        return self.remember(windows_before(embedded.flatten(1, 2), self.tokens, self.tokens - 1, 1))
-
-    def forward(self, x: Tensor, memories: Tensor, mask: Mask) -> Tensor:
-        """[B, N, L, W] -> [B, N, L, W], with ``memories`` [B, blocks, R]; ``mask`` is of N queries and the blocks."""
+        ``windows`` [B, blocks, L + 1, W]: the embeddings of each block's tokens and the one before them.
+        """
+        memories = self.compress_norm(self.compress(windows.flatten(-2)))[:, None]
         batch, blocks, length, _ = x.shape
         # The positions of a block see the same memories: they take the place of further heads.
         query = self.query(self.norm(x)).view(batch, blocks, -1, self.width).transpose(1, 2)
-        kept = memories[:, None]
-        attended = attend(query, kept, kept, mask).unflatten(-1, (length, -1))
+        attended = attend(query, memories, memories, mask).unflatten(-1, (length, -1))
         output: Tensor = x + self.output(attended)
         return output
 

@@ -142,16 +142,18 @@ class PrefixTokenDecoder(NeoxTokenDecoder):
     def looking_up(self, shape: torch.Size, tokens: Tensor, valid: Tensor | None, first: int) -> Between:
         """What the stack does between its layers: the positions that predict look at the memories of earlier blocks."""
         length = tokens.shape[2]
-        embedded, known = self.embedding(tokens[:, :-1]), None if valid is None else valid[:, :-1]
+        embedded = self.embedding(tokens[:, :-1])
+        if valid is not None:
+            embedded = embedded * valid[:, :-1, :, None]
+        windows = windows_before(embedded.flatten(1, 2), length + 1, length, 1)
         mask = memory_mask(tokens.shape[1], first, None if valid is None else valid.any(-1), tokens.device)
 
         def between(index: int, x: Tensor) -> Tensor:
             if index not in self.looking:
                 return x
             attention = self.memory_attention[index - self.looking.start]
-            assert isinstance(attention, MemoryAttention)
             before, predicting = x.view(shape).split([self.ahead - 1, length], dim=2)
-            looked = attention(predicting, attention.of_blocks(embedded, known), mask)
+            looked = attention(predicting, windows, mask)
             return torch.cat([before, looked], dim=2).view(x.shape)
 
         return between
