@@ -26,6 +26,7 @@ COLUMNS = 3  # panels side by side
 CROWD = 8  # points of a size past which block lengths get panels of their own
 MOST_PANELS = 9  # as long as they are no more than this
 WIDE = 9.0  # inches past which a figure takes the page's whole width
+LONG_LABEL = 32  # characters of a label past which a legend beside one panel leaves it too little
 
 
 @dataclass(frozen=True)
@@ -204,12 +205,14 @@ def count_axis(axes: Axes) -> None:
 
 
 def legend(figure: Figure, *axes: Axes, title: str | None = None) -> None:
-    """One legend right of the panels, each label once."""
+    """One legend right of the panels, or below where its labels would leave a single panel no room; each label once."""
     entries: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    figure.legend(list(entries.values()), list(entries), loc="outside right upper", title=title)
+    below = len(axes) == 1 and max(map(len, entries), default=0) > LONG_LABEL
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": 2} if below else {"loc": "outside right upper"}
+    figure.legend(list(entries.values()), list(entries), title=title, **place)
 
 
 def unzip(pairs: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
