@@ -137,10 +137,14 @@ class BlockConfig(ModelConfig):
         return (self.block_decoder.cached + self.token_decoder.remembered) / self.block_length
 
     def cached_read(self, position: int) -> float:
-        """The token decoder's cache lasts for one block; it and all memories are read once for every token."""
-        blocks = position // self.block_length
-        over_blocks = self.block_decoder.cached * self.block_decoder.keys(blocks) / self.block_length
-        return over_blocks + self.token_decoder.remembered * blocks + self._cached_in_block
+        """All memories are read once for every token, and so is what the token decoder has cached of the block by then.
+
+        A block's last token reads all that is cached of it, and each token before one position less.
+        """
+        blocks, length = position // self.block_length, self.block_length
+        over_blocks = self.block_decoder.cached * self.block_decoder.keys(blocks) / length
+        in_block = self._cached_in_block - self.token_decoder.stack.cached * (length - 1) / 2
+        return over_blocks + self.token_decoder.remembered * blocks + in_block
 
     @property
     def kept_per_token(self) -> float:

@@ -216,7 +216,7 @@ def test_kv_bytes_by_hand() -> None:
     assert costs.kv_bytes(block, 100) == 25 * position + 5 * position
     assert costs.kv_bytes_per_token(block) == position / 4
     assert costs.kv_bytes_read(vanilla, 100) == 100 * position
-    assert costs.kv_bytes_read(block, 100) == 25 * position / 4 + 5 * position
+    assert costs.kv_bytes_read(block, 100) == 25 * position / 4 + 3.5 * position
     assert costs.kv_bytes(VARIANTS["vanilla_multi_query"], 100) == 100 * position // 4
 
 
