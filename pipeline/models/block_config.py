@@ -94,7 +94,7 @@ class BlockConfig(ModelConfig):
 
     def forward_flops(self, length: int, causal: bool = False) -> float:
         blocks = self._blocks(length) - 1
-        pairs = self.block_decoder.causal_pairs(blocks) if causal else blocks * blocks
+        pairs = self.block_decoder.causal_pairs(blocks) if causal else self.block_decoder.computed_pairs(blocks)
         looked_up = blocks * (blocks + 1) / 2 if causal else blocks * blocks
         by_block = self.embedder.flops(*self._shape) + self.token_decoder.flops(*self._shape, causal=causal)
         predicted = length - self.block_length

@@ -47,7 +47,7 @@ def test_parameters_by_group(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("length", [64, 41])
+@pytest.mark.parametrize("length", [64, 41, 150])
 def test_training_flops_equal_the_counter(name: str, length: int) -> None:
     model, tokens = build(VARIANTS[name]), random_tokens(3, length)
     with sdpa_kernel(SDPBackend.MATH):  # the CPU's fused kernels are not counted
