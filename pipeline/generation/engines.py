@@ -17,7 +17,7 @@ from pipeline.generation.cache import Cache, Clock, Recent
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.token_steps import Choose, PrefixSteps, token_steps
-from pipeline.models.attention import causal_mask
+from pipeline.models.attention import Mask, causal_mask
 from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.vanilla import VanillaTransformer
 
@@ -89,12 +89,12 @@ class CausalStack:
             self.ops.store(self.ops.key_values(y, layer, self.stack), self.cache, final, rows, first)
         return x
 
-    def _mask(self, rows: slice, first: int, length: int, window: int | None) -> Tensor | None:
-        """bool [rows or 1, 1, T, T] for T positions from ``first`` on, ``None`` where it is plainly causal."""
+    def _mask(self, rows: slice, first: int, length: int, window: int | None) -> Mask:
+        """The mask of T positions from ``first`` on."""
         starts = self.cache.starts[rows]
         ragged = max(self.cache.offsets[rows]) > first
         valid = torch.arange(first, first + length, device=starts.device) >= starts[:, None] if ragged else None
-        return causal_mask(length, valid, window, starts.device).allowed
+        return causal_mask(length, valid, window, starts.device)
 
 
 class Engine(Protocol):

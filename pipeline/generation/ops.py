@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.folded import FoldedLayer, FoldedStack, rotate_heads
+from pipeline.models.attention import Mask, attend
 from pipeline.models.config import StackConfig
 
 Attend = Callable[[Tensor, int], None]
@@ -123,27 +124,15 @@ class TorchOps:
         cache.keys[layer, places] = key
         cache.values[layer, places] = value
 
-    def sequence_attention(
-        self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Tensor | None
-    ) -> None:
-        """Positions ``first`` ... of the samples ``rows`` at once, ``u`` [B * T, ...]: store keys and values, attend.
-
-        ``mask`` [B or 1, 1, T, T] says who attends to whom; ``None`` is causal.
-        """
+    def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Mask) -> None:
+        """Positions ``first`` ... of samples ``rows`` at once, ``u`` [B * T, ...]: store keys and values, attend."""
         batch = rows.stop - rows.start
         after = slice(first, first + len(u) // batch)
         self.store(u, cache, layer, rows, first)
         query = _queries(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))  # [B, T, H, E]
         rotate_heads(query, cache.config, cache.cosine[after, None], cache.sine[after, None])
-        attended = F.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            cache.keys[layer, rows, :, after],
-            cache.values[layer, rows, :, after],
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=cache.config.kv_heads != cache.config.heads,
-        )
-        query.copy_(attended.transpose(1, 2))
+        keys, values = cache.keys[layer, rows, :, after], cache.values[layer, rows, :, after]
+        query.copy_(attend(query.transpose(1, 2), keys, values, mask).view(query.shape))
 
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         """Store keys and values of positions ``first`` ... of the samples ``rows``; ``u`` [B * T, 2 KV E or more]."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -12,6 +11,7 @@ from pipeline.generation import kernels
 from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.folded import FoldedLayer, FoldedStack
 from pipeline.generation.ops import TorchOps
+from pipeline.models.attention import Mask, attend
 from pipeline.models.config import StackConfig
 from pipeline.models.language_model import LanguageModel
 from pipeline.models.layers import Stack
@@ -123,10 +123,12 @@ class TritonOps(TorchOps):
     def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
         config, (block, warps, stages) = cache.config, self.decode_tile
         width, group, padded = config.head_width, config.heads // config.kv_heads, _padded_group(config)
-        # Few rows leave processors idle: then each row's cache is split, into as many parts as give each processor 8
-        # programs, but of two tiles at least, at most 64, and a power of two, so that few kernels are compiled.
-        spans = len(u) * config.kv_heads
-        splits = max(1, min(triton.cdiv(8 * self.processors, spans), cache.capacity // (2 * block), 64))
+        # Few rows leave processors idle: then what a row may attend to is split, into as many parts as give each
+        # processor 8 programs, but of two tiles at least, at most 64, and a power of two, so that few kernels are
+        # compiled.
+        spans, window = len(u) * config.kv_heads, config.windows[layer]
+        longest = min(cache.capacity, window or cache.capacity)
+        splits = max(1, min(triton.cdiv(8 * self.processors, spans), longest // (2 * block), 64))
         splits = 1 << splits.bit_length() - 1
         # One allocation for the parts' values [spans, splits, padded, E], peaks and weights [spans, splits, padded].
         parts = torch.empty(spans * splits * padded * (width + 2), dtype=torch.float32, device=u.device)
@@ -135,7 +137,7 @@ class TritonOps(TorchOps):
         kernels.decode_attention_kernel[(spans, splits)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device,
             cache.cosine, cache.sine, parts, peaks, weights, width**-0.5, cache.capacity,
-            TIED=cache.tied, WINDOW=config.windows[layer] or 0, ROTARY=config.rotary_width, BT=block,
+            TIED=cache.tied, WINDOW=window or 0, ROTARY=config.rotary_width, BT=block,
             PRECISION=_precision(u), **sizes, num_warps=warps, num_stages=stages,
         )  # fmt: skip
         if splits > 1:
@@ -163,23 +165,15 @@ class TritonOps(TorchOps):
             KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
         )  # fmt: skip
 
-    def sequence_attention(
-        self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Tensor | None
-    ) -> None:
+    def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Mask) -> None:
         batch, config = rows.stop - rows.start, cache.config
         length = len(u) // batch
         self._rotate_and_store(u, cache, layer, rows, first, queries=True)
         begin = 2 * config.kv_heads * config.head_width
         query = u[:, begin : begin + config.query_width].unflatten(1, (config.heads, -1)).unflatten(0, (batch, length))
-        attended = F.scaled_dot_product_attention(
-            query.transpose(1, 2),
-            cache.keys[layer, rows, :, first : first + length],
-            cache.values[layer, rows, :, first : first + length],
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=config.kv_heads != config.heads,
-        )
-        query.copy_(attended.transpose(1, 2))
+        after = slice(first, first + length)
+        keys, values = cache.keys[layer, rows, :, after], cache.values[layer, rows, :, after]
+        query.copy_(attend(query.transpose(1, 2), keys, values, mask).view(query.shape))
 
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         self._rotate_and_store(u, cache, layer, rows, first, queries=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.models.short_attention import LONGEST, short_attention
-from pipeline.models.stack_config import LayersConfig, StackConfig
+from pipeline.models.stack_config import LayersConfig, StackConfig, chunks
 
 Rotary = tuple[Tensor, Tensor]
 
@@ -22,12 +22,15 @@ class Mask:
     to the scores (B, heads and queries may be 1).
     ``queries`` [B, T, 1]: rows whose attention output is kept, the others being 0 as in FlashAttention 2's
     variable-length form; ``None`` keeps all.
+    ``chunks`` [B * N or 1, 1, C, 2 C], of a sliding window: the last N chunks of C queries may see their own keys and
+    those of the chunk before; ``causal`` and ``allowed`` are then of the positions before these chunks alone.
     """
 
     causal: bool = False
     allowed: Tensor | None = None
     bias: Tensor | None = None
     queries: Tensor | None = None
+    chunks: Tensor | None = None
 
 
 def causal_mask(length: int, valid: Tensor | None, window: int | None, device: torch.device) -> Mask:
@@ -35,20 +38,42 @@ def causal_mask(length: int, valid: Tensor | None, window: int | None, device: t
 
     ``valid`` is [B, length] or ``None``.
     """
-    if window is not None and window >= length:
-        window = None
-    if valid is None and window is None:
+    chunk, count = chunks(length, window)
+    if not count:
+        return _square_mask(length, valid, window, device)
+    first = length - count * chunk
+    before = _square_mask(first, None if valid is None else valid[:, :first], window, device)
+    position = torch.arange(2 * chunk, device=device)
+    known = None if valid is None else _with_chunk_before(valid[:, None, :, None], chunk).transpose(2, 3)
+    allowed = _allowed(position[chunk:, None] - position, known, window)
+    return replace(before, chunks=allowed, queries=None if valid is None else valid[:, :, None])
+
+
+def _square_mask(length: int, valid: Tensor | None, window: int | None, device: torch.device) -> Mask:
+    if valid is None and (window is None or window >= length):
         return Mask(causal=True)
     position = torch.arange(length, device=device)
-    distance = position[:, None] - position[None, :]
+    distance = position[:, None] - position
+    if valid is None:
+        return Mask(allowed=_allowed(distance, None, window))
+    return Mask(allowed=_allowed(distance, valid[:, None, None, :], window), queries=valid[:, :, None])
+
+
+def _allowed(distance: Tensor, valid: Tensor | None, window: int | None) -> Tensor:
+    """bool [B or 1, 1, queries, keys]; ``distance`` [queries, keys] from key to query, ``valid`` [B, 1, 1, keys]."""
     allowed = distance >= 0
     if window is not None:
         allowed = allowed & (distance < window)
     if valid is None:
-        return Mask(allowed=allowed[None, None])
+        return allowed[None, None]
     # A row without any key would be 0 / 0; a padded query sees itself instead, and is then dropped.
-    allowed = allowed & valid[:, None, None, :] | (distance == 0)
-    return Mask(allowed=allowed, queries=valid[:, :, None])
+    return allowed & valid | (distance == 0)
+
+
+def _with_chunk_before(x: Tensor, chunk: int) -> Tensor:
+    """[B, heads, T, E] -> [B * N, heads, 2 * chunk, E]: the last N chunks, each behind the one before it."""
+    parts = x[:, :, x.shape[2] % chunk :].unflatten(2, (-1, chunk))
+    return torch.cat([parts[:, :, :-1], parts[:, :, 1:]], 3).transpose(1, 2).flatten(0, 1)
 
 
 def split_heads(packed: Tensor, config: LayersConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,7 +89,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float |
     ``key`` and ``value`` are [B, kv_heads, keys, head width]; query head h uses key head ``h // (heads / kv_heads)``.
     ``scale`` multiplies the scores; ``None`` is head width ** -0.5.
     """
-    if mask.bias is not None:
+    if mask.chunks is not None:
+        attended = _attend_in_chunks(query, key, value, mask, mask.chunks, scale)
+    elif mask.bias is not None:
         attended = _attend_with_bias(query, key, value, mask.bias, scale)
     elif query.is_cuda and query.shape[2] == key.shape[2] <= LONGEST:
         scale = query.shape[-1] ** -0.5 if scale is None else scale
@@ -89,6 +116,28 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float |
         )
     attended = attended.transpose(1, 2).flatten(2)
     return attended if mask.queries is None else attended * mask.queries
+
+
+def _attend_in_chunks(
+    query: Tensor, key: Tensor, value: Tensor, mask: Mask, allowed: Tensor, scale: float | None
+) -> Tensor:
+    """[B, heads, T, head width]. Query heads that share a key head become rows of it, so that no key is repeated."""
+    (batch, heads, length, _), kv_heads, chunk = query.shape, key.shape[1], allowed.shape[2]
+    count, group = length // chunk - 1, heads // kv_heads
+    first = length - count * chunk
+    square = replace(mask, chunks=None, queries=None)
+    before = attend(query[:, :, :first], key[:, :, :first], value[:, :, :first], square, scale)
+    # [B, KV * G, N * C, E] -> [B * N, KV, G * C, E]
+    rows = query[:, :, first:].unflatten(2, (count, chunk)).unflatten(1, (kv_heads, group)).movedim(3, 1)
+    after = F.scaled_dot_product_attention(
+        rows.flatten(3, 4).flatten(0, 1),
+        _with_chunk_before(key, chunk),
+        _with_chunk_before(value, chunk),
+        allowed.repeat(1, 1, group, 1),
+        scale=scale,
+    )
+    after = after.unflatten(2, (group, chunk)).unflatten(0, (batch, count)).movedim(1, 3)
+    return torch.cat([before.unflatten(2, (heads, -1)).transpose(1, 2), after.flatten(3, 4).flatten(1, 2)], 2)
 
 
 def _attend_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float | None) -> Tensor:

@@ -94,7 +94,7 @@ class BlockConfig(ModelConfig):
 
     def forward_flops(self, length: int, causal: bool = False) -> float:
         blocks = self._blocks(length) - 1
-        pairs = self.block_decoder.causal_pairs(blocks) if causal else blocks * blocks
+        pairs = self.block_decoder.causal_pairs(blocks) if causal else self.block_decoder.computed_pairs(blocks)
         looked_up = blocks * (blocks + 1) / 2 if causal else blocks * blocks
         by_block = self.embedder.flops(*self._shape) + self.token_decoder.flops(*self._shape, causal=causal)
         predicted = length - self.block_length
@@ -116,10 +116,10 @@ class BlockConfig(ModelConfig):
         return self.token_decoder.memory_flops(self.block_length, 1, memories) / self.block_length
 
     def decode_flops(self, position: int) -> float:
-        keys = self.block_decoder.keys(position / self.block_length)
-        step = self.block_decoder.flops(1, keys) + self.embedder.flops(*self._shape)
+        blocks = position // self.block_length
+        step = self.block_decoder.flops(1, self.block_decoder.keys(blocks)) + self.embedder.flops(*self._shape)
         step += self.token_decoder.decode_flops(*self._shape)
-        return step / self.block_length + self._memory_flops(position / self.block_length) + 2 * self.head
+        return step / self.block_length + self._memory_flops(blocks) + 2 * self.head
 
     def decode_parameters(self) -> float:
         count, once = self.parameters(), self.token_decoder.expansion(*self._shape)
@@ -128,26 +128,28 @@ class BlockConfig(ModelConfig):
         return by_block / self.block_length + count["token_decoder"] - once + self.head
 
     def cached(self, length: int) -> int:
-        return self._cached_by_block * self._blocks(length) + self._cached_in_block
+        blocks = self._blocks(length)
+        over_blocks = round(self.block_decoder.cached * self.block_decoder.keys(blocks))
+        return over_blocks + self.token_decoder.remembered * blocks + self._cached_in_block
 
     @property
     def cached_per_token(self) -> float:
-        return self._cached_by_block / self.block_length
+        return (self.block_decoder.cached + self.token_decoder.remembered) / self.block_length
 
     def cached_read(self, position: int) -> float:
-        """The token decoder's cache lasts for one block; it and all memories are read once for every token."""
-        blocks = position / self.block_length
-        over_blocks = self.block_decoder.cached * blocks / self.block_length
-        return over_blocks + self.token_decoder.remembered * blocks + self._cached_in_block
+        """All memories are read once for every token, and so is what the token decoder has cached of the block by then.
+
+        A block's last token reads all that is cached of it, and each token before one position less.
+        """
+        blocks, length = position // self.block_length, self.block_length
+        over_blocks = self.block_decoder.cached * self.block_decoder.keys(blocks) / length
+        in_block = self._cached_in_block - self.token_decoder.stack.cached * (length - 1) / 2
+        return over_blocks + self.token_decoder.remembered * blocks + in_block
 
     @property
     def kept_per_token(self) -> float:
         of_block = self.block_decoder.kept + self.token_decoder.kept(self.block_length)
         return (of_block + self.embedder.kept(*self._shape)) / self.block_length
-
-    @property
-    def _cached_by_block(self) -> int:
-        return self.block_decoder.cached + self.token_decoder.remembered
 
     @property
     def _cached_in_block(self) -> int:

@@ -2,8 +2,8 @@
 
 What a kind of part costs stands with its configuration; here it is added up. FLOPs are those of matrix products, two a
 multiply-add, attention included; norms, activations and look-ups are left out. Training counts what is computed, as
-torch's FlopCounterMode does: attention over whole T x T squares, backward twice the forward pass. Prefill and decode
-count what is needed: only keys that a query attends to, one row of logits.
+torch's FlopCounterMode does: attention over whole T x T squares, or a window's chunks, backward twice the forward pass.
+Prefill and decode count what is needed: only keys that a query attends to, one row of logits.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class VanillaConfig(ModelConfig):
 
     def forward_flops(self, length: int, causal: bool = False) -> float:
         seen = length - 1
-        pairs = self.stack.causal_pairs(seen) if causal else seen * seen
+        pairs = self.stack.causal_pairs(seen) if causal else self.stack.computed_pairs(seen)
         return self.stack.flops(seen, pairs) + 2 * self.head * seen
 
     def prefill_flops(self, prompt: int) -> float:

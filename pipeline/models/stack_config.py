@@ -12,6 +12,20 @@ from typing import Any, ClassVar, Self
 
 from pipeline.models.parts import Keys, Part, check_counts, kind_named
 
+LEAST_CHUNK = 64
+"""Queries that a chunk of :func:`chunks` has at least: fewer would not fill a tile of attention's kernels."""
+
+
+def chunks(length: int, window: int | None) -> tuple[int, int]:
+    """(C, N) of sliding-window attention: the last N chunks of C of ``length`` queries see their own and C more keys.
+
+    What stands before these chunks, C to 2 C - 1 positions or all, is attended to as a square.
+    """
+    if window is None:
+        return length, 0
+    chunk = max(window, LEAST_CHUNK)
+    return chunk, max(length // chunk - 1, 0)
+
 
 @dataclass(frozen=True)
 class LayersConfig(Part):
@@ -172,6 +186,12 @@ class StackConfig(LayersConfig):
         """Pairs of query and key that the mask leaves of ``length`` positions; a mean over layers."""
         windowed = _pairs(length, self.window)
         return windowed + self._global_share * (_pairs(length, None) - windowed)
+
+    def computed_pairs(self, length: int) -> float:
+        """Pairs of query and key that a training pass takes the products of; a mean over layers."""
+        chunk, count = chunks(length, self.window)
+        windowed = (length - count * chunk) ** 2 + 2 * count * chunk**2
+        return windowed + self._global_share * (length**2 - windowed)
 
     def unread_flops(self, positions: int) -> float:
         """What the last layer costs at the first ``positions``, if nobody reads more of them than keys and values."""

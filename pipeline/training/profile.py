@@ -66,8 +66,8 @@ class Measurement:
     """Training speed of one process. ``milliseconds`` are a step's by phase, each phase waited for.
 
     ``tokens_per_second``, ``spread`` (of the middle step's time) and both utilizations are of whole steps.
-    ``utilization``: model FLOPs with attention over whole squares, as PaLM counts, against ``matmul_rate`` (FLOP/s);
-    ``causal_utilization`` counts only the keys that a query attends to.
+    ``utilization``: model FLOPs with attention over whole squares, as PaLM counts, or a window's chunks, against
+    ``matmul_rate`` (FLOP/s); ``causal_utilization`` counts only the keys that a query attends to.
     """
 
     cell: str

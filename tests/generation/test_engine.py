@@ -19,6 +19,14 @@ def test_greedy_equals_the_full_forward_pass_for_every_prompt_length_modulo_the_
     assert generate(built, batch, NEW, batch_size=3) == expected
 
 
+@pytest.mark.parametrize("name", ["vanilla-window", "llama-tied-qwen"])
+@pytest.mark.parametrize("lengths", [(150, 150), (200, 131)])
+def test_long_prompts_of_models_with_windows(name: str, lengths: tuple[int, int]) -> None:
+    """Attention of a window goes in chunks there, with padding and without."""
+    built, batch = model(name), prompts(*lengths)
+    assert generate(built, batch, 3) == [greedy(built, prompt, 3) for prompt in batch]
+
+
 @pytest.mark.parametrize("name", ["vanilla", "vanilla-window", "prefix-4", "cross-attention", "contexts-3"])
 def test_prefill_in_chunks_changes_nothing(name: str) -> None:
     built = model(name)

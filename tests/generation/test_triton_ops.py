@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not CUDA and not INTERPRETED, 
 
 STACKS = {
     "plain": StackConfig(2, 64, 4, 4, 80),
-    "grouped": StackConfig(2, 64, 4, 2, 80, window=20),
+    "grouped": StackConfig(2, 64, 4, 2, 80, window=64),
     "one-head": StackConfig(1, 64, 2, 1, 64, rotary_fraction=1.0),
     "llama": LlamaConfig(2, 64, 4, 2, 72),
     "qwen": LlamaConfig(2, 64, 4, 2, 72, query_key_norm=True, head_dim=32, window=4, global_every=2),
@@ -138,15 +138,15 @@ def test_keys_and_values_of_a_blocks_first_positions(carried: int, stack: Folded
 def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, starts: list[int], processors: int) -> None:
     triton.processors = processors
     ours, expected, length = (
-        Cache(stack.config, stack.norm_weight, ROWS, 70),
-        Cache(stack.config, stack.norm_weight, ROWS, 70),
-        40,
+        Cache(stack.config, stack.norm_weight, ROWS, 100),
+        Cache(stack.config, stack.norm_weight, ROWS, 100),
+        75,  # more than a window that is long enough to be split
     )
     clock = Clock(DEVICE)
     clock.set(length - 1)
     for cache in (ours, expected):
         cache.set_starts(starts)
-    masks = CausalStack(stack, TorchOps(), ROWS, 70, 1)
+    masks = CausalStack(stack, TorchOps(), ROWS, 100, 1)
     masks.cache = expected
     for rows in (slice(0, 2), slice(2, ROWS)):
         first = min(starts[rows])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.models import build
-from pipeline.models.attention import Mask, causal_mask
+from pipeline.models.attention import Mask, attend, causal_mask
 from pipeline.models.short_attention import short_attention
 from tests.models.test_models import lively, ragged, random_tokens
 from tests.models.variants import VARIANTS
@@ -57,13 +57,53 @@ def test_short_attention_equals_the_usual_one(kind: str, length: int, kv_heads: 
     torch.testing.assert_close(have, wanted, rtol=1e-5, atol=1e-5)
 
 
+def one_by_one(query: Tensor, key: Tensor, value: Tensor, window: int, first: list[int]) -> Tensor:
+    """Sliding-window attention [B, T, heads * width], a query at a time; row b's positions begin at ``first[b]``."""
+    batch, count, length, width = query.shape
+    group, rows = count // key.shape[1], []
+    for row in range(batch):
+        for head in range(count):
+            for now in range(length):
+                seen = slice(max(first[row], now + 1 - window), now + 1)
+                scores = key[row, head // group, seen] @ query[row, head, now] * width**-0.5
+                own = (
+                    scores.softmax(0) @ value[row, head // group, seen] if now >= first[row] else query.new_zeros(width)
+                )
+                rows.append(own)
+    return torch.stack(rows).view(batch, count, length, width).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize(
+    ("length", "window"), [(1, 1), (130, 1), (128, 3), (127, 64), (192, 64), (300, 70), (144, 72), (99, 99), (80, 99)]
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_sliding_windows_equal_attention_one_by_one(length: int, window: int, kv_heads: int, padded: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = inputs = [
+        torch.randn(2, count, length, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+        for count in (4, kv_heads, kv_heads)
+    ]
+    first = [0, length // 2 if padded else 0]
+    valid = torch.arange(length) >= torch.tensor(first)[:, None] if padded else None
+    mask = causal_mask(length, valid, window, query.device)
+    expected, found = one_by_one(query, key, value, window, first), attend(query, key, value, mask)
+    torch.testing.assert_close(found, expected)
+    aim = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    wanted, have = (torch.autograd.grad((x * aim).sum(), inputs) for x in (expected, found))
+    torch.testing.assert_close(have, wanted)
+    single = attend(query.float(), key.float(), value.float(), mask)
+    torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "name", ["vanilla_window", "lookup_prefix_5_unequal", "cls_cross_attention", "contexts_local", "carried"]
 )
 def test_models_compile_to_one_graph(name: str) -> None:
     """Nothing waits for a value on the device, so that training compiles whole and captures as a CUDA graph."""
     torch.compiler.reset()  # which would not compile the same code for more than a few models
-    model, tokens, valid = lively(name), random_tokens(2, 24), ragged(2, 24)
+    length = 150 if name == "vanilla_window" else 24  # where a window's chunks are three
+    model, tokens, valid = lively(name), random_tokens(2, length), ragged(2, length)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(tokens, valid), model(tokens, valid))
     torch.testing.assert_close(compiled(tokens), model(tokens))

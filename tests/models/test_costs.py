@@ -47,7 +47,7 @@ def test_parameters_by_group(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("length", [64, 41])
+@pytest.mark.parametrize("length", [64, 41, 150])
 def test_training_flops_equal_the_counter(name: str, length: int) -> None:
     model, tokens = build(VARIANTS[name]), random_tokens(3, length)
     with sdpa_kernel(SDPBackend.MATH):  # the CPU's fused kernels are not counted
@@ -166,6 +166,20 @@ def test_memories_cost_their_making_once_per_block_and_their_reading_once_per_to
     assert costs.layer_matrices(memory) - costs.layer_matrices(plain) == made + looked
 
 
+def test_a_window_over_blocks_is_read_once_per_block_by_hand() -> None:
+    """Of three layers the third sees all 25 blocks before a token, the others the last 6; all 25 leave memories."""
+    decoder = PrefixConfig(STACK, 2, memory=16)
+    windowed = block(4, LookupConfig(8), decoder, StackConfig(3, 32, 4, 2, 48, window=6, global_every=3))
+    everything = block(4, LookupConfig(8), decoder, StackConfig(3, 32, 4, 2, 48))
+    unseen = 2 * (25 - 6)  # by all layers together
+    for position in range(100, 104):
+        read = everything.cached_read(position) - windowed.cached_read(position)
+        assert read == pytest.approx(2 * 16 * unseen / 4)
+        products = everything.decode_flops(position) - windowed.decode_flops(position)
+        assert products == pytest.approx(4 * 32 * unseen / 4)
+    assert everything.cached(100) - windowed.cached(100) == 2 * 16 * unseen
+
+
 @pytest.mark.parametrize(("prompt", "deep", "shallow"), [(4, 0, 0), (8, 1, 0), (12, 1, 1), (100, 1, 1)])
 def test_what_is_carried_costs_blocks_of_the_prompt_by_hand(prompt: int, deep: int, shallow: int) -> None:
     """Of two layers: the last block's tokens through the first to the keys of the second; one more to the first's keys.
@@ -202,7 +216,7 @@ def test_kv_bytes_by_hand() -> None:
     assert costs.kv_bytes(block, 100) == 25 * position + 5 * position
     assert costs.kv_bytes_per_token(block) == position / 4
     assert costs.kv_bytes_read(vanilla, 100) == 100 * position
-    assert costs.kv_bytes_read(block, 100) == 25 * position / 4 + 5 * position
+    assert costs.kv_bytes_read(block, 100) == 25 * position / 4 + 3.5 * position
     assert costs.kv_bytes(VARIANTS["vanilla_multi_query"], 100) == 100 * position // 4
 
 
