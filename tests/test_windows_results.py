@@ -134,3 +134,105 @@ def ratio_told(row: dict[str, str]) -> str:
     """1.14 (0.97 to 1.30); without an interval where the report has none."""
     bounds = f" ({float(row['low']):.2f} to {float(row['high']):.2f})" if row["low"] else ""
     return f"{float(row['ratio']):.2f}{bounds}"
+
+
+@pytest.mark.parametrize(("study", "model"), MODELS)
+def test_a_model_has_its_losses_speeds_and_costs(study: str, model: str) -> None:
+    heading = "At 2,048 tokens" if study == SHORT else "At 8,192 tokens"
+    assert rows(model, heading)[0] == told_of(study, model)
+
+
+@pytest.mark.parametrize(("study", "model"), EVALUATED)
+def test_a_model_has_its_scores_and_copies(study: str, model: str) -> None:
+    assert scores_told(study, model) in rows(model, "Equal loss, accuracy and copies")
+
+
+@pytest.mark.parametrize("model", SCORED[LONG])
+def test_a_model_has_its_losses_by_place_in_a_document(model: str) -> None:
+    assert rows(model, "At 8,192 tokens")[1] == places_told(model)
+
+
+def test_the_ratios_are_the_reports() -> None:
+    told = set(re.findall(r"\| (with and )?without windows \| ([\d.]+) \| ([^|]+) \| ([^|]+) \|", TEXT))
+    assert len(told) == 7
+    for windows, at, *found in told:
+        known = ratios("speedup" if windows else "speedup_without_windows")
+        assert found == [ratio_told(known[setting, at]) for setting in SETTINGS]
+
+
+def test_the_headline_is_the_reports() -> None:
+    known, long = ratios("speedup"), ratios("speedup_8192")
+    level, windows, low = (known["decode_heavy", at] for at in ("2.942", "2.953", "2.794"))
+    assert level["at_the_loss_of"] == "vanilla-5m_gqa"
+    assert windows["at_the_loss_of"] == "vanilla-5m_gqa_window"
+    between = "({:.2f} to {:.2f})".format(float(windows["low"]), float(windows["high"]))
+    assert f"generate {float(windows['ratio']):.2f} times as fast (95 % interval {between[1:]}" in PAGE
+    assert f"where they are {float(level['ratio']):.2f} times as fast {ratio_told(level)[5:]}" in PAGE
+    assert f"at 2.794 they are slower, {float(low['ratio']):.2f} times" in PAGE
+    assert f"falls from {float(level['ratio']):.2f} to {float(windows['ratio']):.2f} within 0.011 nats" in PAGE
+    assert f"they are {ratio_told(long['decode_heavy', '3.036'])} times as fast**" in PAGE
+    assert f"at 3.131 {ratio_told(long['decode_heavy', '3.131'])} times" in PAGE
+    assert f"{float(windows['ratio']):.2f} times at 2.953 nats {between}".replace("(", "(95 % interval ") in README
+    assert f"{float(low['ratio']):.2f} times at 2.794" in README
+    bare, bare_low = (ratios("speedup_without_windows")["decode_heavy", at] for at in ("2.942", "2.794"))
+    between = "({:.2f} to {:.2f})".format(float(bare["low"]), float(bare["high"]))
+    assert f"{float(bare['ratio']):.2f} times at 2.942 {between}, {float(bare_low['ratio']):.2f} at 2.794" in README
+
+
+def test_readme_has_the_models_of_the_headline() -> None:
+    models = (
+        "vanilla-5m_gqa",
+        "vanilla-5m_gqa_window",
+        "block-19m_gqa-2-memory64_all",
+        "block-19m_gqa_window-2-memory64_two_all",
+    )
+    told = [(f"{loss(SHORT, model):.3f}", f"{speed(SHORT, model):,.0f}") for model in models]
+    assert re.findall(r"\| [^|]* \| ([\d.]+) \| ([\d,]+) \|", README) == told
+    two, plain = models[3], models[0]
+    assert f"{faster(two, plain, LONG)} as fast, {worse(two, plain, LONG)} behind" in README
+
+
+def faster(model: str, other: str, study: str = SHORT) -> str:
+    return f"{speed(study, model) / speed(study, other):.2f} times"
+
+
+def worse(model: str, other: str, study: str = SHORT) -> str:
+    return f"{loss(study, model) - loss(study, other):.3f} nats"
+
+
+def test_what_the_page_says_of_models() -> None:
+    plain, windows, one = ("vanilla-5m_gqa", "vanilla-5m_gqa_window", "vanilla-5m_gqa_window_one")
+    memory, short, two = (
+        f"block-19m_gqa{form}" for form in ("-2-memory64_all", "_window-2-memory64_all", "_window-2-memory64_two_all")
+    )
+    assert f"On an H200 it is {faster(memory, plain)} as fast" in PAGE
+    assert f"{faster(windows, plain)} as fast as without windows, for {worse(windows, plain)}" in PAGE
+    assert f"One layer that sees everything is not enough: {worse(one, plain)}" in PAGE
+    assert f"{faster(two, memory)} the tokens per second, with memories at two layers, for {worse(two, memory)}" in PAGE
+    cost = 1 - speed(SHORT, two) / speed(SHORT, short)
+    assert f"{worse(short, two)} for {cost:.0%} of the speed".replace("%", " %") in PAGE
+    assert f"and is {faster('vanilla-19m_gqa_window', 'block-85m_gqa_window-2-memory64_two_all')} as fast" in PAGE
+    narrow = "block-10m_gqa_window-2-memory64_two_all"
+    assert f"is {faster(narrow, two)} as fast and {worse(narrow, two)} worse" in PAGE
+    assert f"is {faster(two, plain, LONG)} as fast as vanilla 5M and {worse(two, plain, LONG)} behind it" in PAGE
+    costs = sorted(worse(model, plain, LONG)[:4] for model in (windows, one))
+    assert f"windows cost vanilla 5M {costs[0]} to" in PAGE
+    spread = [scored["loss"] for scored in SCORED[SHORT][windows].values()]
+    assert f"Its three seeds are {max(spread) - min(spread):.3f} apart" in PAGE
+
+
+def test_parts_of_the_limit() -> None:
+    windowed = [model for model in SPEEDS[SHORT] if "window" in model]
+    parts = {model: 100 * of_the_limit(SHORT, model, "decode_heavy") for model in windowed}
+    block, vanilla = (
+        [part for model, part in parts.items() if model.startswith(family)] for family in ("block", "vanilla")
+    )
+    told = f"at {min(block):.0f} to {max(block):.0f} % of their limit** decode-heavy, vanilla ones at "
+    assert f"{told}{min(vanilla):.0f} to {max(vanilla):.0f} %" in PAGE
+
+
+def test_every_model_saw_the_same_tokens() -> None:
+    for study, model in EVALUATED:
+        for trained in TRAINED[study][model].values():
+            assert (f"{trained['tokens']:,}", f"{trained['steps']:,}") == ("100,007,936", "3,052")
+            assert not trained["diverged"]
