@@ -286,3 +286,16 @@ def test_a_timing_s_deviation_is_found_from_its_range(template: Row, repeats: in
         for spread in (times.max(axis=1) - times.min(axis=1))[:500]
     ]
     assert np.mean(found) == pytest.approx(0.01, rel=0.05)
+
+
+@pytest.mark.parametrize(("smaller", "told"), [("m", True), ("s", False)])
+def test_a_loss_that_the_smallest_vanilla_model_beats_is_told(template: Row, smaller: str, told: bool) -> None:
+    """Of block transformers at 2.5 nats; vanilla s has 3.0 and m 2.0."""
+    other = "m" if smaller == "s" else "s"
+    vanilla = [row(template, size, None, *VANILLA[size]) for size in (other, smaller)]
+    small = dataclasses.replace(vanilla[1].pretrain, non_embedding_parameters=10)
+    made = [vanilla[0], dataclasses.replace(vanilla[1], pretrain=small), row(template, "s", 2, 2.5, 700.0)]
+    sentence = (
+        "A vanilla transformer of the smallest size beats that loss (vanilla-m has 2.000 nats per token, below 2.500)"
+    )
+    assert any(each.startswith(sentence) for each in find(made).basis) == told

@@ -49,6 +49,7 @@ def basis(points: list[Point], quality: Sequence[Quality], orderings: Orderings)
     if timed and not main:
         return []
     speeds = [_certainty(_compared(timed, main), main), *_distances(timed, main), *_range(main)] if main else []
+    speeds += _beaten(points, main)
     return [sentence for sentence in [*speeds, _order(orderings)] if sentence]
 
 
@@ -205,6 +206,22 @@ def _range(main: list[Quality]) -> list[str]:
         if len(estimates) > 1 and estimates[0].value == max(estimate.value for estimate in estimates):
             settings.append(f"{readable(comparison.setting)}, where the least is {least.value:.3g} at {least.at:.3f}")
     return [f"It is the greatest ratio at any loss that both reach in {_listed(settings)}."] if settings else []
+
+
+def _beaten(points: list[Point], main: list[Quality]) -> list[str]:
+    """That the smallest of several sizes of vanilla transformers beats a loss that was compared at, where it does."""
+    losses: dict[int, list[tuple[float, str]]] = {}
+    for point in points:
+        if point.cell.family == "vanilla" and (loss := LOSS.of(point)) is not None:
+            losses.setdefault(point.rows[0].pretrain.non_embedding_parameters, []).append((loss, point.name))
+    if len(losses) < 2:
+        return []
+    least, name = min(losses[min(losses)])
+    compared = max((comparison.matched.best.at for comparison in main if comparison.matched.best), default=least)
+    if compared <= least:
+        return []
+    told = f"{name} has {least:.3f} nats per token, below {compared:.3f}"
+    return [f"A vanilla transformer of the smallest size beats that loss ({told}), so that the ratio says little."]
 
 
 def _order(orderings: Orderings) -> str:
