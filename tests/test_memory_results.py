@@ -17,6 +17,7 @@ from tests.result_pages import copies_by_offset
 FOLDER = ROOT / "docs/results/memory"
 TEXT = (ROOT / "docs/results/memory.md").read_text(encoding="utf-8")
 PAGE, README = " ".join(TEXT.split()), " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+LOG = " ".join((ROOT / "docs/performance-log.md").read_text(encoding="utf-8").split())
 BEFORE = {"changes": ("block-19m-4-base", "block-19m-2-base", "block-19m-8-base"), "equal_loss": ("vanilla-5m_gqa",)}
 SETTINGS = ("decode_heavy", "prefill_heavy")
 
@@ -43,7 +44,12 @@ SPEEDS = {
     for name in ("speed.json", "speed_grouped.json")
     for record in read_json(FOLDER / name)
 }
+SPEEDS_85M = read_json(FOLDER / "speed_85m.json")
 GROUPED = [model for model in SCORED if "_gqa-" in model or model.endswith("_gqa")]
+
+
+def loss(model: str) -> float:
+    return mean(scored["loss"] for scored in SCORED[model].values())
 
 
 def rows(model: str) -> list[list[str]]:
@@ -135,6 +141,65 @@ def test_what_the_first_table_says() -> None:
     assert f"take {less:.2f} nats off at block length 4" in PAGE
     assert f"They keep {decode:.0%} of the plain".replace("%", " %") in PAGE
     assert f"decode-heavy and {prefill:.0%} prefill-heavy".replace("%", " %") in PAGE
+
+
+def test_what_block_lengths_2_and_8_reach() -> None:
+    eight, four = ("block-19m-8-memory128_local2_all", "block-19m-4-base")
+    faster = [
+        SPEEDS[eight][setting]["tokens_per_second"] / SPEEDS[four][setting]["tokens_per_second"] for setting in SETTINGS
+    ]
+    assert f"{loss(eight):.3f} (one seed) against {loss(four):.3f}, at {faster[0]:.2f} times" in PAGE
+    assert f"decode-heavy and {faster[1]:.2f} times prefill-heavy" in PAGE
+    assert f"They take {loss('block-19m-8-base') - loss(eight):.2f} nats off." in PAGE
+    vanilla = mean(
+        read_json(FOLDER.parent / f"changes/results/evaluate/vanilla-5m-{seed}.json")["loss"] for seed in "01"
+    )
+    assert (
+        f"{loss('block-19m-2-memory128_local2_all'):.3f} against {vanilla:.3f} with all heads, two seeds each" in PAGE
+    )
+
+
+def test_the_loss_at_each_place_of_a_block_of_8() -> None:
+    places = SCORED["block-19m-8-memory128_local2_all"]["0"]["loss_by_block_position"]
+    assert "{:.3f}, then {:.3f}, {:.3f}, {:.3f}, {:.3f}, {:.3f}, {:.3f} and {:.3f}.".format(*places) in PAGE
+    plain = (scored["loss_by_block_position"] for scored in SCORED["block-19m-8-base"].values())
+    first, *others = (mean(place) for place in zip(*plain, strict=True))
+    assert f"has {first:.3f} there, and {min(others):.3f} to {max(others):.3f} at the others" in PAGE
+
+
+def test_how_far_seeds_of_either_start_are_apart() -> None:
+    apart = [
+        f"{abs(SCORED[model]['0']['loss'] - SCORED[model]['1']['loss']):.3f}"
+        for model in (
+            "block-19m-4-memory128_all",
+            "block-19m-2-memory128_local2_all",
+            "block-19m-4-memory128",
+            "block-19m-4-memory128_local2_all",
+        )
+    ]
+    assert apart[0] == apart[1]
+    assert f"{apart[0]} nats apart each, where two seeds of the old start are {apart[2]} and {apart[3]} apart" in PAGE
+
+
+@pytest.mark.parametrize("record", SPEEDS_85M, ids=lambda record: record["cell"]["name"])
+def test_the_performance_log_has_the_speeds_at_85m(record: dict[str, Any]) -> None:
+    told = []
+    for setting in SETTINGS:
+        speed, limit = (record["settings"][setting][key] for key in ("tokens_per_second", "roofline_fraction"))
+        told += [f"{speed:,.0f}", f"{limit:.0%}"]
+    assert f"| `{record['cell']['name'][:-2]}` | {' | '.join(told)} |" in LOG
+
+
+def test_what_the_performance_log_says_of_memories_at_85m() -> None:
+    speeds = {record["cell"]["variant"]: record["settings"] for record in SPEEDS_85M}
+    limits = [speeds[form]["decode_heavy"]["roofline_fraction"] for form in ("main", "memory128_all")]
+    assert "meets it ({:.1%}), memories of 128 just do not ({:.1%})".format(*limits).replace("%", " %") in LOG
+    kept = [
+        speeds["memory128_all"][setting]["tokens_per_second"] / speeds["main"][setting]["tokens_per_second"]
+        for setting in SETTINGS
+    ]
+    assert f"keeps {kept[0]:.0%} of the plain form's".replace("%", " %") in LOG
+    assert f"decode-heavy, and {kept[1]:.0%} prefill-heavy".replace("%", " %") in LOG
 
 
 def test_what_a_shift_of_the_block_transformers_loss_would_do() -> None:
