@@ -1,4 +1,4 @@
-"""docs/results/memory.md, and what README.md quotes of it, against the records that it is from."""
+"""docs/results/memory.md against the records that it is from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.result_pages import copies_by_offset
 
 FOLDER = ROOT / "docs/results/memory"
 TEXT = (ROOT / "docs/results/memory.md").read_text(encoding="utf-8")
-PAGE, README = " ".join(TEXT.split()), " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+PAGE = " ".join(TEXT.split())
 LOG = " ".join((ROOT / "docs/performance-log.md").read_text(encoding="utf-8").split())
 BEFORE = {"changes": ("block-19m-4-base", "block-19m-2-base", "block-19m-8-base"), "equal_loss": ("vanilla-5m_gqa",)}
 SETTINGS = ("decode_heavy", "prefill_heavy")
@@ -109,15 +109,6 @@ def test_the_headline_is_the_reports() -> None:
     assert not ratios["decode_heavy"]["low"]
     assert f"the ratio would be {float(ratios['decode_heavy']['roofline_ratio']):.2f}" in PAGE
     assert f"At a loss of {float(ratios['decode_heavy']['loss']):.3f} the report" in PAGE
-    assert f"**Block Transformers generate {decode} times as fast as vanilla transformers of equal loss" in README
-
-
-def test_readme_has_the_models_of_the_headline() -> None:
-    losses = {model: mean(scored["loss"] for scored in SCORED[model].values()) for model in GROUPED}
-    told = {
-        (f"{loss:.3f}", f"{SPEEDS[model]['decode_heavy']['tokens_per_second']:,.0f}") for model, loss in losses.items()
-    }
-    assert set(re.findall(r"\| [^|]* \| ([\d.]+) \| ([\d,]+) \|", README)) == told
 
 
 def test_every_model_saw_the_same_tokens() -> None:
