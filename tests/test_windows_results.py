@@ -182,6 +182,14 @@ def test_the_headline_is_the_reports() -> None:
     assert f"with which the paper compares, it is {heads[0]} times** at 2.967" in PAGE
 
 
+def test_h100_tells_what_is_left() -> None:
+    page = (ROOT / "docs/results/h100.md").read_text(encoding="utf-8")
+    ranges = []
+    for name, ends in (("speedup", ("2.794", "2.942")), ("speedup_all_heads", ("2.794", "2.967"))):
+        ranges.append(" to ".join(f"{float(ratios(name)['decode_heavy', at]['ratio']):.2f}" for at in ends))
+    assert " and ".join(ranges) in page
+
+
 def test_readme_has_the_models_of_the_headline() -> None:
     models = (
         "vanilla-5m_gqa",
