@@ -101,7 +101,8 @@ class CellIdentity:
 class PretrainResult:
     """Losses in nats per target token; times in seconds; memory in bytes.
 
-    A model trained elsewhere has no losses, no steps and no tokens.
+    A model trained elsewhere has no losses, no steps and no tokens. ``compiler_failed``: it was trained, or ended,
+    uncompiled where it was to be compiled, so that ``tokens_per_second`` is lower than it could be.
     """
 
     cell: CellIdentity
@@ -120,6 +121,7 @@ class PretrainResult:
     peak_memory: Annotated[int, magnitude("Training memory", "bytes", key="training_memory", column=False)]
     diverged: bool = False
     provenance: Provenance | None = None
+    compiler_failed: bool = added(False)
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ class Outcome:
     device: str
     precision: str
     diverged: bool
+    compiler_failed: bool
     main: bool
 
 

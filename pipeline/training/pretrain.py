@@ -75,5 +75,6 @@ def _result(job: Job, outcome: Outcome) -> PretrainResult:
         tokens_per_second=tokens / max(outcome.seconds, 1e-9),
         peak_memory=peak_memory(),
         diverged=outcome.diverged,
+        compiler_failed=outcome.compiler_failed,
         provenance=provenance(job.folder),
     )

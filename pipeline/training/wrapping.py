@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.base.ranks import is_main_process
+from pipeline.training.job import say
 from pipeline.training.objective import Objective
 
 AT_ONCE = 2**26
@@ -35,15 +39,59 @@ def recompute_activations(objective: Objective) -> None:
         layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
 
+class Compiler:
+    """torch.compile, until it fails: from then on all that it compiled runs as it was written.
+
+    Backward graphs are compiled with their forward graphs, so that nothing of a failed pass has to be undone. Processes
+    need not agree: what is compiled holds no exchange between them. ``name`` is of what is trained, for the warning.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.failed = False
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile ``function`` when it first runs, anew for other shapes."""
+        import torch._functorch.config as functorch_config
+        from torch._dynamo.exc import TorchDynamoException
+
+        functorch_config.force_non_lazy_backward_lowering = True
+        compiled = torch.compile(function, dynamic=False)
+
+        def run(*arguments: Any, **named: Any) -> Any:
+            if not self.failed:
+                try:
+                    return compiled(*arguments, **named)
+                except TorchDynamoException as error:
+                    self._fail(error)
+            return function(*arguments, **named)
+
+        return run
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = True
+        cause = getattr(error, "inner_exception", error)
+        said = str(cause).strip().partition("\n")[0]
+        if is_main_process():
+            say(
+                f"{self.name}: torch.compile failed ({type(cause).__name__}: {said}); it runs uncompiled, which "
+                "is slower; with hardware.compile: false compiling is not tried"
+            )
+
+
+COMPILER: ContextVar[Compiler] = ContextVar("COMPILER")
+"""Of what is trained now; whoever trains sets it."""
+
+
 def compile_layers(objective: Objective) -> None:
-    """Compile each layer when it first runs."""
+    """Compile each layer with :data:`COMPILER`."""
     for layer in layers(objective):
-        layer.compile(dynamic=False)
+        layer.forward = COMPILER.get()(layer.forward)
 
 
 def compile_whole(objective: Objective) -> None:
-    """Compile all but the head and its loss, whose products are large already."""
-    objective.model.hidden = torch.compile(objective.model.hidden, dynamic=False)  # type: ignore[method-assign]
+    """Compile all but the head and its loss, whose products are large already, with :data:`COMPILER`."""
+    objective.model.hidden = COMPILER.get()(objective.model.hidden)  # type: ignore[method-assign]
 
 
 def in_pieces(objective: Objective) -> bool:

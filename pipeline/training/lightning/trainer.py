@@ -25,6 +25,7 @@ from pipeline.training.lightning.resume import Resume, ResumeIO, model_weights, 
 from pipeline.training.objective import Objective
 from pipeline.training.start import initial_model
 from pipeline.training.stopping import Stopped, StopRequest
+from pipeline.training.wrapping import COMPILER, Compiler
 
 
 class WholeModels(DDPStrategy):
@@ -41,6 +42,8 @@ def fit(job: Job) -> Outcome:
     study, device = job.study, accelerator(job.study.hardware)
     model = initial_model(job)
     arithmetic = precision(job.pretrain.precision, device)
+    compiler = Compiler(job.cell.name)
+    COMPILER.set(compiler)
     module = PretrainingModule(Objective(model, arithmetic), job.pretrain, study.hardware, job.schedule)
     stop, recorder = StopRequest(), Recorder(job)
     resume = Resume(job, recorder, stop)
@@ -63,6 +66,7 @@ def fit(job: Job) -> Outcome:
         device=device,
         precision=arithmetic,
         diverged=recorder.diverged,
+        compiler_failed=compiler.failed,
         main=trainer.is_global_zero,
     )
 
