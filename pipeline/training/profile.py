@@ -31,7 +31,7 @@ from pipeline.training.meter import peak_memory
 from pipeline.training.objective import Objective
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.start import initial_model
-from pipeline.training.wrapping import COMPILER, Compiler, compile_whole, recompute_activations
+from pipeline.training.wrapping import Compiler, compile_whole, recompute_activations
 
 Value = TypeVar("Value")
 TrainingBatch = tuple[Tensor, Tensor | None]
@@ -138,13 +138,12 @@ class _Steps:
         hardware = study.hardware
         self.cell, self.batch, self.pretrain = cell, batch, pretraining(study, cell)
         self.device = torch.device(accelerator(hardware))
-        self.compiles, self.compiler = compiles(hardware), Compiler(cell.name)
+        self.compiler = Compiler(cell.name) if compiles(hardware) else None
         self.objective = Objective(model, precision(self.pretrain.precision, self.device.type)).to(self.device)
         if hardware.activation_checkpointing:
             recompute_activations(self.objective)
-        if self.compiles:
-            COMPILER.set(self.compiler)
-            compile_whole(self.objective)
+        if self.compiler is not None:
+            compile_whole(self.objective, self.compiler)
         self.optimizer = build_optimizer(self.objective, self.pretrain)
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.step = 0
@@ -180,7 +179,7 @@ class _Steps:
             device=device.device,
             torch=device.torch,
             precision=self.objective.precision,
-            compiled=self.compiles and not self.compiler.failed,
+            compiled=self.compiler is not None and not self.compiler.failed,
             batch_size=pretrain.batch_size,
             micro_batch=self.micro_batch,
             context_length=pretrain.context_length,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -79,19 +78,15 @@ class Compiler:
             )
 
 
-COMPILER: ContextVar[Compiler] = ContextVar("COMPILER")
-"""Of what is trained now; whoever trains sets it."""
-
-
-def compile_layers(objective: Objective) -> None:
-    """Compile each layer with :data:`COMPILER`."""
+def compile_layers(objective: Objective, compiler: Compiler) -> None:
+    """Compile each layer."""
     for layer in layers(objective):
-        layer.forward = COMPILER.get()(layer.forward)
+        layer.forward = compiler(layer.forward)
 
 
-def compile_whole(objective: Objective) -> None:
-    """Compile all but the head and its loss, whose products are large already, with :data:`COMPILER`."""
-    objective.model.hidden = COMPILER.get()(objective.model.hidden)  # type: ignore[method-assign]
+def compile_whole(objective: Objective, compiler: Compiler) -> None:
+    """Compile all but the head and its loss, whose products are large already."""
+    objective.model.hidden = compiler(objective.model.hidden)  # type: ignore[method-assign]
 
 
 def in_pieces(objective: Objective) -> bool:

@@ -23,7 +23,7 @@ from pipeline.training import pretrain
 from pipeline.training.curve import read_rows
 from pipeline.training.job import Job
 from pipeline.training.objective import Objective
-from pipeline.training.wrapping import COMPILER, Compiler, compile_layers, layers, recompute_activations
+from pipeline.training.wrapping import Compiler, compile_layers, layers, recompute_activations
 from tests.changed import changed
 
 CELL = "block-s-4-base-0"
@@ -120,8 +120,7 @@ def test_layers_that_are_compiled_one_by_one_fail_together(
             recompute_activations(objective)
         if compiling:
             use(monkeypatch, compiles, counted)
-            COMPILER.set(Compiler(CELL))
-            compile_layers(objective)
+            compile_layers(objective, Compiler(CELL))
         objective(tokens, None).sum().backward()
         gradients.append([parameter.grad for parameter in objective.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1], atol=0, rtol=0)

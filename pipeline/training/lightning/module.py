@@ -16,6 +16,7 @@ from pipeline.training.objective import Objective
 from pipeline.training.optimizers import build_optimizer
 from pipeline.training.schedule import Schedule
 from pipeline.training.wrapping import (
+    Compiler,
     clip_gradients,
     compile_layers,
     compile_whole,
@@ -35,13 +36,16 @@ class PretrainingModule(LightningModule):
     targets of the whole batch, however they are spread.
     """
 
-    def __init__(self, objective: Objective, pretrain: Pretrain, hardware: Hardware, schedule: Schedule) -> None:
+    def __init__(
+        self, objective: Objective, pretrain: Pretrain, hardware: Hardware, schedule: Schedule, compiler: Compiler
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.objective = objective
         self.pretrain = pretrain
         self.hardware = hardware
         self.schedule = schedule
+        self.compiler = compiler
         self.micro_batch = hardware.micro_batch_size
         self._configured = False
 
@@ -54,9 +58,8 @@ class PretrainingModule(LightningModule):
         if self.hardware.activation_checkpointing:
             recompute_activations(self.objective)
         if compiles(self.hardware):
-            compile_whole(self.objective) if mesh is None or not in_pieces(self.objective) else compile_layers(
-                self.objective
-            )
+            compile_parts = compile_whole if mesh is None or not in_pieces(self.objective) else compile_layers
+            compile_parts(self.objective, self.compiler)
         if mesh is not None:
             shard(self.objective, mesh["data_parallel"])
 

@@ -25,7 +25,7 @@ from pipeline.training.lightning.resume import Resume, ResumeIO, model_weights, 
 from pipeline.training.objective import Objective
 from pipeline.training.start import initial_model
 from pipeline.training.stopping import Stopped, StopRequest
-from pipeline.training.wrapping import COMPILER, Compiler
+from pipeline.training.wrapping import Compiler
 
 
 class WholeModels(DDPStrategy):
@@ -43,8 +43,7 @@ def fit(job: Job) -> Outcome:
     model = initial_model(job)
     arithmetic = precision(job.pretrain.precision, device)
     compiler = Compiler(job.cell.name)
-    COMPILER.set(compiler)
-    module = PretrainingModule(Objective(model, arithmetic), job.pretrain, study.hardware, job.schedule)
+    module = PretrainingModule(Objective(model, arithmetic), job.pretrain, study.hardware, job.schedule, compiler)
     stop, recorder = StopRequest(), Recorder(job)
     resume = Resume(job, recorder, stop)
     state = state_to_begin_with(job)
