@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.base.files import read_json
 from pipeline.benchmark.roofline import roofline, work
-from pipeline.results.records import DeviceRates
+from pipeline.results.records import DeviceRates, Roofline
 from pipeline.study import cells, load_study
 from pipeline.study.cells import model_config
 from pipeline.study.schema import Setting
@@ -76,7 +76,7 @@ def least_work(study: str, model: str, name: str) -> tuple[Setting, int, Any]:
     return Setting(measured["prompt"], measured["new_tokens"]), measured["batch"], configs(study)[model]
 
 
-def of_the_limit(study: str, model: str, name: str) -> float:
+def limit(study: str, model: str, name: str) -> Roofline:
     """At the rates of the device that vanilla 5M's record tells: the limits of the records count too many bytes."""
     setting, batch, config = least_work(study, "vanilla-5m_gqa", name)
     known, needed = SPEEDS[study]["vanilla-5m_gqa"][name]["roofline"], work(config, setting, batch, 2)
@@ -84,7 +84,11 @@ def of_the_limit(study: str, model: str, name: str) -> float:
     rate = needed.bytes / ((1 - share) * seconds)
     rates = DeviceRates(flops=needed.flops / (share * seconds), copy_bandwidth=rate, read_bandwidth=rate)
     setting, batch, config = least_work(study, model, name)
-    return speed(study, model, name) / roofline(config, setting, batch, 2, rates).tokens_per_second
+    return roofline(config, setting, batch, 2, rates)
+
+
+def of_the_limit(study: str, model: str, name: str) -> float:
+    return speed(study, model, name) / limit(study, model, name).tokens_per_second
 
 
 def speeds_told(study: str, model: str) -> list[str]:
@@ -233,6 +237,11 @@ def test_what_the_page_says_of_models() -> None:
 
 
 def test_parts_of_the_limit() -> None:
+    products = [
+        f"{100 * limit(SHORT, model, 'decode_heavy').compute_share:.0f} %"
+        for model in ("block-19m_gqa_window-2-memory64_two_all", "vanilla-5m_gqa_window")
+    ]
+    assert "Products are {} of its limit's time by then, where they are {} of that".format(*products) in PAGE
     windowed = [model for model in SPEEDS[SHORT] if "window" in model]
     parts = {model: 100 * of_the_limit(SHORT, model, "decode_heavy") for model in windowed}
     block, vanilla = (
