@@ -6,6 +6,7 @@ import csv
 import re
 from collections import defaultdict
 from functools import cache
+from math import log
 from statistics import mean
 from typing import Any
 
@@ -249,6 +250,25 @@ def test_parts_of_the_limit() -> None:
     )
     told = f"at {min(block):.0f} to {max(block):.0f} % of their limit** decode-heavy, vanilla ones at "
     assert f"{told}{min(vanilla):.0f} to {max(vanilla):.0f} %" in PAGE
+
+
+def test_what_would_be_needed() -> None:
+    large, two, windows = (
+        "block-85m_gqa_window-2-memory64_two_all",
+        "block-19m_gqa_window-2-memory64_two_all",
+        "vanilla-5m_gqa_window",
+    )
+    per_e = (loss(SHORT, two) - loss(SHORT, large)) / log(speed(SHORT, two) / speed(SHORT, large))
+    heads = float(ratios("speedup_all_heads")["decode_heavy", "2.967"]["ratio"])
+    grouped = float(ratios("speedup")["decode_heavy", "2.953"]["ratio"])
+    assert f"**Loss**: {per_e * log(10 / heads):.3f} nats for 10 times against all heads" in PAGE
+    assert f"heads, {per_e * log(5 / grouped):.2f} nats for 5 times against grouped queries" in PAGE
+    assert f"a factor of e per {per_e:.3f} nats" in PAGE
+    limits = [limit(SHORT, model, "decode_heavy").tokens_per_second for model in (two, windows)]
+    assert f"would be {limits[0] / limits[1]:.2f} times as fast as vanilla 5M with windows" in PAGE
+    assert f"as measured it is {faster(two, windows)}" in PAGE
+    assert f"it is {faster(two, windows, LONG)} as fast as vanilla 5M with windows, and" in PAGE
+    assert f"and has {worse(windows, two, LONG)} less" in PAGE
 
 
 def test_every_model_saw_the_same_tokens() -> None:
