@@ -59,18 +59,15 @@ def test_short_attention_equals_the_usual_one(kind: str, length: int, kv_heads: 
 
 def one_by_one(query: Tensor, key: Tensor, value: Tensor, window: int, first: list[int]) -> Tensor:
     """Sliding-window attention [B, T, heads * width], a query at a time; row b's positions begin at ``first[b]``."""
-    batch, count, length, width = query.shape
-    group, rows = count // key.shape[1], []
+    batch, heads, length, width = query.shape
+    key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
+    rows = []
     for row in range(batch):
-        for head in range(count):
-            for now in range(length):
-                seen = slice(max(first[row], now + 1 - window), now + 1)
-                scores = key[row, head // group, seen] @ query[row, head, now] * width**-0.5
-                own = (
-                    scores.softmax(0) @ value[row, head // group, seen] if now >= first[row] else query.new_zeros(width)
-                )
-                rows.append(own)
-    return torch.stack(rows).view(batch, count, length, width).transpose(1, 2).flatten(2)
+        for now in range(length):
+            seen = slice(max(first[row], now + 1 - window), now + 1)
+            scores = (key[row, :, seen] * query[row, :, now, None]).sum(-1) * width**-0.5
+            rows.append((scores.softmax(-1)[..., None] * value[row, :, seen]).sum(1))  # 0 where nothing is seen
+    return torch.stack(rows).view(batch, length, heads * width)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
