@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.base.files import read_json
 from tests.conftest import ROOT
-from tests.result_pages import copies_by_offset
+from tests.result_pages import copies_by_offset, scores
 
 FOLDER = ROOT / "docs/results/memory"
 TEXT = (ROOT / "docs/results/memory.md").read_text(encoding="utf-8")
@@ -84,15 +84,7 @@ def test_a_grouped_model_has_its_loss_speeds_and_costs(model: str) -> None:
 
 @pytest.mark.parametrize("model", GROUPED)
 def test_a_grouped_model_has_its_scores(model: str) -> None:
-    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for scored in SCORED[model].values():
-        for score in scored["tasks"]:
-            scores[score["task"], score["metric"]].append(score["value"])
-    told = [f"{mean(scored['loss'] for scored in SCORED[model].values()):.3f}"]
-    told.append(f"{mean(scores['lambada_openai', 'gold_bits_per_byte']):.2f}")
-    told += [f"{mean(scores[task, 'acc']):.3f}" for task in ("lambada_openai", "sciq")]
-    told.append(f"{mean(scores['piqa', 'gold_bits_per_byte']):.2f}")
-    assert told in rows(model)
+    assert scores(SCORED[model].values()) in rows(model)
 
 
 @pytest.mark.parametrize("model", [model for model in SCORED if "memory" in model])

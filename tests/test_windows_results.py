@@ -19,7 +19,7 @@ from pipeline.study import cells, load_study
 from pipeline.study.cells import model_config
 from pipeline.study.schema import Setting
 from tests.conftest import ROOT
-from tests.result_pages import copies_by_offset
+from tests.result_pages import copies_by_offset, scores
 
 FOLDER = ROOT / "docs/results/windows"
 TEXT = (ROOT / "docs/results/windows.md").read_text(encoding="utf-8")
@@ -109,15 +109,9 @@ def told_of(study: str, model: str) -> list[str]:
 
 
 def scores_told(study: str, model: str) -> list[str]:
-    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for scored in SCORED[study][model].values():
-        for score in scored["tasks"]:
-            scores[score["task"], score["metric"]].append(score["value"])
-    told = [f"{loss(study, model):.3f}", f"{mean(scores['lambada_openai', 'gold_bits_per_byte']):.2f}"]
-    told += [f"{mean(scores[task, 'acc']):.3f}" for task in ("lambada_openai", "sciq")]
-    told.append(f"{mean(scores['piqa', 'gold_bits_per_byte']):.2f}")
     length = model.split("-")[2:3]
-    return [*told, *copies_by_offset(SCORED[study][model].values(), int(length[0]) if length else 1)]
+    scored = SCORED[study][model].values()
+    return [*scores(scored), *copies_by_offset(scored, int(length[0]) if length else 1)]
 
 
 def places_told(model: str) -> list[str]:
