@@ -6,7 +6,8 @@ import csv
 import re
 from collections import defaultdict
 from functools import cache
-from math import log
+from itertools import chain
+from math import exp, log
 from statistics import mean
 from typing import Any
 
@@ -25,7 +26,9 @@ FOLDER = ROOT / "docs/results/windows"
 TEXT = (ROOT / "docs/results/windows.md").read_text(encoding="utf-8")
 PAGE, README = " ".join(TEXT.split()), " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 SETTINGS = ("decode_heavy", "prefill_heavy")
+H100_COLUMNS = (("tokens_per_second", ",.0f"), ("roofline_fraction", ".0%"))
 WITHOUT_WINDOWS = ("vanilla-5m_gqa-", "vanilla-19m_gqa-")  # trained for docs/results/equal_loss.md
+AGAINST = ("vanilla", "vanilla, grouped-query")
 SHORT, LONG = "windows_h100", "windows_8192_h100"
 
 
@@ -46,8 +49,9 @@ SPEEDS = {
     study: {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / file)}
     for study, file in ((SHORT, "speed.json"), (LONG, "speed_8192.json"))
 }
-MODELS = [(study, model) for study in (SHORT, LONG) for model in sorted({*SCORED[study], *SPEEDS[study]})]
-EVALUATED = [(study, model) for study, model in MODELS if model in SCORED[study]]
+ON_H100 = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed_8192_h100.json")}
+MODELS = [(study, model) for study in (SHORT, LONG) for model in sorted(SPEEDS[study])]
+EVALUATED = [(study, model) for study in (SHORT, LONG) for model in sorted(SCORED[study])]
 
 
 def loss(study: str, model: str) -> float:
@@ -93,19 +97,23 @@ def of_the_limit(study: str, model: str, name: str) -> float:
 
 
 def speeds_told(study: str, model: str) -> list[str]:
-    if model not in SPEEDS[study]:
-        return [""] * 5
     told = []
     for setting in SETTINGS:
         told += [f"{speed(study, model, setting):,.0f}", f"{of_the_limit(study, model, setting):.0%}"]
     return [*told, f"{SPEEDS[study][model]['decode_heavy']['bytes_per_sample'] / 1e6:.1f}"]
 
 
-def told_of(study: str, model: str) -> list[str]:
+def speeds_on_h100(model: str) -> list[str]:
+    measured = [ON_H100[model][setting] for setting in SETTINGS]
+    told = [f"{found[key]:{form}}" for found in measured for key, form in H100_COLUMNS]
+    return [*told, f"{measured[0]['bytes_per_sample'] / 1e6:.1f}"]
+
+
+def told_of(study: str, model: str, speeds: list[str]) -> list[str]:
     by_seed = [f"{scored['loss']:.3f}" for _, scored in sorted(SCORED[study].get(model, {}).items())]
     average = [f"{loss(study, model):.3f}" if by_seed else ""] if study == SHORT else []
     flops = [trained["training_flops"] for trained in TRAINED[study].get(model, {}).values()]
-    return [", ".join(by_seed), *average, *speeds_told(study, model), f"{mean(flops):.2e}" if flops else ""]
+    return [", ".join(by_seed), *average, *speeds, f"{mean(flops):.2e}" if flops else ""]
 
 
 def scores_told(study: str, model: str) -> list[str]:
@@ -116,16 +124,16 @@ def scores_told(study: str, model: str) -> list[str]:
 
 def places_told(model: str) -> list[str]:
     """Loss in quarters of documents of 8,192 tokens."""
-    (scored,) = SCORED[LONG][model].values()
-    (by_context,) = scored["loss_by_context"]
-    losses = by_context["losses"]
-    return [f"{mean(losses[first : first + 4]):.2f}" for first in range(0, 16, 4)]
+    of_seeds = [scored["loss_by_context"][0]["losses"] for scored in SCORED[LONG][model].values()]
+    return [f"{mean(chain(*(losses[first : first + 4] for losses in of_seeds))):.2f}" for first in range(0, 16, 4)]
 
 
-def ratios(name: str) -> dict[tuple[str, str], dict[str, str]]:
+def ratios(name: str, against: str | None = None) -> dict[tuple[str, str], dict[str, str]]:
     """The report's ratios of all grouped models, by setting and loss in three digits."""
     with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         found = [row for row in csv.DictReader(file) if "L=" not in row["family"]]
+    if against is not None:
+        found = [row for row in found if row["against"] == against]
     return {(row["setting"], f"{float(row['loss']):.3f}"): row for row in found}
 
 
@@ -138,7 +146,12 @@ def ratio_told(row: dict[str, str]) -> str:
 @pytest.mark.parametrize(("study", "model"), MODELS)
 def test_a_model_has_its_losses_speeds_and_costs(study: str, model: str) -> None:
     heading = "At 2,048 tokens" if study == SHORT else "At 8,192 tokens"
-    assert rows(model, heading)[0] == told_of(study, model)
+    assert told_of(study, model, speeds_told(study, model)) in rows(model, heading)
+
+
+@pytest.mark.parametrize("model", ON_H100)
+def test_a_model_has_its_speeds_on_an_h100(model: str) -> None:
+    assert told_of(LONG, model, speeds_on_h100(model)) in rows(model, "At 8,192 tokens")
 
 
 @pytest.mark.parametrize(("study", "model"), EVALUATED)
@@ -148,7 +161,7 @@ def test_a_model_has_its_scores_and_copies(study: str, model: str) -> None:
 
 @pytest.mark.parametrize("model", SCORED[LONG])
 def test_a_model_has_its_losses_by_place_in_a_document(model: str) -> None:
-    assert rows(model, "At 8,192 tokens")[1] == places_told(model)
+    assert places_told(model) in rows(model, "At 8,192 tokens")
 
 
 def test_the_ratios_are_the_reports() -> None:
@@ -159,26 +172,49 @@ def test_the_ratios_are_the_reports() -> None:
         assert found == [ratio_told(ratios(files[which])[setting, at]) for setting in SETTINGS]
 
 
+def test_the_ratios_at_8192_are_the_reports() -> None:
+    files = {"H100": "speedup_8192_h100", "H200": "speedup_8192"}
+    told = re.findall(r"\| with ([^|]+) \| ([\d.]+) \| ([^|]+) \| ([^|]+) \| (H[12]00) \|", TEXT)
+    assert len(told) == 5
+    for which, at, *found, machine in told:
+        against = "vanilla" if which == "all heads" else "vanilla, grouped-query"
+        assert found == [ratio_told(ratios(files[machine], against)[setting, at]) for setting in SETTINGS]
+
+
 def test_the_headline_is_the_reports() -> None:
-    known, long = ratios("speedup"), ratios("speedup_8192")
-    level, windows, low = (known["decode_heavy", at] for at in ("2.942", "2.953", "2.794"))
+    short, heads, grouped = ratios("speedup"), *(ratios("speedup_8192_h100", against) for against in AGAINST)
+    level, windows, low = (short["decode_heavy", at] for at in ("2.942", "2.953", "2.794"))
     assert level["at_the_loss_of"] == "vanilla-5m_gqa"
     assert windows["at_the_loss_of"] == "vanilla-5m_gqa_window"
-    between = "({:.2f} to {:.2f})".format(float(windows["low"]), float(windows["high"]))
-    assert f"generate {float(windows['ratio']):.2f} times as fast (95 % interval {between[1:]}" in PAGE
-    assert f"where they are {float(level['ratio']):.2f} times as fast {ratio_told(level)[5:]}" in PAGE
+    long, beside = heads["decode_heavy", "2.975"], grouped["decode_heavy", "3.008"]
+    assert beside["at_the_loss_of"] == "vanilla-5m_gqa"
+    between = ratio_told(long)[7:]
+    assert f"{float(long['ratio']):.2f} times as fast as vanilla transformers with all heads at 2.975" in PAGE
+    assert f"(95 % interval {between}, with which the paper compares" in PAGE
+    told = f"{float(beside['ratio']):.2f} times as fast as those with grouped queries at 3.008 {ratio_told(beside)[5:]}"
+    assert told in PAGE
+    assert f"At 2,048 tokens they are {float(level['ratio']):.2f} times" in PAGE
+    assert f"with grouped queries at 2.942 {ratio_told(level)[5:]}" in PAGE
+    assert f"{float(windows['ratio']):.2f} times as one with sliding windows at 2.953 {ratio_told(windows)[5:]}" in PAGE
     assert f"at 2.794 they are slower, {float(low['ratio']):.2f} times" in PAGE
     assert f"falls from {float(level['ratio']):.2f} to {float(windows['ratio']):.2f} within 0.011 nats" in PAGE
-    assert f"they are {ratio_told(long['decode_heavy', '3.036'])} times as fast**" in PAGE
-    assert f"at 3.131 {ratio_told(long['decode_heavy', '3.131'])} times" in PAGE
-    assert f"{float(windows['ratio']):.2f} times at 2.953 nats {between}".replace("(", "(95 % interval ") in README
-    assert f"{float(low['ratio']):.2f} times at 2.794" in README
-    bare, bare_low = (ratios("speedup_without_windows")["decode_heavy", at] for at in ("2.942", "2.794"))
-    between = "({:.2f} to {:.2f})".format(float(bare["low"]), float(bare["high"]))
-    assert f"{float(bare['ratio']):.2f} times at 2.942 {between}, {float(bare_low['ratio']):.2f} at 2.794" in README
-    heads = [f"{float(ratios('speedup_all_heads')['decode_heavy', at]['ratio']):.2f}" for at in ("2.967", "2.794")]
-    assert f"against all heads {' and '.join(heads)}." in README
-    assert f"with which the paper compares, it is {heads[0]} times** at 2.967" in PAGE
+    three = grouped["decode_heavy", "3.021"]
+    assert three["at_the_loss_of"] == "vanilla-5m_gqa_window_half"
+    assert f"{float(beside['roofline_ratio']):.2f} times apart at 3.008" in PAGE
+    everything = [f"{float(ratios('speedup_all_heads')['decode_heavy', at]['ratio']):.2f}" for at in ("2.967", "2.794")]
+    assert f"with which the paper compares, it is {everything[0]} times** at 2.967" in PAGE
+
+
+def test_the_headline_of_the_readme_is_the_reports() -> None:
+    heads, grouped = (ratios("speedup_8192_h100", against) for against in AGAINST)
+    long, beside, three = heads["decode_heavy", "2.975"], *(grouped["decode_heavy", at] for at in ("3.008", "3.021"))
+    assert f"{float(long['ratio']):.2f} times as fast as vanilla transformers at 2.975 nats" in README
+    interval = ratio_told(beside)[5:].replace("(", "(95 % interval ")
+    assert f"{float(beside['ratio']):.2f} with grouped queries at 3.008 {interval}" in README
+    assert f"{float(three['ratio']):.2f} with sliding windows at 3.021" in README
+    files = ("speedup_all_heads", "speedup_without_windows", "speedup")
+    short = [f"{float(ratios(file)['decode_heavy', '2.794']['ratio']):.2f}" for file in files]
+    assert "At 2,048: {}, {} and {} times at 2.794".format(*short) in README
 
 
 def test_h100_tells_what_is_left() -> None:
@@ -190,16 +226,21 @@ def test_h100_tells_what_is_left() -> None:
 
 
 def test_readme_has_the_models_of_the_headline() -> None:
-    models = (
-        "vanilla-5m_gqa",
-        "vanilla-5m_gqa_window",
-        "block-19m_gqa-2-memory64_all",
-        "block-19m_gqa_window-2-memory64_two_all",
-    )
-    told = [(f"{loss(SHORT, model):.3f}", f"{speed(SHORT, model):,.0f}") for model in models]
-    assert re.findall(r"\| [^|]* \| ([\d.]+) \| ([\d,]+) \|", README) == told
-    two, plain = models[3], models[0]
-    assert f"{faster(two, plain, LONG)} as fast, {worse(two, plain, LONG)} behind" in README
+    plain, windows, block = "vanilla-5m_gqa", "vanilla-5m_gqa_window", "block-19m_gqa{}-2-memory64{}_all"
+    short = (plain, windows, block.format("", ""), block.format("_window", "_two"))
+    long = (plain, f"{windows}_half", block.format("", "_two"), block.format("_window", "_two"))
+    told = re.findall(r"\| [^|]* \| ([\d.]+) \| ([\d,]+) \| ([\d.]+) \| ([\d,]+) \|", README)
+    assert [row[:2] for row in told[1:]] == [(f"{loss(SHORT, of):.3f}", f"{speed(SHORT, of):,.0f}") for of in short]
+    at_8192 = [(f"{loss(LONG, of):.3f}", f"{on_h100(of):,.0f}") for of in ("vanilla-5m", *long)]
+    assert [row[2:] for row in told] == at_8192
+    page = (ROOT / "docs/results/equal_loss.md").read_text(encoding="utf-8")
+    row = re.findall(r"^\| `vanilla-5m` \| [^|]* \| ([\d.]+) \| ([\d,]+) \|", page, re.MULTILINE)
+    assert row == [told[0][:2]]
+
+
+def on_h100(model: str) -> float:
+    found: float = ON_H100[model]["decode_heavy"]["tokens_per_second"]
+    return found
 
 
 def faster(model: str, other: str, study: str = SHORT) -> str:
@@ -224,11 +265,36 @@ def test_what_the_page_says_of_models() -> None:
     assert f"and is {faster('vanilla-19m_gqa_window', 'block-85m_gqa_window-2-memory64_two_all')} as fast" in PAGE
     narrow = "block-10m_gqa_window-2-memory64_two_all"
     assert f"is {faster(narrow, two)} as fast and {worse(narrow, two)} worse" in PAGE
-    assert f"is {faster(two, plain, LONG)} as fast as vanilla 5M and {worse(two, plain, LONG)} behind it" in PAGE
-    costs = sorted(worse(model, plain, LONG)[:4] for model in (windows, one))
-    assert f"windows cost vanilla 5M {costs[0]} to" in PAGE
     spread = [scored["loss"] for scored in SCORED[SHORT][windows].values()]
     assert f"Its three seeds are {max(spread) - min(spread):.3f} apart" in PAGE
+
+
+def test_what_the_page_says_of_models_at_8192_tokens() -> None:
+    heads, plain, half = "vanilla-5m", "vanilla-5m_gqa", "vanilla-5m_gqa_window_half"
+    block, windows = (f"block-19m_gqa{form}-2-memory64_two_all" for form in ("", "_window"))
+    ahead = f"by {worse(plain, block, LONG)}, at {on_h100(block) / on_h100(plain):.2f} times its tokens per second"
+    assert ahead in PAGE
+    behind = worse(windows, plain, LONG)[:5]
+    assert f"With windows it is {behind} behind, at {on_h100(windows) / on_h100(plain):.2f} times" in PAGE
+    cost = f"windows cost vanilla 5M {worse(half, plain, LONG)} and bring {on_h100(half) / on_h100(plain):.2f} times"
+    assert cost in PAGE
+    costs = [worse(model, plain, LONG)[:5] for model in ("vanilla-5m_gqa_window_one", "vanilla-5m_gqa_window")]
+    assert f"With two or one they cost {costs[0]} to {costs[1]}" in PAGE
+    # Along the line between vanilla 5M and 19M with all heads, were the first as good as with grouped queries.
+    per_nat = log(on_h100(heads) / on_h100("vanilla-19m")) / (loss(LONG, plain) - loss(LONG, "vanilla-19m"))
+    beside = on_h100(heads) / exp(per_nat * (loss(LONG, plain) - loss(LONG, block)))
+    assert f"the ratio at 2.975 would be {on_h100(block) / beside:.2f}" in PAGE
+    per_e = (loss(LONG, windows) - loss(LONG, block)) / log(on_h100(windows) / on_h100(block))
+    grouped = float(ratios("speedup_8192_h100", AGAINST[1])["decode_heavy", "3.008"]["ratio"])
+    assert f"{per_e * log(5 / grouped):.3f} nats for 5 times against grouped queries at 3.008" in PAGE
+    assert f"a factor of e per {per_e:.3f} nats between 2.975 and 3.036" in PAGE
+    parts = [
+        (100 * ON_H100[model]["prefill_heavy"]["roofline_fraction"], 100 * of_the_limit(LONG, model, "prefill_heavy"))
+        for model in ("vanilla-5m_gqa_window", windows)
+    ]
+    (now, before), (block_now, block_before) = parts
+    assert f"{now:.0f} % of the limit instead of {before:.0f} for vanilla 5M with windows" in PAGE
+    assert f"{block_now:.0f} instead of {block_before:.0f} for block 19M" in PAGE
 
 
 def test_parts_of_the_limit() -> None:
@@ -255,14 +321,12 @@ def test_what_would_be_needed() -> None:
     per_e = (loss(SHORT, two) - loss(SHORT, large)) / log(speed(SHORT, two) / speed(SHORT, large))
     heads = float(ratios("speedup_all_heads")["decode_heavy", "2.967"]["ratio"])
     grouped = float(ratios("speedup")["decode_heavy", "2.953"]["ratio"])
-    assert f"**Loss**: {per_e * log(10 / heads):.3f} nats for 10 times against all heads" in PAGE
+    assert f"**At 2,048 tokens**: {per_e * log(10 / heads):.3f} nats for 10 times against all heads" in PAGE
     assert f"heads, {per_e * log(5 / grouped):.2f} nats for 5 times against grouped queries" in PAGE
     assert f"a factor of e per {per_e:.3f} nats" in PAGE
     limits = [limit(SHORT, model, "decode_heavy").tokens_per_second for model in (two, windows)]
     assert f"would be {limits[0] / limits[1]:.2f} times as fast as vanilla 5M with windows" in PAGE
     assert f"as measured it is {faster(two, windows)}" in PAGE
-    assert f"it is {faster(two, windows, LONG)} as fast as vanilla 5M with windows, and" in PAGE
-    assert f"and has {worse(windows, two, LONG)} less" in PAGE
 
 
 def test_every_model_saw_the_same_tokens() -> None:
