@@ -91,6 +91,7 @@ COMMANDS = [
     ("stages.evaluate", CELL),
     ("stages.benchmark", CELL),
     ("pipeline.training.profile", CELL, "--random-tokens"),
+    ("pipeline.benchmark.profile", CELL),
 ]
 
 

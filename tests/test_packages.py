@@ -97,6 +97,7 @@ MODULES = [
     ("pipeline", "verify"),
     ("pipeline", "plan", "--json"),
     ("pipeline.training.profile", "CELL"),
+    ("pipeline.benchmark.profile", "CELL"),
     ("pipeline.evaluation", "run"),
     ("pipeline.tracking", "x", "y"),
 ]

@@ -44,7 +44,7 @@ Report = Callable[[str], None]
 def benchmark(study: Study, cell: Cell, *, random_weights: bool = False, report: Report = print) -> BenchmarkResult:
     """Measure every setting of ``study.benchmark``; speed does not depend on the weights, so they may be random."""
     started = time.perf_counter()
-    device, precision = _placement(study)
+    device, precision = placement(study)
     model, identity = _model(study, cell, device, precision, random_weights)
     rates = device_rates(device, precision)
     runner = Runner(study, model, rates, report)
@@ -64,24 +64,24 @@ def benchmark(study: Study, cell: Cell, *, random_weights: bool = False, report:
 
 def rates_of(study: Study) -> DeviceRates:
     """The device's rates, measured as a benchmark of the study does."""
-    return device_rates(*_placement(study))
+    return device_rates(*placement(study))
 
 
 def environment_of(study: Study) -> Environment:
     """What a benchmark of the study runs on, in which precision."""
-    device, precision = _placement(study)
+    device, precision = placement(study)
     return describe(device_name(device), torch.get_num_threads(), precision)
 
 
 def limit(study: Study, cell: Cell, setting: Setting, rates: DeviceRates) -> Roofline:
     """What ``rates`` allow a cell, trained or not, at the largest of the study's batch sizes."""
     config = model_config(study, cell, model_vocabulary(study.tokenize))
-    element = dtype(_placement(study)[1]).itemsize
+    element = dtype(placement(study)[1]).itemsize
     return roofline(config, setting, max(study.benchmark.batch_sizes), element, rates)
 
 
-def _placement(study: Study) -> tuple[str, str]:
-    """Device and precision."""
+def placement(study: Study) -> tuple[str, str]:
+    """Device and precision of the study's benchmarks."""
     device = accelerator(study.hardware)
     return device, resolved(study.benchmark.precision, device)
 
@@ -161,12 +161,13 @@ def _model(
     study: Study, cell: Cell, device: str, precision: str, random_weights: bool
 ) -> tuple[LanguageModel, CellIdentity]:
     if random_weights:
-        return _random_model(study, cell).to(device, dtype(precision)), cell.identity("random weights")
+        return random_model(study, cell).to(device, dtype(precision)), cell.identity("random weights")
     opened = open_cell(cell.name, device, precision)
     return opened.model, identity_of(opened.record, opened.folder)
 
 
-def _random_model(study: Study, cell: Cell) -> LanguageModel:
+def random_model(study: Study, cell: Cell) -> LanguageModel:
+    """The cell's model with random weights, on the CPU. Raises :class:`UserError` if the study does not train it."""
     if cell.family == "pretrained":
         raise UserError(f"cell {cell.name}: a model trained elsewhere is benchmarked from its checkpoint")
     return build(model_config(study, cell, model_vocabulary(study.tokenize))).eval()

@@ -153,7 +153,7 @@ class Session:
         for step in range(1, self.steps):
             if handoff is not None and not handoff.go_on:
                 return
-            self._step()
+            self.step()
             self.output[:, step * stride : (step + 1) * stride] = self._block
             if handoff is not None:
                 handoff.put(self._block)
@@ -163,9 +163,8 @@ class Session:
     def warm_up(self, prompts: Prompts) -> None:
         """Do once what only the first run does: compile kernels, capture the step's graph."""
         self.prefill(prompts)
-        with torch.inference_mode():
-            for _ in range(min(2, self.steps - 1)):
-                self._step()
+        for _ in range(min(2, self.steps - 1)):
+            self.step()
 
     def check_finite(self) -> None:
         """Raise :class:`UserError` unless the hidden states that the first tokens were chosen from are finite.
@@ -184,7 +183,9 @@ class Session:
         if wrong:
             raise UserError(f"{wrong} of {self._block.numel()} hidden states are not finite: the weights have diverged")
 
-    def _step(self) -> None:
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Take in the newest L tokens and choose the next ones, of which nothing is kept: :meth:`decode` keeps them."""
         if self._graph is not None:
             self._graph.replay()
             self.engine.causal.clock.host += 1  # the graph advances the device's clock alone
