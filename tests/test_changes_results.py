@@ -15,6 +15,7 @@ from tests.result_pages import copies_by_offset
 
 FOLDER = ROOT / "docs/results/changes"
 CONTEXTS_FOLDER, MEMORIES = FOLDER.parent / "contexts", FOLDER.parent / "memory/results/evaluate"
+ALONE = ("heads4", "overlap", "mixed4", "local2", "memory128")
 CONTEXTS = tuple(f"block-19m-4-contexts{form}" for form in ("1", "4", "1_wide", "4_wide"))
 PAGE = (ROOT / "docs/results/changes.md").read_text(encoding="utf-8")
 WORDS = " ".join(PAGE.split())
@@ -25,6 +26,7 @@ SPEEDS_SINCE = {record["cell"]["name"][:-2]: record["settings"] for record in re
 SPEEDS_CONVOLUTION = {
     record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed_convolution.json")
 }
+SPEEDS_ALONE = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed_alone.json")}
 SPEEDS_85M = {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / "speed_85m.json")}
 MODELS = sorted({path.stem[:-2] for path in (FOLDER / "results/evaluate").iterdir()} | set(SPEEDS))
 
@@ -62,8 +64,12 @@ def test_a_model_has_its_losses_and_speeds(model: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "speeds"),
-    [(model, speeds) for speeds in (SPEEDS_SINCE, SPEEDS_CONVOLUTION) for model in speeds],
-    ids=[*SPEEDS_SINCE, *(f"{model}, later" for model in SPEEDS_CONVOLUTION)],
+    [(model, speeds) for speeds in (SPEEDS_SINCE, SPEEDS_CONVOLUTION, SPEEDS_ALONE) for model in speeds],
+    ids=[
+        *SPEEDS_SINCE,
+        *(f"{model}, later" for model in SPEEDS_CONVOLUTION),
+        *(f"{model}, alone" for model in SPEEDS_ALONE),
+    ],
 )
 def test_a_model_has_its_speed_on_a_later_engine(model: str, speeds: dict[str, Any]) -> None:
     base = plain(model)
@@ -113,6 +119,138 @@ def test_what_more_local_tokens_heads_and_overlap_bring() -> None:
     assert f"{loss('block-19m-4-overlap'):.3f}" == f"{loss('block-19m-4-base'):.3f}"
 
 
+def of_form(length: int, form: str) -> dict[str, Any]:
+    """Evaluations by seed; memories' are partly of their own page, where the first records call them lookups."""
+    found = evaluations(f"block-19m-{length}-{form}")
+    if "memory" not in form or found:
+        return found
+    names = (form, form.replace("memory", "lookup"))
+    return {
+        path.stem[-1]: read_json(path) for name in names for path in MEMORIES.glob(f"block-19m-{length}-{name}-?.json")
+    }
+
+
+def more(length: int, form: str, beside: str = "base") -> list[float]:
+    """Nats per token by which `form`'s loss is above that of `beside`, by seed."""
+    found, other = of_form(length, form), of_form(length, beside)
+    return [found[seed]["loss"] - other[seed]["loss"] for seed in sorted(found.keys() & other.keys())]
+
+
+def second_copies(length: int, form: str) -> list[float]:
+    """Nats per token of second copies of text, over all offsets, by seed."""
+    found = of_form(length, form)
+    return [mean(copy["second"] for copy in found[seed]["copies"] if copy["kind"] == "text") for seed in sorted(found)]
+
+
+def copies_more(length: int, form: str) -> float:
+    return mean(second_copies(length, form)) - mean(second_copies(length, "base"))
+
+
+@pytest.mark.parametrize("form", ALONE)
+def test_what_a_change_alone_does_to_loss_and_copies(form: str) -> None:
+    told = []
+    for length in (2, 4):
+        seeds = more(length, form)
+        told += [f"{mean(seeds):+.3f}", " ".join(f"{seed:+.3f}" for seed in seeds)]
+    assert rows(form) == [[*told, *(f"{copies_more(length, form):+.2f}" for length in (2, 4))]]
+
+
+def test_what_memories_alone_bring() -> None:
+    alone = [-mean(more(length, "memory128")) for length in (2, 4)]
+    beside = [-mean(more(length, "memory128_local2_all", "local2_all")) for length in (2, 4)]
+    assert "longer blocks**: {:.3f} nats at block length 2, {:.3f} at 4.".format(*alone) in WORDS
+    assert "heads and overlap they bring as much: {:.3f} and {:.3f}.".format(*beside) in WORDS
+    together = [
+        loss(f"block-19m-{length}-base")
+        - mean(found["loss"] for found in of_form(length, "memory128_local2_all").values())
+        for length in (2, 4, 8)
+    ]
+    assert "{:.2f} nats at block length 2 and {:.2f} at 4, with".format(*alone) in WORDS
+    assert "heads and overlap {:.2f}, {:.2f} and, at 8, {:.2f}.".format(*together) in WORDS
+    memories, vanilla = of_form(2, "memory128"), evaluations("vanilla-5m")
+    ahead = [vanilla[seed]["loss"] - memories[seed]["loss"] for seed in "01"]
+    assert f"{loss('block-19m-2-memory128'):.3f} against {loss('vanilla-5m'):.3f}. They are" in WORDS
+    assert "{:.3f} and {:.3f} ahead by seed, less than two seeds decide".format(*ahead) in WORDS
+    assert max(ahead) < 0.02
+
+
+def test_what_local_tokens_and_mixing_alone_bring_at_block_length_2() -> None:
+    short, long = (-mean(more(length, "local2")) for length in (2, 4))
+    assert f"{short:.3f} at block length 2, {long:.3f} at 4." in WORDS
+    first, second = more(2, "local2_all", "local2")
+    assert f"{loss('block-19m-2-local2_all'):.3f} instead of {loss('block-19m-2-local2'):.3f}" in WORDS
+    assert f"{-first:.3f} less in one seed, {second:.3f} more in the other" in WORDS
+    short, long = (-mean(more(length, "mixed4")) for length in (2, 4))
+    assert f"{short:.3f}, which two seeds do not decide, and {long:.3f}." in WORDS
+    assert f"it falls to {loss('block-19m-2-mixed4'):.3f} only" in WORDS
+    behind = [mixed - local for mixed, local in zip(more(2, "mixed4"), more(2, "local2"), strict=True)]
+    assert "behind two local tokens by {:.3f} and {:.3f} nats".format(*behind) in WORDS
+    assert mean(more(2, "mixed4")) > mean(more(2, "local2")) / 2
+    added = [-seed for seed in more(2, "mixed4_all", "mixed4")]
+    assert "At 2 they do add to mixing: {:.3f} and {:.3f} nats".format(*added) in WORDS
+
+
+def test_heads_and_overlap_alone_gain_less_than_two_seeds_decide() -> None:
+    gains = [more(2, form) for form in ("heads4", "overlap")]
+    assert "take off {:.3f} and {:.3f} at block length 2.".format(*(-mean(seeds) for seeds in gains)) in WORDS
+    assert all(-0.02 < seed < 0 for seeds in gains for seed in seeds)
+
+
+def test_what_changes_alone_keep_of_the_speed_and_on_which_rates() -> None:
+    kept = {
+        model: [
+            SPEEDS_ALONE[model][setting]["tokens_per_second"] / SPEEDS_ALONE[base][setting]["tokens_per_second"]
+            for setting in ("decode_heavy", "prefill_heavy")
+        ]
+        for model in SPEEDS_ALONE
+        if (base := plain(model))
+    }
+    cheap = [kept[f"block-19m-{length}-{form}"][0] for length in "28" for form in ("heads4", "overlap", "mixed4")]
+    percent = WORDS.replace(" %", "%")
+    assert f"mixing keep {min(cheap):.0%} or more decode-heavy" in percent
+    local = [kept[f"block-19m-{length}-local2"][0] for length in "28"]
+    assert "tokens keep {:.0%} at block length 2 and {:.0%} at 8**, decode-heavy".format(*local) in percent
+    memories = [share for length in "28" for share in kept[f"block-19m-{length}-memory128"]]
+    assert "({:.0%} and {:.0%}), and more at 8: {:.0%} decode-heavy and {:.0%} prefill".format(*memories) in percent
+    heads = [kept[f"block-19m-{length}-heads4"][1] for length in "28"]
+    assert "`heads4` keeps {:.0%} at block length 2 and {:.0%} at 8".format(*heads) in percent
+    measured = [record["rates"] for record in read_json(FOLDER / "speed_alone.json")]
+    products, reads = ([rates[key] / 1e12 for rates in measured] for key in ("flops", "read_bandwidth"))
+    assert f"{min(products):.0f} to {max(products):.0f} TFLOP/s and {min(reads):.2f} to {max(reads):.2f} TB/s" in WORDS
+    assert (products[0], reads[0]) == (min(products), min(reads))
+
+
+def test_what_changes_do_to_copies() -> None:
+    saved = {form: [-copies_more(length, form) for length in (2, 4)] for form in (*ALONE, "local2_all")}
+    heads, overlap, local, memories = (saved[form] for form in ("heads4", "overlap", "local2", "memory128"))
+    assert (
+        f"by {heads[0]:.2f} and {overlap[0]:.2f} nats at block length 2, {heads[1]:.2f} and {overlap[1]:.2f}" in WORDS
+    )
+    by_seed = {
+        (length, form): [
+            after - before
+            for before, after in zip(second_copies(length, "base"), second_copies(length, form), strict=True)
+        ]
+        for length, form in ((4, "heads4"), (2, "mixed4"))
+    }
+    first, second = by_seed[4, "heads4"]
+    assert f"At 4 heads do so by {-first:.2f} in one seed and {-second:.2f} in the other" in WORDS
+    assert f"at block length 2**, by {local[0]:.2f} nats, and hardly at 4" in WORDS
+    first, second = by_seed[2, "mixed4"]
+    assert f"Mixing alone takes off {saved['mixed4'][1]:.2f} at 4" in WORDS
+    assert f"it is worse there by {first:.2f} and {second:.2f}" in WORDS
+    assert f"block length 4**, by {memories[1]:.2f} nats; at 2, by {memories[0]:.2f}," in WORDS
+    assert f"half a nat at block length 4, {saved['local2_all'][0]:.2f} at 2" in WORDS
+    vanilla = mean(
+        copy["second"]
+        for found in evaluations("vanilla-5m").values()
+        for copy in found["copies"]
+        if copy["kind"] == "text"
+    )
+    behind = loss("block-19m-2-heads4") - loss("vanilla-5m")
+    assert f"({mean(second_copies(2, 'heads4')):.2f} against {vanilla:.2f}), and their loss is {behind:.2f}" in WORDS
+
+
 def places(model: str) -> list[float]:
     scores = evaluations(model, CONTEXTS_FOLDER).values()
     return [mean(place) for place in zip(*(scored["loss_by_block_position"] for scored in scores), strict=True)]
@@ -157,7 +295,7 @@ def test_the_studies_page_counts_the_cells_that_were_run() -> None:
     )
     memories = [path for path in MEMORIES.glob("*.json") if "_gqa" not in path.name]
     assert f"Of the cells of `changes_h100` {changes} were run" in STUDIES
-    assert f"and {len(memories)} with [memories]" in STUDIES
+    assert f"and {len(memories)} more with [memories]" in STUDIES
     assert f"Of the 12 of `contexts_h100` {contexts} were" in STUDIES
 
 

@@ -18,7 +18,10 @@ FOLDER = ROOT / "docs/results/memory"
 TEXT = (ROOT / "docs/results/memory.md").read_text(encoding="utf-8")
 PAGE = " ".join(TEXT.split())
 LOG = " ".join((ROOT / "docs/performance-log.md").read_text(encoding="utf-8").split())
-BEFORE = {"changes": ("block-19m-4-base", "block-19m-2-base", "block-19m-8-base"), "equal_loss": ("vanilla-5m_gqa",)}
+BEFORE = {
+    "changes": ("block-19m-4-base", "block-19m-2-base", "block-19m-8-base", "block-19m-2-memory128"),
+    "equal_loss": ("vanilla-5m_gqa",),
+}
 SETTINGS = ("decode_heavy", "prefill_heavy")
 
 
@@ -127,6 +130,8 @@ def test_what_the_first_table_says() -> None:
 
 
 def test_what_block_lengths_2_and_8_reach() -> None:
+    less = loss("block-19m-2-base") - loss("block-19m-2-memory128")
+    assert f"alone take {less:.2f} nats off**, to {loss('block-19m-2-memory128'):.3f}, a mean of two" in PAGE
     eight, four = ("block-19m-8-memory128_local2_all", "block-19m-4-base")
     faster = [
         SPEEDS[eight][setting]["tokens_per_second"] / SPEEDS[four][setting]["tokens_per_second"] for setting in SETTINGS
