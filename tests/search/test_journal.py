@@ -93,10 +93,10 @@ def test_a_lock_that_goes_from_hand_to_hand_is_nobodys_to_remove(capsys: pytest.
     stop = time.monotonic() + 1.5
 
     def pass_on() -> None:
-        number = 0
+        number, next_lock = 0, LOCK.with_name("next")
         while time.monotonic() < stop:
-            LOCK.unlink(missing_ok=True)
-            LOCK.symlink_to(f"elsewhere:{number}:abc")
+            next_lock.symlink_to(f"elsewhere:{number}:abc")
+            next_lock.replace(LOCK)  # at no moment is there no lock
             number += 1
             time.sleep(0.2)
         LOCK.unlink()
