@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from math import sqrt
 from statistics import mean
 from typing import Any
 
 import pytest
 
 from pipeline.base.files import read_json
+from pipeline.data.corpus import HeldOut
+from pipeline.results.curve import read_rows
+from pipeline.study import load_study
 from tests.conftest import ROOT
 from tests.test_equal_loss_results import between
 
@@ -44,6 +48,43 @@ def losses(model: str) -> list[float]:
 def falls(model: str) -> list[float]:
     fifty, hundred, two_hundred = losses(model)
     return [fifty - hundred, hundred - two_hundred]
+
+
+def evaluated(folder: str) -> dict[str, list[dict[str, Any]]]:
+    """The evaluations of vanilla 19M and block 19M in a folder of docs/results, by seed."""
+    found = FOLDER.parent / folder
+    return {
+        model: [read_json(path) for path in sorted(found.glob(f"evaluate/{model}-[012].json"))]
+        for model in (LARGE, BLOCK)
+    }
+
+
+FOUR, ONE_AND_A_HALF = evaluated("budgets/passes"), evaluated("equal_loss/results")
+TARGETS: list[int] = FOUR[LARGE][0]["targets_by_document"]
+
+
+def nats(evaluations: list[dict[str, Any]]) -> list[float]:
+    """Nats of each common document, means over the seeds."""
+    return [
+        mean(seeds) for seeds in zip(*(each["nats_by_document"][: len(TARGETS)] for each in evaluations), strict=True)
+    ]
+
+
+def on_common(evaluations: list[dict[str, Any]]) -> float:
+    """Nats per token of the common documents."""
+    return sum(nats(evaluations)) / sum(TARGETS)
+
+
+def costs(model: str, seeds: int = 3) -> list[float]:
+    """Nats by which four passes are worse than 1.5, of each common document."""
+    return [four - fewer for four, fewer in zip(nats(FOUR[model]), nats(ONE_AND_A_HALF[model][:seeds]), strict=True)]
+
+
+def per_token(by_document: list[float]) -> str:
+    """Nats per token with the standard error of documents drawn anew."""
+    value = sum(by_document) / sum(TARGETS)
+    squares = sum((each - value * targets) ** 2 for each, targets in zip(by_document, TARGETS, strict=True))
+    return f"{value:.3f} ± {sqrt(squares * len(TARGETS) / (len(TARGETS) - 1)) / sum(TARGETS):.3f}"
 
 
 def rows(columns: int) -> list[list[str]]:
@@ -164,3 +205,73 @@ def test_every_training_took_its_tokens() -> None:
             trained = record(model, tokens, "pretrain")
             assert trained["tokens"] == pytest.approx(int(tokens.split()[0]) * 1e6, rel=1e-3)
             assert (trained["diverged"], trained["environment"]["dirty"]) == (False, False)
+
+
+def test_the_common_documents_are_the_first_of_the_longer_test_set() -> None:
+    everywhere = [each for found in (FOUR, ONE_AND_A_HALF) for model in found for each in found[model]]
+    for each in everywhere:
+        assert each["targets_by_document"][: len(TARGETS)] == TARGETS
+    assert len({each["tokenizer_hash"] for each in everywhere}) == 1
+    corpora = [load_study(FOLDER.parents[2] / f"studies/{name}_h100.yaml").corpus for name in ("passes", "equal_loss")]
+    shorter, longer = (HeldOut(corpus.validation_fraction, corpus.test_fraction, corpus.seed) for corpus in corpora)
+    splits = [shorter.split(place) for place in range(corpora[0].max_documents)]
+    assert splits == [longer.split(place) for place in range(len(splits))]
+    assert splits.count("test") == len(TARGETS)
+    assert f"{len(TARGETS)} test documents ({sum(TARGETS):,} targets)" in PAGE
+
+
+def test_passes_have_their_losses() -> None:
+    expected = [
+        [
+            f"`{model}`",
+            ", ".join(f"{on_common([seed]):.3f}" for seed in ONE_AND_A_HALF[model]),
+            f"{on_common(FOUR[model]):.3f}",
+            per_token(costs(model)),
+        ]
+        for model in (LARGE, BLOCK)
+    ]
+    assert rows(4) == expected
+    cost = [per_token(costs(model)).split()[0] for model in (LARGE, BLOCK)]
+    assert "cost vanilla 19M {} nats and the block transformer {}.".format(*cost) in PAGE
+    whole = mean(each["loss"] for each in ONE_AND_A_HALF[LARGE])
+    assert f"has {on_common(ONE_AND_A_HALF[LARGE]):.3f} on these 188 documents and {whole:.3f} on all 503" in PAGE
+
+
+def test_what_repetition_costs_the_block_transformer_more() -> None:
+    more, of_seed_0 = (
+        per_token([own - theirs for own, theirs in zip(costs(BLOCK, seeds), costs(LARGE, seeds), strict=True)])
+        for seeds in (3, 1)
+    )
+    assert f"by {more} nats**, and by {of_seed_0} where only seed 0 is compared" in PAGE
+    worse = [mean(cost > 0 for cost in costs(model)) for model in (LARGE, BLOCK)]
+    assert f"{worse[0]:.0%} of the documents for the vanilla transformer, in {worse[1]:.0%}".replace("%", " %") in PAGE
+    seeds = [on_common([seed]) for seed in ONE_AND_A_HALF[BLOCK]]
+    assert f"three are {max(seeds) - min(seeds):.3f} apart" in PAGE
+    behind = [on_common(found[BLOCK]) - on_common(found[LARGE]) for found in (ONE_AND_A_HALF, FOUR)]
+    assert "by {:.3f} after 1.5 passes and by {:.3f} after 4".format(*behind) in PAGE
+
+
+def test_losses_while_training_on_repeated_text() -> None:
+    curves = {
+        (folder, model): read_rows(FOLDER.parent / folder / f"curves/{model}-0.csv")
+        for folder in ("budgets/passes", "equal_loss")
+        for model in (LARGE, BLOCK)
+    }
+    last = {key: mean(float(row["train_loss"]) for row in curve[-31:]) for key, curve in curves.items()}
+    lower = [last["equal_loss", model] - last["budgets/passes", model] for model in (LARGE, BLOCK)]
+    assert "300 steps they are {:.2f} (vanilla) and {:.2f} nats (block) below".format(*lower) in PAGE
+    fall = []
+    for model in (LARGE, BLOCK):
+        held = {int(row["step"]): row["validation_loss"] for row in curves["budgets/passes", model]}
+        fall.append(float(held[2250]) - float(held[3052]))
+    assert "from step 2,250 on it falls by {:.3f} and {:.3f}".format(*fall) in PAGE
+
+
+def test_four_passes_took_as_many_tokens() -> None:
+    for model in (LARGE, BLOCK):
+        trained, beside = (
+            read_json(FOLDER.parent / folder / f"pretrain/{model}-0.json")
+            for folder in ("budgets/passes", "equal_loss/results")
+        )
+        assert (trained["tokens"], trained["steps"]) == (beside["tokens"], beside["steps"])
+        assert (trained["diverged"], trained["environment"]["dirty"]) == (False, False)

@@ -17,6 +17,7 @@ from pipeline.base.files import read_json
 from pipeline.results.curve import read_curve
 from pipeline.results.search import read_tuning
 from tests.conftest import ROOT
+from tests.result_pages import scores
 
 FOLDER = ROOT / "docs/results/equal_loss"
 PAGE, H100 = (
@@ -55,6 +56,11 @@ def seeds(model: str) -> list[str]:
     return [cell for cell in SCORED if cell[:-2] == model]
 
 
+def flops(model: str, folder: str = "equal_loss") -> float:
+    trained: float = read_json(FOLDER.parent / f"{folder}/results/pretrain/{model}-0.json")["training_flops"]
+    return trained
+
+
 def loss(model: str) -> float:
     return mean(SCORED[cell]["loss"] for cell in seeds(model))
 
@@ -72,8 +78,10 @@ def between(first: tuple[float, float], second: tuple[float, float], at: float) 
 
 
 def test_the_study_is_told_whole() -> None:
-    assert {row[0].strip("`") for row in rows(9)} == set(SPEEDS)
-    assert f"{len(SCORED)} of its 132 cells" in PAGE
+    timed, untimed = ({row[0].strip("`") for row in rows(columns)} for columns in (9, 7))
+    assert timed == set(SPEEDS)
+    assert timed | untimed == {cell[:-2] for cell in SCORED}
+    assert f"{len(SCORED)} of its cells" in PAGE
 
 
 @pytest.mark.parametrize("row", rows(9), ids=[row[0] for row in rows(9)])
@@ -84,7 +92,7 @@ def test_a_model_has_its_losses_speeds_cache_and_training_flops(row: list[str]) 
         speed = SPEEDS[model][setting]
         told += [f"{speed['tokens_per_second']:,.0f}", f"{speed['roofline_fraction']:.0%}"]
     told.append(f"{SPEEDS[model]['decode_heavy']['kv_bytes_per_sample'] / 1e6:.1f}")
-    told.append(f"{read_json(FOLDER / f'results/pretrain/{model}-0.json')['training_flops']:.2e}")
+    told.append(f"{flops(model):.2e}")
     assert row[1:] == told
 
 
@@ -101,6 +109,58 @@ def test_a_model_has_its_scores(row: list[str]) -> None:
         )
     ]
     assert row[1:] == [f"{loss(model):.3f}", *told]
+
+
+@pytest.mark.parametrize("row", rows(7), ids=[row[0] for row in rows(7)])
+def test_a_model_beside_those_with_llamas_layers_has_its_loss_flops_and_scores(row: list[str]) -> None:
+    model = row[0].strip("`")
+    told = scores(SCORED[cell] for cell in seeds(model))
+    assert row[1:] == [told[0], f"{flops(model):.2e}", *told[1:]]
+
+
+def test_llamas_layers_against_gpt_neoxs() -> None:
+    assert (len(seeds("vanilla-19m_gqa")), len(seeds("vanilla-19m_llama"))) == (2, 1)
+    assert f"{loss('vanilla-19m_gqa'):.3f} (two seeds) against {loss('vanilla-19m_llama'):.3f} (one seed)" in PAGE
+    with_all = [
+        read_json(FOLDER.parent / f"layers/tuned_rates/evaluate-vanilla-19m_normed-{seed}.json")["loss"]
+        for seed in "01"
+    ]
+    recipe = read_json(FOLDER.parent / "recipe/vanilla-19m_16e-3/record.json")
+    assert (recipe["matrix_learning_rate"], recipe["learning_rate"]) == (0.004, 0.016)
+    assert f"[{mean(with_all):.3f} against {recipe['document_losses']['test']:.3f}](layers.md)" in PAGE
+    lower = read_json(FOLDER.parent / "layers/half_rates/evaluate-vanilla-19m_normed-0.json")["loss"]
+    assert f"With all heads 0.002 and 0.008 gave {lower:.3f}" in PAGE
+
+
+def test_what_block_transformers_lack_against_a_vanilla_transformer_of_their_size() -> None:
+    large = "vanilla-85m_llama"
+    before = read_json(FOLDER.parent / "recipe/vanilla-85m/record.json")["document_losses"]["test"]
+    assert f"**Vanilla 85M has {loss(large):.3f} nats**" in PAGE
+    assert f"it had [{before:.3f}](recipe.md)" in PAGE
+    blocks = (("windows", "block-85m_gqa_window-2-memory64_two_all"), ("memory", "block-302m_gqa-4-memory64_all"))
+    (least, more), (of_302m, more_302m) = (
+        (read_json(FOLDER.parent / f"{folder}/results/evaluate/{model}-0.json")["loss"], flops(model, folder))
+        for folder, model in blocks
+    )
+    assert f"[{least:.3f}](windows.md), {least - loss(large):.3f} more, for {more / flops(large):.2f} times" in PAGE
+    told = f"has {of_302m:.3f}, {of_302m - loss(large):.3f} more, for {more_302m / flops(large):.1f} times."
+    assert told in PAGE
+    small = mean(
+        read_json(path)["loss"]
+        for path in (FOLDER.parent / "windows/results/evaluate").glob("block-19m_gqa-2-memory64_all-?.json")
+    )
+    neox, llama = loss("vanilla-19m_gqa"), loss("vanilla-19m_llama")
+    assert f"it is {small - neox:.3f}, from [{small:.3f}](windows.md) to {neox:.3f}" in PAGE
+    assert f"or {small - llama:.3f} to Llama's {llama:.3f}" in PAGE
+
+
+def test_the_llama_that_was_timed_has_more_key_value_heads() -> None:
+    timed = {record["cell"]["name"]: record for record in read_json(FOLDER.parent / "changes/speed_85m.json")}
+    speed = timed["vanilla-85m_llama-0"]["settings"]["decode_heavy"]
+    layers, head_width, in_bf16, key_and_value = 12, 64, 2, 2
+    a_head = layers * head_width * in_bf16 * key_and_value * (speed["prompt"] + speed["new_tokens"])
+    assert speed["kv_bytes_per_sample"] == 4 * a_head
+    assert "has four key/value heads, not three" in PAGE
 
 
 def test_the_rates_are_those_of_the_best_trials() -> None:

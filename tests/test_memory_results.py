@@ -44,7 +44,7 @@ def of_models(stage: str) -> dict[str, dict[str, Any]]:
 SCORED, TRAINED = of_models("evaluate"), of_models("pretrain")
 SPEEDS = {
     now(record["cell"]["name"])[:-2]: record["settings"]
-    for name in ("speed.json", "speed_grouped.json")
+    for name in ("speed.json", "speed_grouped.json", "speed_302m.json")
     for record in read_json(FOLDER / name)
 }
 SPEEDS_85M = read_json(FOLDER / "speed_85m.json")
@@ -204,3 +204,42 @@ def test_what_it_cost_to_train() -> None:
         for model in ("block-19m_gqa-2-memory64_all", "vanilla-5m_gqa")
     )
     assert f"It took {block / vanilla:.1f} times the training FLOPs" in PAGE
+
+
+def test_302m_with_blocks_of_4_against_smaller_models() -> None:
+    model, short, small, beaten_by = (
+        "block-302m_gqa-4-memory64_all",
+        "block-19m_gqa-4-memory64_all",
+        "block-19m_gqa-2-memory64_all",
+        "block-85m_gqa_window-2-memory64_two_all",
+    )
+    windows = FOLDER.parent / "windows"
+    better = read_json(windows / f"results/evaluate/{beaten_by}-0.json")["loss"]
+    faster = {
+        record["cell"]["name"][:-2]: record["settings"]["decode_heavy"]["tokens_per_second"]
+        for record in read_json(windows / "speed.json")
+    }
+    speed = {name: SPEEDS[name]["decode_heavy"]["tokens_per_second"] for name in (model, small)}
+    trained = TRAINED[model]["0"]
+    flops = trained["training_flops"]
+    less = loss(short) - loss(model)
+    assert f"{loss(model):.3f} nats, {less:.3f} less than 19M with blocks of 4, for" in PAGE
+    assert f"though its loss is {less:.3f} nats less" in PAGE
+    assert f"for {flops / TRAINED[short]['0']['training_flops']:.1f} times the training FLOPs" in PAGE
+    assert (
+        f"85M has {loss(model) - better:.3f} nats less still, at {faster[beaten_by] / speed[model]:.1f} times" in PAGE
+    )
+    cost = read_json(windows / f"results/pretrain/{beaten_by}-0.json")["training_flops"] / flops
+    assert f"for {cost:.2f} times the training FLOPs" in PAGE
+    assert (
+        f"of an H200, on which block 19M, with a later engine, was {faster[small] / speed[small]:.2f} times as fast"
+        in PAGE
+    )
+    assert f"{trained['tokens'] / trained['non_embedding_parameters']:.2f} tokens per parameter" in PAGE
+    vanilla = mean(
+        read_json(FOLDER.parent / f"equal_loss/results/evaluate/vanilla-19m_gqa-{seed}.json")["loss"] for seed in "01"
+    )
+    timed = read_json(FOLDER.parent / "h100/results/benchmark/vanilla-19m_gqa-0.json")
+    rate = timed["settings"]["decode_heavy"]["tokens_per_second"]
+    assert (vanilla < loss(model), rate > speed[model]) == (True, True)
+    assert f"[{vanilla:.3f} nats](equal_loss.md) and [{rate:,.0f} tokens per second](h100.md#every-cell)" in PAGE
