@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.base.files import read_json
 from pipeline.benchmark.roofline import roofline, work
+from pipeline.models import costs
 from pipeline.results.records import DeviceRates, Roofline
 from pipeline.study import cells, load_study
 from pipeline.study.cells import model_config
@@ -327,6 +328,20 @@ def test_what_would_be_needed() -> None:
     limits = [limit(SHORT, model, "decode_heavy").tokens_per_second for model in (two, windows)]
     assert f"would be {limits[0] / limits[1]:.2f} times as fast as vanilla 5M with windows" in PAGE
     assert f"as measured it is {faster(two, windows)}" in PAGE
+
+
+def test_caches_as_they_are_now() -> None:
+    plain, block, windows = (
+        "vanilla-5m_gqa",
+        "block-19m_gqa{}-2-memory64_two_all",
+        "block-85m_gqa_window-2-memory64_two_all",
+    )
+    models = (plain, f"{plain}_window_half", f"{plain}_window", block.format(""), block.format("_window"), windows)
+    told = [f"{costs.kv_bytes(configs(LONG)[model], 8192) / 1e6:.1f}" for model in models]
+    assert (
+        "vanilla 5M takes {} MB per sample, with three layers that see everything {}, with two {}; "
+        "block 19M {} MB, with windows {}, 85M with windows {}".format(*told)
+    ) in PAGE
 
 
 def test_every_model_saw_the_same_tokens() -> None:

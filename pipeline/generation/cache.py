@@ -31,32 +31,30 @@ class Clock:
 
 
 class Cache:
-    """Keys (rotated) and values of a causal stack: [layers, B, KV, capacity, E].
+    """Keys (rotated) and values of a causal stack, of each layer [B, KV, room, E].
 
+    A layer has room for ``capacity`` positions, with a window for those that it sees: position p stands at p modulo the
+    room, so that what nobody sees any more is written over.
     Row b attends from position ``starts[b]`` on: what stands before it is left padding. ``tied``: values are the keys.
     """
 
     def __init__(self, config: StackConfig, like: Tensor, batch: int, capacity: int, *, tied: bool = False) -> None:
         """``like`` has the type and the device of keys and values."""
-        shape = (config.layers, batch, config.kv_heads, capacity, config.head_width)
-        self.config, self.tied = config, tied
+        self.config, self.capacity, self.tied = config, capacity, tied
+        self.rooms = [min(window or capacity, capacity) for window in config.windows]
+        shapes = [(batch, config.kv_heads, room, config.head_width) for room in self.rooms]
         # Zeros, as a masked position still takes part in products, and 0 times what memory happened to hold may be nan.
-        self.keys = like.new_zeros(shape)
-        self.values = self.keys if tied else like.new_zeros(shape)
+        self.keys = [like.new_zeros(shape) for shape in shapes]
+        self.values = self.keys if tied else [like.new_zeros(shape) for shape in shapes]
         self.cosine, self.sine = rotary_tables(config, capacity, like.device)
         self.starts = torch.zeros(batch, dtype=torch.int32, device=like.device)
         self.offsets = [0] * batch
         self._masks: dict[int | None, tuple[int, Tensor | None]] = {}
 
     @property
-    def capacity(self) -> int:
-        """Positions that there is room for."""
-        return self.keys.shape[3]
-
-    @property
     def bytes(self) -> int:
         """Size of keys and values."""
-        return self.keys.nbytes * (1 if self.tied else 2)
+        return sum(keys.nbytes for keys in self.keys) * (1 if self.tied else 2)
 
     def set_starts(self, offsets: list[int]) -> None:
         """Say how many positions of left padding each row has, [B]."""
@@ -69,13 +67,28 @@ class Cache:
         window = self.config.windows[layer]
         return max(min(self.offsets), now + 1 - window if window else 0)
 
+    def keep(self, keys: Tensor, values: Tensor, layer: int, rows: slice, first: int) -> None:
+        """Store keys and values [b, KV, T, E] of positions ``first`` ... of samples ``rows``, the last that fit."""
+        last, room = first + keys.shape[2], self.rooms[layer]
+        begin = max(first, last - room)
+        places = slice(begin, last) if last <= room else torch.arange(begin, last, device=keys.device) % room
+        self.keys[layer][rows, :, places] = keys[:, :, begin - first :]
+        self.values[layer][rows, :, places] = values[:, :, begin - first :]
+
+    def read(self, now: int, layer: int) -> slice:
+        """The places that position ``now`` reads in a layer: some from :meth:`low` on, or the whole room."""
+        room = self.rooms[layer]
+        return slice(self.low(now, layer), now + 1) if now < room else slice(0, room)
+
     def mask(self, now: int, layer: int) -> Tensor | None:
-        """bool [B, 1, 1, positions]: whom position ``now`` attends to, from :meth:`low` on; ``None`` for all."""
+        """bool [B, 1, 1, places]: whom position ``now`` attends to of what it reads; ``None`` for all."""
         window = self.config.windows[layer]
         if window not in self._masks or self._masks[window][0] != now:
-            low = self.low(now, layer)
-            position = torch.arange(low, now + 1, device=self.starts.device)
-            allowed = position >= self.starts[:, None] if max(self.offsets) > low else None
+            read, room = self.read(now, layer), self.rooms[layer]
+            place = torch.arange(read.start, read.stop, device=self.starts.device)
+            position = now - (now - place) % room
+            oldest = max(read.start, now + 1 - room)
+            allowed = position >= self.starts[:, None] if max(self.offsets) > oldest else None
             self._masks[window] = (now, None if allowed is None else allowed[:, None, None, :])
         return self._masks[window][1]
 

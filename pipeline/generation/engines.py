@@ -43,7 +43,7 @@ class CausalStack:
         # position that the clock shows. Where all rows of a chunk are padding there, 0 stands for it.
         last = self.stack.norm_weight.new_zeros(wanted, len(padding), self.stack.config.width)
         for rows, first in self.chunks(length, padding):
-            x = self._all_but_last(embed(rows, first), rows, first)[:, -wanted:]
+            x = self._all_but_last(embed(rows, first), rows, first, wanted)[:, -wanted:]
             last[wanted - x.shape[1] :, rows] = x.transpose(0, 1)
         for place, x in enumerate(last, start=length - wanted):
             self.clock.set(place)
@@ -67,8 +67,8 @@ class CausalStack:
             end = min(begin + size, len(padding))
             yield slice(begin, end), min(padding[begin:end])
 
-    def _all_but_last(self, x: Tensor, rows: slice, first: int) -> Tensor:
-        """Run [b, T, D] through all layers but the last, of which only keys and values are needed before position T.
+    def _all_but_last(self, x: Tensor, rows: slice, first: int, wanted: int) -> Tensor:
+        """Run [b, T, D] through all layers but the last, of which keys and values are needed up to the ``wanted`` last.
 
         Returns the last layer's input, [b, T, D].
         """
@@ -83,9 +83,9 @@ class CausalStack:
         for index in range(final):
             self.ops.layer(flat, self.stack, index, attend)
         x = flat.view(batch, length, width)
-        if length > 1:
+        if length > wanted:
             layer = self.stack.layers[final]
-            y = self.ops.normalise(x[:, :-1].reshape(-1, width), layer.shift, self.stack.config)
+            y = self.ops.normalise(x[:, :-wanted].reshape(-1, width), layer.shift, self.stack.config)
             self.ops.store(self.ops.key_values(y, layer, self.stack), self.cache, final, rows, first)
         return x
 

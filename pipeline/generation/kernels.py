@@ -246,21 +246,26 @@ def local_store_kernel(
 
 @triton.jit
 def _attend(
-    q, keys, values, low, high,
-    TIED: tl.constexpr, GP: tl.constexpr, E: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
+    q, keys, values, low, high, CAPACITY,
+    TIED: tl.constexpr, RING: tl.constexpr, GP: tl.constexpr, E: tl.constexpr, BT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Softmax over positions ``low`` to ``high``, unnormalised: its peak and weight, [GP], and weighted values [GP, E].
 
     ``q`` [GP, E] holds base-2 logarithms' scale; ``keys`` and ``values`` point to one head's positions; if
-    TIED they are the same.
+    TIED they are the same. If RING position p stands at p modulo CAPACITY, and there are no more than CAPACITY.
     """
     at, steps = tl.arange(0, E), tl.arange(0, BT)
     peak = tl.full((GP,), float("-inf"), dtype=tl.float32)
     weight = tl.zeros((GP,), dtype=tl.float32)
     total = tl.zeros((GP, E), dtype=tl.float32)
-    for t in range(low, high, BT):
-        inside = t + steps < high
-        offset = (t + steps)[:, None] * E + at[None, :]
+    begin = low % CAPACITY if RING else low
+    for t in range(0, high - low, BT):
+        inside = low + t + steps < high
+        place = begin + t + steps
+        if RING:
+            place = tl.where(place < CAPACITY, place, place - CAPACITY)
+        offset = place[:, None] * E + at[None, :]
         k = tl.load(keys + offset, mask=inside[:, None], other=0.0)
         score = tl.dot(q, k.T, input_precision=PRECISION)
         score = tl.where(inside[None, :], score, float("-inf"))
@@ -277,8 +282,8 @@ def _attend(
 @triton.jit
 def decode_attention_kernel(
     u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale, CAPACITY,
-    TIED: tl.constexpr, WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, E: tl.constexpr,
-    ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
+    TIED: tl.constexpr, WINDOW: tl.constexpr, RING: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
+    E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One query position against the cache; a program is a row, a key/value head and one of SPLITS parts."""
     row = (tl.program_id(0) // KV).to(tl.int64)
@@ -307,15 +312,16 @@ def decode_attention_kernel(
     # The cache is [B, KV, CAPACITY, E].
     cache = (row * KV + kv) * CAPACITY * E
     peak, weight, total = _attend(
-        q.to(keys.dtype.element_ty), keys + cache, values + cache, low, high, TIED, GP, E, BT, PRECISION
+        q.to(keys.dtype.element_ty), keys + cache, values + cache, low, high, CAPACITY, TIED, RING, GP, E, BT, PRECISION
     )
 
     if split == SPLITS - 1:  # one program of the row's takes in and stores the new position
         k_at = base + KV * E + kv * E
         k = tl.load(k_at + at).to(tl.float32) * cos + tl.load(k_at + partner).to(tl.float32) * sin
         v = tl.load(base + kv * E + at)
-        tl.store(keys + cache + now * E + at, k.to(keys.dtype.element_ty))
-        tl.store(values + cache + now * E + at, v)
+        place = now % CAPACITY if RING else now
+        tl.store(keys + cache + place * E + at, k.to(keys.dtype.element_ty))
+        tl.store(values + cache + place * E + at, v)
         score = tl.sum(q * k[None, :], 1)
         new_peak = tl.maximum(peak, score)
         old, new = tl.exp2(peak - new_peak), tl.exp2(score - new_peak)

@@ -55,7 +55,7 @@ class MemorySteps:
         known = torch.ones_like(blocks, dtype=torch.bool) if valid is None else valid
         length = blocks.shape[2]
         tokens, known = (windows_before(part.flatten(1), length + 1, length, 1) for part in (blocks, known))
-        self.cache.keys[0, rows, 0, first : first + blocks.shape[1]] = self._memories(tokens, known)
+        self.cache.keys[0][rows, 0, first : first + blocks.shape[1]] = self._memories(tokens, known)
 
     def remember(self, recent: Recent) -> None:
         """Make the memory of the newest block, which :meth:`__call__` stores."""

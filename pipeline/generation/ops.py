@@ -90,15 +90,15 @@ class TorchOps:
 
     def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
         """One new position per row, ``clock``'s: store its key and value, attend to the cache."""
-        now, low = clock.host, cache.low(clock.host, layer)
+        now, read = clock.host, cache.read(clock.host, layer)
         value, key, query = _heads(u, cache, cache.cosine[now], cache.sine[now])
         keys, values = cache.keys[layer], cache.values[layer]
-        keys[:, :, now] = key
-        values[:, :, now] = value
+        keys[:, :, now % cache.rooms[layer]] = key
+        values[:, :, now % cache.rooms[layer]] = value
         # [B, KV, H / KV, E]: heads that share a key head take the place of positions, so that no key is repeated.
         query = query.unflatten(1, (cache.config.kv_heads, -1))
         attended = F.scaled_dot_product_attention(
-            query, keys[:, :, low : now + 1], values[:, :, low : now + 1], attn_mask=cache.mask(now, layer)
+            query, keys[:, :, read], values[:, :, read], attn_mask=cache.mask(now, layer)
         )
         _queries(u, cache).copy_(attended.flatten(1))
 
@@ -128,26 +128,30 @@ class TorchOps:
         """Positions ``first`` ... of samples ``rows`` at once, ``u`` [B * T, ...]: store keys and values, attend."""
         batch = rows.stop - rows.start
         after = slice(first, first + len(u) // batch)
-        self.store(u, cache, layer, rows, first)
+        keys, values = _rotated(u, cache, rows, first)
+        cache.keep(keys, values, layer, rows, first)
         query = _queries(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))  # [B, T, H, E]
         rotate_heads(query, cache.config, cache.cosine[after, None], cache.sine[after, None])
-        keys, values = cache.keys[layer, rows, :, after], cache.values[layer, rows, :, after]
         query.copy_(attend(query.transpose(1, 2), keys, values, mask).view(query.shape))
 
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         """Store keys and values of positions ``first`` ... of the samples ``rows``; ``u`` [B * T, 2 KV E or more]."""
-        batch, kv_heads, width = rows.stop - rows.start, cache.config.kv_heads, cache.config.head_width
-        # [B * T, values | keys] -> [B, T, 2, KV, E] -> values and keys [B, T, KV, E]
-        heads = u[:, : 2 * kv_heads * width].unflatten(0, (batch, -1)).unflatten(2, (2, kv_heads, width))
-        after = slice(first, first + heads.shape[1])
-        value, key = heads.permute(2, 0, 1, 3, 4)
-        rotate_heads(key, cache.config, cache.cosine[after, None], cache.sine[after, None])
-        cache.keys[layer, rows, :, after] = key.transpose(1, 2)
-        cache.values[layer, rows, :, after] = value.transpose(1, 2)
+        cache.keep(*_rotated(u, cache, rows, first), layer, rows, first)
 
     def argmax(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         """The likeliest tokens of ``hidden`` [M, D] under the head ``weight`` [V, D], into ``out`` int64 [M]."""
         out.copy_(F.linear(hidden, weight).argmax(-1))
+
+
+def _rotated(u: Tensor, cache: Cache, rows: slice, first: int) -> tuple[Tensor, Tensor]:
+    """Keys, rotated in place, and values [B, KV, T, E] of positions ``first`` ... of samples, as parts of ``u``."""
+    batch, kv_heads, width = rows.stop - rows.start, cache.config.kv_heads, cache.config.head_width
+    # [B * T, values | keys] -> [B, T, 2, KV, E] -> values and keys [B, T, KV, E]
+    heads = u[:, : 2 * kv_heads * width].unflatten(0, (batch, -1)).unflatten(2, (2, kv_heads, width))
+    after = slice(first, first + heads.shape[1])
+    value, key = heads.permute(2, 0, 1, 3, 4)
+    rotate_heads(key, cache.config, cache.cosine[after, None], cache.sine[after, None])
+    return key.transpose(1, 2), value.transpose(1, 2)
 
 
 def _queries(u: Tensor, cache: Cache | LocalCache) -> Tensor:

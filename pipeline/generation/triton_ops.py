@@ -126,9 +126,8 @@ class TritonOps(TorchOps):
         # Few rows leave processors idle: then what a row may attend to is split, into as many parts as give each
         # processor 8 programs, but of two tiles at least, at most 64, and a power of two, so that few kernels are
         # compiled.
-        spans, window = len(u) * config.kv_heads, config.windows[layer]
-        longest = min(cache.capacity, window or cache.capacity)
-        splits = max(1, min(triton.cdiv(8 * self.processors, spans), longest // (2 * block), 64))
+        spans, room = len(u) * config.kv_heads, cache.rooms[layer]
+        splits = max(1, min(triton.cdiv(8 * self.processors, spans), room // (2 * block), 64))
         splits = 1 << splits.bit_length() - 1
         # One allocation for the parts' values [spans, splits, padded, E], peaks and weights [spans, splits, padded].
         parts = torch.empty(spans * splits * padded * (width + 2), dtype=torch.float32, device=u.device)
@@ -136,9 +135,9 @@ class TritonOps(TorchOps):
         sizes = {"KV": config.kv_heads, "G": group, "GP": padded, "E": width, "SPLITS": splits}
         kernels.decode_attention_kernel[(spans, splits)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device,
-            cache.cosine, cache.sine, parts, peaks, weights, width**-0.5, cache.capacity,
-            TIED=cache.tied, WINDOW=window or 0, ROTARY=config.rotary_width, BT=block,
-            PRECISION=_precision(u), **sizes, num_warps=warps, num_stages=stages,
+            cache.cosine, cache.sine, parts, peaks, weights, width**-0.5, room,
+            TIED=cache.tied, WINDOW=config.windows[layer] or 0, RING=room < cache.capacity,
+            ROTARY=config.rotary_width, BT=block, PRECISION=_precision(u), **sizes, num_warps=warps, num_stages=stages,
         )  # fmt: skip
         if splits > 1:
             kernels.combine_kernel[(len(u) * config.heads,)](
@@ -168,24 +167,34 @@ class TritonOps(TorchOps):
     def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Mask) -> None:
         batch, config = rows.stop - rows.start, cache.config
         length = len(u) // batch
-        self._rotate_and_store(u, cache, layer, rows, first, queries=True)
+        keys, values = self._rotate_and_store(u, cache, layer, rows, first, queries=True)
         begin = 2 * config.kv_heads * config.head_width
         query = u[:, begin : begin + config.query_width].unflatten(1, (config.heads, -1)).unflatten(0, (batch, length))
-        after = slice(first, first + length)
-        keys, values = cache.keys[layer, rows, :, after], cache.values[layer, rows, :, after]
         query.copy_(attend(query.transpose(1, 2), keys, values, mask).view(query.shape))
 
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         self._rotate_and_store(u, cache, layer, rows, first, queries=False)
 
-    def _rotate_and_store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, *, queries: bool) -> None:
-        config, block = cache.config, 32
-        heads = config.heads if queries else config.kv_heads
+    def _rotate_and_store(
+        self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, *, queries: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, KV, T, E] of positions ``first`` ..., stored; with ``queries`` these are rotated too."""
+        config, block, batch = cache.config, 32, rows.stop - rows.start
+        length, heads = len(u) // batch, config.heads if queries else config.kv_heads
+        last = first + length
+        fits = last <= cache.rooms[layer]
+        keys, values = cache.keys[layer][rows], cache.values[layer][rows]
+        if not fits:
+            keys, values = (u.new_empty(batch, config.kv_heads, last, config.head_width) for _ in range(2))
         kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](
-            u, u.stride(0), cache.keys[layer, rows], cache.values[layer, rows], cache.cosine, cache.sine,
-            len(u), len(u) // (rows.stop - rows.start), first, cache.capacity, KV=config.kv_heads,
+            u, u.stride(0), keys, values, cache.cosine, cache.sine,
+            len(u), length, first, keys.shape[2], KV=config.kv_heads,
             E=config.head_width, ROTARY=config.rotary_width, QUERIES=queries, BM=block, num_warps=4,
         )  # fmt: skip
+        keys, values = keys[:, :, first:last], values[:, :, first:last]
+        if not fits:
+            cache.keep(keys, values, layer, rows, first)
+        return keys, values
 
 
 def _small(x: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The numbers that a decode step reads of its caches are those that the roofline counts."""
+"""The numbers that a decode step reads of its caches are those that the roofline counts, and so is the caches' size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.generation import Session
+from pipeline.generation.engines import BlockEngine
 from pipeline.generation.ops import TorchOps
+from pipeline.models import costs
 from tests.generation.models import CONFIGS, VOCABULARY, model
 
 ELSEWHERE = {"cross-attention", "cls", "overlap-cls"}
@@ -49,3 +51,12 @@ def test_every_block_reads_what_its_tokens_are_said_to(name: str, monkeypatch: p
             session.engine.emit(choose, prompt[:, length:])
             expected = [config.cached_read(position) for position in range(block * length, (block + 1) * length)]
             assert sum(counts) == pytest.approx(sum(expected))
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - ELSEWHERE))
+def test_caches_are_as_large_as_they_are_said_to_be(name: str) -> None:
+    """A layer with a window keeps what it sees; the block decoder's outputs that a token decoder sees come on top."""
+    config, length = CONFIGS[name], CONFIGS[name].stride
+    engine = Session(model(name), 1, 2 * length, 8 * length, ops=TorchOps()).engine
+    outputs = engine.contexts.values.nbytes if isinstance(engine, BlockEngine) else 0
+    assert engine.bytes - outputs == costs.kv_bytes(config, 10 * length, element=4)
