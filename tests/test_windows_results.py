@@ -224,6 +224,11 @@ def test_h100_tells_what_is_left() -> None:
     for name, ends in (("speedup", ("2.794", "2.942")), ("speedup_all_heads", ("2.794", "2.967"))):
         ranges.append(" to ".join(f"{float(ratios(name)['decode_heavy', at]['ratio']):.2f}" for at in ends))
     assert " and ".join(ranges) in page
+    long = [
+        f"{float(ratios('speedup_8192_h100', against)['decode_heavy', at]['ratio']):.2f}"
+        for against, at in zip(reversed(AGAINST), ("3.008", "2.975"), strict=True)
+    ]
+    assert f"At contexts of 8,192 tokens it is {' and '.join(long)}." in page
 
 
 def test_readme_has_the_models_of_the_headline() -> None:
