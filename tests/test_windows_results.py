@@ -189,9 +189,9 @@ def test_the_headline_is_the_reports() -> None:
     assert windows["at_the_loss_of"] == "vanilla-5m_gqa_window"
     long, beside = heads["decode_heavy", "2.975"], grouped["decode_heavy", "3.008"]
     assert beside["at_the_loss_of"] == "vanilla-5m_gqa"
-    between = ratio_told(long)[7:]
+    between = ratio_told(long)[7:-1]
     assert f"{float(long['ratio']):.2f} times as fast as vanilla transformers with all heads at 2.975" in PAGE
-    assert f"(95 % interval {between}, with which the paper compares" in PAGE
+    assert f"(95 % interval {between}; the paper compares with these)" in PAGE
     told = f"{float(beside['ratio']):.2f} times as fast as those with grouped queries at 3.008 {ratio_told(beside)[5:]}"
     assert told in PAGE
     assert f"At 2,048 tokens they are {float(level['ratio']):.2f} times" in PAGE
