@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 
@@ -13,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from pipeline.base.command import command
 from pipeline.base.errors import UserError
 from pipeline.benchmark.cell import environment_of, placement, random_model
-from pipeline.benchmark.timing import random_prompts, synchronize
+from pipeline.benchmark.timing import random_prompts, seconds
 from pipeline.device import dtype
 from pipeline.generation import Session
 from pipeline.generation.session import CAPTURE_STEPS
@@ -87,10 +86,15 @@ def measure(study: Study, cell: Cell, batch: int, prompt: int, steps: int) -> St
     prompts = random_prompts(model, batch, prompt)
     session.warm_up(prompts)
     session.prefill(prompts)
-    seconds = _seconds(session, steps) / steps
+
+    def go_on() -> None:
+        for _ in range(steps):
+            session.step()
+
+    timed = seconds(session.device, go_on) / steps
     cuda = session.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiled:
-        _seconds(session, steps)
+        seconds(session.device, go_on)
     time_of = attrgetter("self_device_time_total" if cuda else "self_cpu_time_total")
     found = [
         Operation(event.key, event.count / steps, time_of(event) / steps)
@@ -105,18 +109,9 @@ def measure(study: Study, cell: Cell, batch: int, prompt: int, steps: int) -> St
         precision=precision,
         batch=batch,
         prompt=prompt,
-        milliseconds=1e3 * seconds,
+        milliseconds=1e3 * timed,
         operations=sorted(found, key=lambda operation: -operation.microseconds),
     )
-
-
-def _seconds(session: Session, steps: int) -> float:
-    synchronize(session.device)
-    begun = time.perf_counter()
-    for _ in range(steps):
-        session.step()
-    synchronize(session.device)
-    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

@@ -72,10 +72,11 @@ def synchronize(device: torch.device) -> None:
 
 def _timed(session: Session, prompts: Tensor) -> tuple[float, float]:
     """Seconds of the prefill (which chooses the first tokens) and of the rest."""
-    return _seconds(session.device, lambda: session.prefill(prompts)), _seconds(session.device, session.decode)
+    return seconds(session.device, lambda: session.prefill(prompts)), seconds(session.device, session.decode)
 
 
-def _seconds(device: torch.device, call: Callable[[], None]) -> float:
+def seconds(device: torch.device, call: Callable[[], None]) -> float:
+    """Wall time of a call, with what it gives a GPU to do."""
     synchronize(device)
     started = time.perf_counter()
     call()
@@ -85,14 +86,14 @@ def _seconds(device: torch.device, call: Callable[[], None]) -> float:
 
 def _measurement(session: Session, setting: Setting, runs: list[tuple[float, float]], peak: int) -> BatchMeasurement:
     totals = [prefill + decode for prefill, decode in runs]
-    seconds = statistics.median(totals)
+    whole = statistics.median(totals)
     decode = statistics.median(decode for _, decode in runs)
     later = session.batch * max(setting.new_tokens - session.engine.stride, 0)
     return BatchMeasurement(
         batch=session.batch,
-        seconds=seconds,
-        spread=(max(totals) - min(totals)) / seconds,
-        tokens_per_second=session.batch * setting.new_tokens / seconds,
+        seconds=whole,
+        spread=(max(totals) - min(totals)) / whole,
+        tokens_per_second=session.batch * setting.new_tokens / whole,
         prefill_seconds=statistics.median(prefill for prefill, _ in runs),
         decode_tokens_per_second=later / decode if later else 0.0,
         peak_memory=peak,

@@ -62,11 +62,6 @@ class Cache:
         self.starts.copy_(torch.tensor(offsets, dtype=torch.int32))
         self._masks.clear()
 
-    def low(self, now: int, layer: int) -> int:
-        """The first position that any row attends to from position ``now`` in a layer."""
-        window = self.config.windows[layer]
-        return max(min(self.offsets), now + 1 - window if window else 0)
-
     def keep(self, keys: Tensor, values: Tensor, layer: int, rows: slice, first: int) -> None:
         """Store keys and values [b, KV, T, E] of positions ``first`` ... of samples ``rows``, the last that fit."""
         last, room = first + keys.shape[2], self.rooms[layer]
@@ -76,9 +71,9 @@ class Cache:
         self.values[layer][rows, :, places] = values[:, :, begin - first :]
 
     def read(self, now: int, layer: int) -> slice:
-        """The places that position ``now`` reads in a layer: some from :meth:`low` on, or the whole room."""
+        """The places that position ``now`` reads in a layer: those that any row attends to, or the whole room."""
         room = self.rooms[layer]
-        return slice(self.low(now, layer), now + 1) if now < room else slice(0, room)
+        return slice(min(self.offsets), now + 1) if now < room else slice(0, room)
 
     def mask(self, now: int, layer: int) -> Tensor | None:
         """bool [B, 1, 1, places]: whom position ``now`` attends to of what it reads; ``None`` for all."""

@@ -290,7 +290,7 @@ def _attend(
 @triton.jit
 def decode_attention_kernel(
     u, stride_u, keys, values, starts, position, cosine, sine, parts, peaks, weights, scale, CAPACITY,
-    TIED: tl.constexpr, WINDOW: tl.constexpr, RING: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
+    TIED: tl.constexpr, RING: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
     E: tl.constexpr, ROTARY: tl.constexpr, SPLITS: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One query position against the cache; a program is a row, a key/value head and one of SPLITS parts."""
@@ -301,8 +301,8 @@ def decode_attention_kernel(
     # or empty, and to ``now``, whose key and value still stand in ``u``.
     now = tl.load(position).to(tl.int32)
     first = tl.load(starts + row).to(tl.int32)
-    if WINDOW > 0:
-        first = tl.maximum(first, now + 1 - WINDOW)
+    if RING:  # the row sees no more than there is room for
+        first = tl.maximum(first, now + 1 - CAPACITY)
     span = tl.cdiv(now - first, SPLITS)
     low = first + split * span
     high = tl.minimum(low + span, now)

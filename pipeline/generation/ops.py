@@ -93,8 +93,9 @@ class TorchOps:
         now, read = clock.host, cache.read(clock.host, layer)
         value, key, query = _heads(u, cache, cache.cosine[now], cache.sine[now])
         keys, values = cache.keys[layer], cache.values[layer]
-        keys[:, :, now % cache.rooms[layer]] = key
-        values[:, :, now % cache.rooms[layer]] = value
+        place = now % cache.rooms[layer]
+        keys[:, :, place] = key
+        values[:, :, place] = value
         # [B, KV, H / KV, E]: heads that share a key head take the place of positions, so that no key is repeated.
         query = query.unflatten(1, (cache.config.kv_heads, -1))
         attended = F.scaled_dot_product_attention(

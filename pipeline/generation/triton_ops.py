@@ -136,8 +136,8 @@ class TritonOps(TorchOps):
         kernels.decode_attention_kernel[(spans, splits)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device,
             cache.cosine, cache.sine, parts, peaks, weights, width**-0.5, room,
-            TIED=cache.tied, WINDOW=config.windows[layer] or 0, RING=room < cache.capacity,
-            ROTARY=config.rotary_width, BT=block, PRECISION=_precision(u), **sizes, num_warps=warps, num_stages=stages,
+            TIED=cache.tied, RING=room < cache.capacity, ROTARY=config.rotary_width, BT=block,
+            PRECISION=_precision(u), **sizes, num_warps=warps, num_stages=stages,
         )  # fmt: skip
         if splits > 1:
             kernels.combine_kernel[(len(u) * config.heads,)](
