@@ -149,24 +149,26 @@ def copies_more(length: int, form: str) -> float:
 @pytest.mark.parametrize("form", ALONE)
 def test_what_a_change_alone_does_to_loss_and_copies(form: str) -> None:
     told = []
-    for length in (2, 4):
+    for length in (2, 4, 8):
         seeds = more(length, form)
         told += [f"{mean(seeds):+.3f}", " ".join(f"{seed:+.3f}" for seed in seeds)]
-    assert rows(form) == [[*told, *(f"{copies_more(length, form):+.2f}" for length in (2, 4))]]
+    assert rows(form) == [[*told, *(f"{copies_more(length, form):+.2f}" for length in (2, 4, 8))]]
 
 
 def test_what_memories_alone_bring() -> None:
-    alone = [-mean(more(length, "memory128")) for length in (2, 4)]
+    alone = [-mean(more(length, "memory128")) for length in (2, 4, 8)]
     beside = [-mean(more(length, "memory128_local2_all", "local2_all")) for length in (2, 4)]
-    assert "longer blocks**: {:.3f} nats at block length 2, {:.3f} at 4.".format(*alone) in WORDS
+    assert "longer blocks**: {:.3f} nats at block length 2, {:.3f} at 4, {:.3f} at 8.".format(*alone) in WORDS
     assert "heads and overlap they bring as much: {:.3f} and {:.3f}.".format(*beside) in WORDS
     together = [
         loss(f"block-19m-{length}-base")
         - mean(found["loss"] for found in of_form(length, "memory128_local2_all").values())
         for length in (2, 4, 8)
     ]
-    assert "{:.2f} nats at block length 2 and {:.2f} at 4, with".format(*alone) in WORDS
-    assert "heads and overlap {:.2f}, {:.2f} and, at 8, {:.2f}.".format(*together) in WORDS
+    assert "{:.2f} nats at block length 2, {:.2f} at 4 and {:.2f} at 8, with".format(*alone) in WORDS
+    assert "heads and overlap {:.2f}, {:.2f} and {:.2f}.".format(*together) in WORDS
+    eight = [f"{mean(found['loss'] for found in of_form(8, form).values()):.3f}" for form in ("memory128", "base")]
+    assert "block length 8 has {} nats with them and {} without".format(*eight) in WORDS
     memories, vanilla = of_form(2, "memory128"), evaluations("vanilla-5m")
     ahead = [vanilla[seed]["loss"] - memories[seed]["loss"] for seed in "01"]
     assert f"{loss('block-19m-2-memory128'):.3f} against {loss('vanilla-5m'):.3f}. They are" in WORDS
@@ -175,13 +177,13 @@ def test_what_memories_alone_bring() -> None:
 
 
 def test_what_local_tokens_and_mixing_alone_bring_at_block_length_2() -> None:
-    short, long = (-mean(more(length, "local2")) for length in (2, 4))
-    assert f"{short:.3f} at block length 2, {long:.3f} at 4." in WORDS
+    gains = [-mean(more(length, "local2")) for length in (2, 4, 8)]
+    assert "{:.3f} at block length 2, {:.3f} at 4, {:.3f} at 8.".format(*gains) in WORDS
     first, second = more(2, "local2_all", "local2")
     assert f"{loss('block-19m-2-local2_all'):.3f} instead of {loss('block-19m-2-local2'):.3f}" in WORDS
     assert f"{-first:.3f} less in one seed, {second:.3f} more in the other" in WORDS
-    short, long = (-mean(more(length, "mixed4")) for length in (2, 4))
-    assert f"{short:.3f}, which two seeds do not decide, and {long:.3f}." in WORDS
+    short, *longer = (-mean(more(length, "mixed4")) for length in (2, 4, 8))
+    assert f"{short:.3f}, which two seeds do not decide, {longer[0]:.3f} and {longer[1]:.3f}." in WORDS
     assert f"it falls to {loss('block-19m-2-mixed4'):.3f} only" in WORDS
     behind = [mixed - local for mixed, local in zip(more(2, "mixed4"), more(2, "local2"), strict=True)]
     assert "behind two local tokens by {:.3f} and {:.3f} nats".format(*behind) in WORDS
@@ -194,6 +196,15 @@ def test_heads_and_overlap_alone_gain_less_than_two_seeds_decide() -> None:
     gains = [more(2, form) for form in ("heads4", "overlap")]
     assert "take off {:.3f} and {:.3f} at block length 2.".format(*(-mean(seeds) for seeds in gains)) in WORDS
     assert all(-0.02 < seed < 0 for seeds in gains for seed in seeds)
+    heads, overlap = (more(8, form) for form in ("heads4", "overlap"))
+    assert (
+        "heads take off {:.3f} and {:.3f} by seed, overlap adds {:.3f} and {:.3f}".format(
+            *(-seed for seed in heads), *overlap
+        )
+        in WORDS
+    )
+    lost = [both - alone for both, alone in zip(more(8, "mixed4_all"), more(8, "mixed4"), strict=True)]
+    assert "worse by {:.3f} and {:.3f} than mixing alone".format(*lost) in WORDS
 
 
 def test_what_changes_alone_keep_of_the_speed_and_on_which_rates() -> None:
@@ -239,7 +250,9 @@ def test_what_changes_do_to_copies() -> None:
     first, second = by_seed[2, "mixed4"]
     assert f"Mixing alone takes off {saved['mixed4'][1]:.2f} at 4" in WORDS
     assert f"it is worse there by {first:.2f} and {second:.2f}" in WORDS
-    assert f"block length 4**, by {memories[1]:.2f} nats; at 2, by {memories[0]:.2f}," in WORDS
+    long = -copies_more(8, "memory128")
+    assert f"block length 8**, by {long:.2f} nats, where nothing else does; at 4, by {memories[1]:.2f}; at 2" in WORDS
+    assert f"at 2, by {memories[0]:.2f}, no more than heads" in WORDS
     assert f"half a nat at block length 4, {saved['local2_all'][0]:.2f} at 2" in WORDS
     vanilla = mean(
         copy["second"]
