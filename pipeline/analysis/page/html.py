@@ -75,6 +75,7 @@ def render(study: Study, findings: Findings, drawings: list[Drawing], figures: P
         recipes=recipes.section(findings),
         fits=_laws(findings),
         tests=[held_out_in_words(law) for law in findings.scaling.laws],
+        predicted=_predicted(findings),
         optima=_optima(findings),
         refusals=findings.scaling.refusals,
         contrasts=_contrasts(findings),
@@ -176,6 +177,22 @@ def _laws(findings: Findings) -> TextTable:
     ]
     head = ("Series", "x", "Offset", "Scale", "Exponent", "Misses the largest, left out", "Predicted loss, not trained")
     return TextTable("Loss = offset + scale · x^(-exponent), with 95 % intervals", head, rows)
+
+
+def _predicted(findings: Findings) -> TextTable:
+    rows = [
+        (
+            readable(each.setting),
+            each.first,
+            f"{each.second}, {style.short(each.parameters)}",
+            str(each.loss),
+            str(each.needed).replace("inf", "∞"),
+            str(each.ratio),
+        )
+        for each in findings.predicted
+    ]
+    head = ("Setting", "Series", "Against, of so many parameters", "Loss of that", "Parameters for it", "Times as fast")
+    return TextTable("Speed at equal loss that the laws predict, with 95 % intervals", head, rows)
 
 
 def _optima(findings: Findings) -> TextTable:

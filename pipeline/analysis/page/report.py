@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
         "recipes": {model.model: model.status for model in findings.recipes},
         "training_flops": recipes.compute_numbers(findings.compute),
         "out_of_sample": recipes.held_out_numbers(findings.scaling.laws),
+        "predicted_speedup": [_finite(dataclasses.asdict(each)) for each in findings.predicted],
         "ordering": {
             key: {"compared": len(order), "held": sum(comparison.holds for comparison in order)}
             for key, order in findings.orderings.items()
@@ -93,6 +95,14 @@ def summary(study: Study, findings: Findings) -> dict[str, Any]:
         "missing": [dataclasses.asdict(lacking) for lacking in findings.missing],
         "diverged": [row.name for row in findings.rows if row.pretrain.diverged],
         "notes": findings.notes,
+    }
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    """A record for JSON, which has no infinity: ``None`` stands for it."""
+    return {
+        key: _finite(value) if isinstance(value, dict) else None if value == math.inf else value
+        for key, value in record.items()
     }
 
 

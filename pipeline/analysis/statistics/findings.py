@@ -11,7 +11,8 @@ from pipeline.analysis.rows.families import slug
 from pipeline.analysis.rows.groups import contenders, generate_points, references
 from pipeline.analysis.rows.load import Missing
 from pipeline.analysis.rows.points import Point, Row, series_of, timed, timed_points, trained_points, whole_points
-from pipeline.analysis.statistics import ordering, pareto, speedup, training
+from pipeline.analysis.statistics import extrapolation, ordering, pareto, speedup, training
+from pipeline.analysis.statistics.extrapolation import Predicted
 from pipeline.analysis.statistics.headline import answers, basis
 from pipeline.analysis.statistics.ordering import Comparison
 from pipeline.analysis.statistics.pareto import Front
@@ -34,7 +35,7 @@ class Findings:
     ``{setting}_all`` (all three); ``hypervolumes`` by setting; ``orderings`` by metric key. ``quality`` compares each
     family of block transformers with each vanilla one in each setting (:mod:`pipeline.analysis.rows.families`).
     ``points`` are compared in quality, those that are timed in speed too; ``trained`` are these and what cells with a
-    budget reached.
+    budget reached. ``predicted`` are speeds at losses that the laws of ``scaling`` go on to.
     ``compared`` are the points, and the vanilla ones again at the speed of transformers' ``generate``. ``compute``
     has the ratios of training FLOPs at equal loss, ``recipes`` one per model that the study trains. ``contrasts`` are
     empty where no two neighbours share two seeds. ``answer`` is the study's, ``basis`` what that rests on, ``further``
@@ -55,6 +56,7 @@ class Findings:
     orderings: dict[str, list[Comparison]]
     contrasts: list[Contrast]
     scaling: Scaling
+    predicted: list[Predicted]
     missing: list[Missing]
     notes: list[str]
     answer: str
@@ -81,6 +83,7 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
     quality = _at_equal_quality(timed_points(compared), settings)
     rates = [setting_metric(setting, "tokens_per_second") for setting in settings]
     orderings = _orderings(kept, rates)
+    scaling = scale(trained)
     answer, *further = answers(kept, quality, hardware([row for point in kept for row in point.rows]))
     return Findings(
         rows=rows,
@@ -96,7 +99,8 @@ def find(rows: list[Row], missing: Sequence[Missing] = ()) -> Findings:
         recipes=recipes(rows),
         orderings=orderings,
         contrasts=contrasts(kept, [LOSS]) + contrasts(with_speed, rates),
-        scaling=scale(trained),
+        scaling=scaling,
+        predicted=extrapolation.predict(scaling.laws, settings),
         missing=list(missing),
         notes=_notes(rows, fronts),
         answer=answer,

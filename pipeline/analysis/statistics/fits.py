@@ -20,6 +20,7 @@ REPLICATES = 200
 STEEPEST = 4.0  # exponent; poor resamples would run away
 TAIL = 2.5  # percent on either side of an interval
 LEAST_POINTS = 4
+LEAST_TIMED = 3  # of a power without an offset
 LEAST_SPAN = 8.0  # ratio of the greatest to the least x of a power law
 WIDEST_GAP = 2 / 3  # of the logarithmic span between neighbours
 
@@ -58,11 +59,40 @@ class PowerLaw:
 
     def predict(self, x: float) -> Coefficient:
         """The loss at x with its interval; outside ``low`` to ``high`` it is an extrapolation."""
-        return _coefficient(np.exp(_log_law(self.replicates.T, np.log(x / self.centre))))
+        return coefficient(self.at(x))
+
+    def at(self, x: float) -> Floats:
+        """The loss at x by each fit [replicates], the fit itself first."""
+        return np.exp(_log_law(self.replicates.T, np.log(x / self.centre)))
+
+    def reached(self, losses: Floats) -> Floats:
+        """The x at which each fit has its loss of ``losses`` [replicates]; infinite where its offset is above it."""
+        offsets, terms, exponents = self.replicates.T
+        falling = losses - np.exp(offsets)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x = self.centre * np.exp((terms - np.log(falling)) / exponents)
+        return np.where(falling > 0, x, np.inf)
 
     def trained(self, x: float) -> bool:
         """Whether x lies within the fitted points."""
         return self.low <= x <= self.high
+
+
+@dataclass(frozen=True)
+class Power:
+    """``y`` proportional to a power of x.
+
+    ``replicates`` [replicates, 2] holds (exponent, log y at ``centre``) of the fits to resampled noise, the first row
+    the fit itself.
+    """
+
+    centre: float
+    replicates: Floats
+
+    def at(self, x: float | Floats) -> Floats:
+        """y at x by each fit [replicates]; x is one number, or one for each fit."""
+        exponents, logs = self.replicates.T
+        return np.exp(logs + exponents * np.log(np.asarray(x) / self.centre))
 
 
 @dataclass(frozen=True)
@@ -124,14 +154,28 @@ def power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
     replicates = _refits(_best(log_x, log_y), log_x, log_y)
     offsets, terms, exponents = replicates.T
     return PowerLaw(
-        offset=_coefficient(np.exp(offsets)),
-        scale=_coefficient(np.exp(terms) * centre**exponents),
-        exponent=_coefficient(exponents),
+        offset=coefficient(np.exp(offsets)),
+        scale=coefficient(np.exp(terms) * centre**exponents),
+        exponent=coefficient(exponents),
         low=float(x.min()),
         high=float(x.max()),
         centre=centre,
         replicates=replicates,
     )
+
+
+def power(x: ArrayLike, y: ArrayLike) -> Power:
+    """Fit y by a power of x, by least squares of the logarithms. Raises :class:`CannotFit`."""
+    x, y = _positive(x), _positive(y)
+    distinct = len(np.unique(x))
+    if distinct < LEAST_TIMED:
+        raise CannotFit(f"{distinct} distinct x; {LEAST_TIMED} are needed, two for the line and one to test it")
+    centre = float(np.exp(np.log(x).mean()))
+    log_x, log_y = np.log(x / centre), np.log(y)
+    best = np.polyfit(log_x, log_y, 1)
+    line = np.polyval(best, log_x)
+    noisy = line + _noise(log_y - line, degrees=len(x) - 2, seed=2)
+    return Power(centre, np.array([best, *(np.polyfit(log_x, resampled, 1) for resampled in noisy)]))
 
 
 def held_out(x: ArrayLike, y: ArrayLike) -> HeldOut:
@@ -148,7 +192,7 @@ def held_out(x: ArrayLike, y: ArrayLike) -> HeldOut:
         return HeldOut(far, before, observed, predicted)
     noise = _noise(log_y - _log_law(best, log_x), degrees, seed=1)[:, 0]  # of one more observation
     refits = _log_law(_refits(best, log_x, log_y)[1:].T, 0.0)
-    interval = _coefficient(np.concatenate([[predicted], np.exp(refits + noise)]))
+    interval = coefficient(np.concatenate([[predicted], np.exp(refits + noise)]))
     return HeldOut(far, before, observed, predicted, interval.low, interval.high)
 
 
@@ -175,7 +219,7 @@ def parabola(x: ArrayLike, y: ArrayLike) -> Parabola:
     if best[0] <= 0:
         raise CannotFit("the points have no minimum: the parabola opens downwards")
     refits = [np.polyfit(log_x, noisy, 2) for noisy in _noisy(_quadratic(best, log_x), y, len(x) - 3)]
-    optimum = _coefficient(centre * np.exp([_vertex(fit) for fit in (best, *refits)]))
+    optimum = coefficient(centre * np.exp([_vertex(fit) for fit in (best, *refits)]))
     return Parabola(
         optimum=optimum,
         minimum=float(np.polyval(best, _vertex(best))),
@@ -289,6 +333,7 @@ def _noise(residuals: Floats, degrees: int, seed: int = 0) -> Floats:
     return np.asarray(scales[:, None] * generator.standard_normal((REPLICATES, len(residuals))))
 
 
-def _coefficient(values: Floats) -> Coefficient:
+def coefficient(values: Floats) -> Coefficient:
+    """The first of the values, and the bounds of the middle 95 % of all."""
     low, high = np.percentile(values, [TAIL, 100 - TAIL], method="nearest")
     return Coefficient(float(values[0]), float(low), float(high))
