@@ -1,4 +1,4 @@
-"""Where a step of generation spends its time: `python -m pipeline.benchmark.profile CELL`."""
+"""Where a step of generation, or reading the prompts, spends its time: `python -m pipeline.benchmark.profile CELL`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import asdict, dataclass
 from operator import attrgetter
+from typing import Literal
 
 from torch.profiler import ProfilerActivity, profile
 
@@ -22,13 +23,14 @@ from pipeline.study.arguments import add_study_arguments, study_of
 
 @command
 def main() -> None:
-    """Profile some steps of the cell that the command line names, with random weights."""
+    """Profile what the command line names of a cell, with random weights."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.benchmark.profile", description=__doc__)
     parser.add_argument("cell", help="a cell's name, as `python -m pipeline plan` lists them")
     add_study_arguments(parser)
     parser.add_argument("--batch", type=int, default=1, help="prompts at a time; default 1")
     parser.add_argument("--prompt", type=int, default=128, help="tokens before the steps; default 128")
-    parser.add_argument("--steps", type=int, default=4, help="steps profiled, after as many that are timed; default 4")
+    parser.add_argument("--prefill", action="store_true", help="profile reading the prompts instead of steps")
+    parser.add_argument("--steps", type=int, default=4, help="how many are profiled, after as many timed; default 4")
     parser.add_argument("--rows", type=int, default=20, help="operations listed; default 20")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
@@ -36,13 +38,18 @@ def main() -> None:
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} {getattr(arguments, name)} is wrong; it must be 1 or more")
     study = study_of(arguments)
-    measured = measure(study, find_cell(study, arguments.cell), arguments.batch, arguments.prompt, arguments.steps)
+    cell = find_cell(study, arguments.cell)
+    part: Part = "prefill" if arguments.prefill else "step"
+    measured = measure(study, cell, arguments.batch, arguments.prompt, arguments.steps, part)
     print(json.dumps(asdict(measured)) if arguments.json else measured.table(arguments.rows))
+
+
+Part = Literal["step", "prefill"]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A kernel on a GPU, an operation of torch on a CPU: ``calls`` and ``microseconds`` in one step."""
+    """A kernel on a GPU, an operation of torch on a CPU: ``calls`` and ``microseconds`` in one step or prefill."""
 
     name: str
     calls: float
@@ -50,13 +57,14 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step of ``batch`` samples after ``prompt`` tokens: L tokens of each, 1 of a vanilla model.
+class Profiled:
+    """A step of ``batch`` samples after ``prompt`` tokens, L tokens of each, 1 of a vanilla model; or their prefill.
 
-    ``milliseconds`` are the wall time of a step that is not profiled; ``operations`` stand in order of their time.
+    ``milliseconds`` are the wall time of one that is not profiled; ``operations`` stand in order of their time.
     """
 
     cell: str
+    part: Part
     device: str
     torch: str
     precision: str
@@ -68,7 +76,8 @@ class Step:
     def table(self, rows: int) -> str:
         """The costliest operations, one a line."""
         total = sum(operation.microseconds for operation in self.operations)
-        lines = [f"{self.cell}: {self.milliseconds:.2f} ms per step, {self.batch} samples, {self.prompt} tokens before"]
+        load = f"{self.batch} samples, {self.prompt} tokens before"
+        lines = [f"{self.cell}: {self.milliseconds:.2f} ms per {self.part}, {load}"]
         for operation in self.operations[:rows]:
             share = operation.microseconds / total
             lines.append(
@@ -77,8 +86,8 @@ class Step:
         return "\n".join(lines)
 
 
-def measure(study: Study, cell: Cell, batch: int, prompt: int, steps: int) -> Step:
-    """Time ``steps`` steps of the cell's model with random weights, then profile as many."""
+def measure(study: Study, cell: Cell, batch: int, prompt: int, steps: int, part: Part = "step") -> Profiled:
+    """Time ``steps`` steps, or prefills, of the cell's model with random weights, then profile as many."""
     device, precision = placement(study)
     model = random_model(study, cell).to(device, dtype(precision))
     # Of at least so many steps a session captures a graph, as in a benchmark.
@@ -89,7 +98,10 @@ def measure(study: Study, cell: Cell, batch: int, prompt: int, steps: int) -> St
 
     def go_on() -> None:
         for _ in range(steps):
-            session.step()
+            if part == "step":
+                session.step()
+            else:
+                session.prefill(prompts)
 
     timed = seconds(session.device, go_on) / steps
     cuda = session.device.type == "cuda"
@@ -102,8 +114,9 @@ def measure(study: Study, cell: Cell, batch: int, prompt: int, steps: int) -> St
         if time_of(event)
     ]
     ran = environment_of(study)
-    return Step(
+    return Profiled(
         cell=cell.name,
+        part=part,
         device=ran.device,
         torch=ran.torch,
         precision=precision,

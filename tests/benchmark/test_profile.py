@@ -39,6 +39,16 @@ def test_a_step_is_a_block_of_tokens() -> None:
     assert chosen == {"vanilla-s-0": 1, "block-s-4-base-0": 4}
 
 
+def test_a_prefill_reads_the_prompts_and_chooses_a_block(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = load_study(STUDY, [SMALL])
+    profiled = profile.measure(study, find_cell(study, "block-s-4-base-0"), 2, prompt=64, steps=2, part="prefill")
+    assert sum(each.calls for each in profiled.operations if each.name == "aten::argmax") == 4
+    run(monkeypatch, "vanilla-s-0", "--prefill", "--prompt", "8")
+    assert "ms per prefill, 1 samples, 8 tokens before" in capsys.readouterr().out
+
+
 def test_a_batch_of_none_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(monkeypatch, "vanilla-s-0", "--batch", "0")
