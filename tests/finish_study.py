@@ -18,6 +18,7 @@ from pipeline.results.records import STAGES, identity_of, read_result, write_res
 from pipeline.study import Cell, Study, cells, load_study
 from pipeline.study.causes import write_causes
 from pipeline.training.job import Job
+from tests.analysis.pictures import without_png
 from tests.analysis.synthetic import write_results
 
 
@@ -37,7 +38,8 @@ def finish() -> None:
         for stage in cell.stages:
             path = paths.result(stage, cell.name)
             write_result(path, dataclasses.replace(read_result(path, STAGES[stage], stage), **made))
-    write_report(study, paths.REPORT)
+    with without_png():
+        write_report(study, paths.REPORT)
 
 
 def _write_checkpoint(study: Study, cell: Cell) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from dvc.repo import Repo
 from pipeline.base import paths
 from pipeline.base.errors import UserError
 from pipeline.base.files import read_json, write_json, write_text
+from pipeline.commands.main import main
 from pipeline.commands.verify import verify
 from pipeline.interop.huggingface import to_huggingface
 from pipeline.interop.pretrained import bring_in
@@ -77,20 +77,21 @@ def test_a_finished_study_verifies(project: Path) -> None:
     assert names[-1] == "report: its numbers are the results'"
 
 
-def test_the_command_prints_a_line_a_check_and_its_status_tells(project: Path, root: Path) -> None:
-    def run() -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"PYTHONPATH": str(root)}
-        command = [sys.executable, "-m", "pipeline", "verify"]
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
-
-    ended = run()
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert all(line.startswith("ok  ") for line in ended.stdout.splitlines())
+def test_the_command_prints_a_line_a_check_and_its_status_tells(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pipeline", "verify"])
+    main()
+    printed, errors = capsys.readouterr()
+    assert errors == ""
+    assert all(line.startswith("ok  ") for line in printed.splitlines())
     flip(paths.checkpoint(CELL) / "model.safetensors")
-    ended = run()
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: 2 of ")
-    assert f"FAILED  outputs of pretrain-block@{CELL}\n        checkpoints/{CELL} has changed since" in ended.stdout
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    printed, errors = capsys.readouterr()
+    assert errors.startswith("error: 2 of ")
+    assert f"FAILED  outputs of pretrain-block@{CELL}\n        checkpoints/{CELL} has changed since" in printed
 
 
 def flip(path: Path) -> None:

@@ -28,6 +28,7 @@ from pipeline.base.errors import UserError
 from pipeline.base.files import write_json
 from pipeline.study import Study, cells
 from pipeline.tracking.ui import open_when_up, serve_ui
+from tests.analysis.pictures import without_png
 from tests.analysis.synthetic import identity, study_file, write_results
 from tests.browser import chromium
 
@@ -43,7 +44,8 @@ def synced(folder: Path, seeds: list[int]) -> Study:
         record = {"cell": dataclasses.asdict(identity(cell)), "fingerprint": identity(cell).fingerprint}
         write_json(paths.checkpoint(cell.name) / "config.json", record | {"pretrain": {"learning_rate": 0.01}})
         assert tracking.sync_cell(study.name, cell.name)
-    write_report(study, paths.REPORT)
+    with without_png():
+        write_report(study, paths.REPORT)
     assert tracking.sync_report(study.name)
     return study
 
@@ -126,7 +128,8 @@ def test_a_study_without_timings_has_no_view_of_speeds(workspace: Path) -> None:
     write_results(study)
     for cell in cells(study):
         paths.result("benchmark", cell.name).unlink()
-    write_report(study, paths.REPORT)
+    with without_png():
+        write_report(study, paths.REPORT)
     assert tracking.sync_report(study.name)
     assert {key.rpartition(".")[2] for key in view_tags(study)} == {"table", "curves"}
     experiment = tracking.client().get_experiment_by_name(study.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pipeline.analysis.rows.points import Row
 from pipeline.base.paths import result
 from pipeline.results.records import EvaluateResult, read_result, write_result
 from pipeline.study import Study, cells
+from tests.analysis.pictures import without_png
 
 
 @pytest.fixture
@@ -28,6 +30,12 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
 @pytest.fixture
 def rows(study: Study) -> list[Row]:
     return load_rows(study)[0]
+
+
+@pytest.fixture
+def no_png() -> Iterator[None]:
+    with without_png():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ def test_budgets_change_nothing_that_is_compared(study: Study, tmp_path: Path) -
     assert tables.pareto_csv(with_budgets.rows, with_budgets.fronts) == tables.pareto_csv(without.rows, without.fronts)
 
 
+@pytest.mark.usefixtures("no_png")
 def test_the_tables_have_their_quality_and_tokens_and_no_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, {"s": (4, 128)}, [4], seeds=[0, 1], budgets=BUDGETS, few_figures=True)

@@ -163,7 +163,7 @@ def test_a_failure_of_before_a_result_is_no_reason(study: Study) -> None:
     assert load_rows(study)[1] == []
 
 
-@pytest.mark.usefixtures("mlflow_database")
+@pytest.mark.usefixtures("mlflow_database", "no_png")
 def test_the_stage_reports_what_there_is_and_fails(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +260,7 @@ def test_a_diverged_cell_is_on_no_front_and_in_no_comparison(folder: Path) -> No
     assert "vanilla-m-0" not in json.dumps([told["speedup"], told["exceptions"], told["headline"]])
 
 
+@pytest.mark.usefixtures("no_png")
 def test_a_study_of_which_every_cell_diverged_has_a_report(study: Study, tmp_path: Path) -> None:
     for cell in cells(study):
         path = result("pretrain", cell.name)

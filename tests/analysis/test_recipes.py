@@ -175,6 +175,7 @@ def test_a_schedule_with_a_cooldown_shows_it_where_models_differ(rows: list[Row]
     assert differing(found) == ["schedule", "cooldown"]
 
 
+@pytest.mark.usefixtures("no_png")
 def test_files_and_page_tell_the_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, {"s": (4, 64), "m": (4, 128)}, [4], few_figures=True)

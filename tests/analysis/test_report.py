@@ -105,6 +105,7 @@ def test_fronts_that_do_not_overlap_give_no_speed_up(study: Study) -> None:
     assert any("No better than the unigram baseline" in note for note in told["notes"])
 
 
+@pytest.mark.usefixtures("no_png")
 def test_one_family_alone_is_reported_without_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = study_file(tmp_path, {"s": (4, 128)}, [], few_figures=True)

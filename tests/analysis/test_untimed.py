@@ -74,6 +74,7 @@ def test_a_study_without_timings_says_of_losses_what_it_says_with_them(study: St
     assert [stage for stage, _, _ in environments(untimed.rows)] == ["pretrain", "evaluate"]
 
 
+@pytest.mark.usefixtures("no_png")
 def test_its_report_has_losses_curves_and_figures_and_names_no_speed(study: Study) -> None:
     names = remove(study, ["benchmark"])
     findings = write_report(study, Path("report"))
@@ -122,6 +123,7 @@ def test_models_that_are_not_timed_change_no_speed(study: Study, models: str) ->
     assert [note for note in mixed.notes if "front" in note] == []
 
 
+@pytest.mark.usefixtures("no_png")
 def test_a_mixed_study_has_the_losses_of_all_and_the_speeds_of_the_timed(study: Study) -> None:
     remove(study, ["benchmark"], "block-m")
     findings = write_report(study, Path("report"))
