@@ -28,7 +28,8 @@ tune: $(VENV)/.run    ## tune the recipes of models, as the section tune of para
 study: $(VENV)/.run   ## run one of studies/ in runs/NAME (make study NAME=block_length; CELLS="A B": these cells; SEARCH=1, TUNE=1: its search, its tuning); without NAME, list them
 	@python -m pipeline study $(NAME) $(CELLS) $(if $(SEARCH),--search) $(if $(TUNE),--tune)
 
-test: $(VENV)/.test   ## build the environment, run the tests, which start many processes: compiled code is kept for them
+# Tests start many processes: compiled code is kept for them, where the environment says otherwise too.
+test: $(VENV)/.test   ## build the environment, run the tests
 	PYTHONDONTWRITEBYTECODE= python -m pytest -n logical -m "not slow and not gpu"
 
 soak: $(VENV)/.test   ## the long tests, then the study with faults at random for MINUTES=30 (two hours or more)
