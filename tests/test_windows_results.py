@@ -324,6 +324,16 @@ def test_what_the_page_says_of_models_at_8192_tokens() -> None:
     assert f"a factor of e per {per_e:.3f} nats between 2.990 and 3.028" in PAGE
 
 
+def test_what_attention_in_chunks_brought_to_prefill() -> None:
+    parts = [
+        (100 * ON_H100[model]["prefill_heavy"]["roofline_fraction"], 100 * of_the_limit(LONG, model, "prefill_heavy"))
+        for model in ("vanilla-5m_gqa_window", "block-19m_gqa_window-2-memory64_two_all")
+    ]
+    (now, before), (block_now, block_before) = parts
+    assert f"{now:.0f} % of the limit instead of {before:.0f} for vanilla 5M with windows" in PAGE
+    assert f"{block_now:.0f} instead of {block_before:.0f} for block 19M" in PAGE
+
+
 def speed_and_part(measured: dict[str, Any]) -> tuple[str, str]:
     return f"{measured['tokens_per_second']:,.0f}", f"{100 * measured['roofline_fraction']:.0f} %"
 
