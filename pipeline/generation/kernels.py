@@ -26,29 +26,30 @@ def _tile(index, tiles_m, tiles_n, GROUP: tl.constexpr):
 
 
 @triton.jit
-def _gelu(x):
-    """Exact GELU, x / 2 erfc(-x / sqrt(2)), through Abramowitz and Stegun's formula 7.1.28 for erf: error below 1e-6.
-
-    erfc(z) = 1 / p(z)^16 takes one special function, where ``tl.erf`` and shorter formulas take a division and another.
-    """
-    z = tl.abs(x)
-    # The formula's coefficients, those of z^k divided by sqrt(2)^k.
-    p = 4.88906356e-05 + z * 5.382975e-06
-    p = 1.0 + z * (0.049867347 + z * (0.0211410061 + z * (0.00327762632 + z * (3.8003575e-05 + z * p))))
-    p *= p
-    p *= p
-    p *= p
-    p *= p
-    tail = 0.5 * x * tl.rsqrt(p * p)
-    return tl.where(x >= 0, x - tail, tail)
+def _tanh(x):
+    """The processor's own hyperbolic tangent: one instruction, relative error below 2^-10.9."""
+    return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit
-def _activated(total, bias, first, N, GELU_FROM: tl.constexpr, BN: tl.constexpr):
+def _gelu(x, EXACT: tl.constexpr):
+    """GELU, x / 2 (1 + erf(x / sqrt(2))); unless EXACT erf is tanh of a fitted odd polynomial: error 3e-5 and tanh's.
+
+    The polynomial of the "tanh approximation", one term shorter, is off by 5e-4.
+    """
+    half = 0.5 * x
+    if EXACT:
+        return half + half * tl.erf(0.70710678 * x)
+    square = tl.minimum(x * x, 30.0)  # from there on tanh is 1, and the polynomial would turn
+    return half + half * _tanh(x * (0.79750788 + square * (0.0370056495 - 0.000351517324 * square)))
+
+
+@triton.jit
+def _activated(total, bias, first, N, GELU_FROM: tl.constexpr, BN: tl.constexpr, EXACT: tl.constexpr):
     columns = first + tl.arange(0, BN)
     total += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
     if first + BN > GELU_FROM:
-        total = tl.where((columns >= GELU_FROM)[None, :], _gelu(total), total)
+        total = tl.where((columns >= GELU_FROM)[None, :], _gelu(total, EXACT), total)
     return total
 
 
@@ -60,6 +61,7 @@ def linear_kernel(
 ):  # fmt: skip
     """``out = activated(x w^T + bias)``, with GELU from column GELU_FROM on; ``out`` has tiles of half the columns."""
     HALF: tl.constexpr = BN // 2
+    EXACT: tl.constexpr = out.dtype == tl.float32
     tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(N, BN)
     for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
         m, n = _tile(index, tiles_m, tiles_n, GROUP)
@@ -68,9 +70,9 @@ def linear_kernel(
             total = tl.dot(x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION)
         # Two halves, one after the other: the whole tile with its activation does not fit the registers.
         left, right = total.reshape(BM, 2, HALF).permute(0, 2, 1).split()
-        left = _activated(left, bias, n * BN, N, GELU_FROM, HALF)
+        left = _activated(left, bias, n * BN, N, GELU_FROM, HALF, EXACT)
         out.store([m * BM, n * BN], left.to(out.dtype))
-        right = _activated(right, bias, n * BN + HALF, N, GELU_FROM, HALF)
+        right = _activated(right, bias, n * BN + HALF, N, GELU_FROM, HALF, EXACT)
         out.store([m * BM, n * BN + HALF], right.to(out.dtype))
 
 
@@ -153,6 +155,28 @@ def norm_kernel(
         if CENTRED:
             normed += tl.load(bias + at, mask=mask, other=0.0).to(tl.float32)
     tl.store(y + row * D + at, normed.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def memory_kernel(
+    tokens, known, tables, weight, y, M, V, eps,
+    PLACES: tl.constexpr, R: tl.constexpr, BM: tl.constexpr,
+):  # fmt: skip
+    """Sums of table rows, over their root mean square, times ``weight``, into ``y`` [M, R].
+
+    Row m adds row ``tokens`` [M, PLACES] of the place's table, ``tables`` [PLACES, V, R], where ``known`` says so.
+    """
+    rows = (tl.program_id(0) * BM + tl.arange(0, BM)).to(tl.int64)
+    at = tl.arange(0, R)
+    total = tl.zeros((BM, R), dtype=tl.float32)
+    for place in tl.static_range(PLACES):
+        seen = tl.load(known + rows * PLACES + place, mask=rows < M, other=0) != 0
+        token = tl.load(tokens + rows * PLACES + place, mask=seen, other=0)
+        total += tl.load(tables + (place * V + token)[:, None] * R + at[None, :], mask=seen[:, None], other=0.0)
+    normed = (
+        total * tl.rsqrt(tl.sum(total * total, 1) / R + eps)[:, None] * tl.load(weight + at).to(tl.float32)[None, :]
+    )
+    tl.store(y + rows[:, None] * R + at[None, :], normed.to(y.dtype.element_ty), mask=(rows < M)[:, None])
 
 
 @triton.jit

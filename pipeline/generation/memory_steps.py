@@ -36,11 +36,12 @@ class MemorySteps:
         self.cache = Cache(config, weight, batch, blocks, tied=True)
         query, bias = fold_norm(attention.norm, attention.query)
         self.query, self.bias, self.output = query.to(weight.dtype), bias.to(weight.dtype), weight
-        self.newest = weight.new_zeros(batch, width)
+        # Values | keys | queries, as decode attention reads them: the newest block's memory twice, a place's queries.
+        self.rows = weight.new_zeros(batch, (2 + heads) * width)
         embedding, compress = model.token_decoder.embedding.weight, attention.compress.weight
         with torch.no_grad():
             parts = compress.float().split(self.stack.width, dim=1)
-            self.tables = [F.linear(embedding.float(), part) for part in parts]  # L + 1 of [V, R]
+            self.tables = torch.stack([F.linear(embedding.float(), part) for part in parts])  # [L + 1, V, R]
 
     @property
     def bytes(self) -> int:
@@ -54,25 +55,23 @@ class MemorySteps:
         """Remember the prompts' ``blocks`` [b, N, L] of these rows, from block ``first`` on; none precedes it."""
         known = torch.ones_like(blocks, dtype=torch.bool) if valid is None else valid
         length = blocks.shape[2]
-        tokens, known = (windows_before(part.flatten(1), length + 1, length, 1) for part in (blocks, known))
-        self.cache.keys[0][rows, 0, first : first + blocks.shape[1]] = self._memories(tokens, known)
+        windows = [windows_before(part.flatten(1), length + 1, length, 1).flatten(0, 1) for part in (blocks, known)]
+        memories = self._memories(*windows).unflatten(0, blocks.shape[:2])
+        self.cache.keys[0][rows, 0, first : first + blocks.shape[1]] = memories
 
     def remember(self, recent: Recent) -> None:
         """Make the memory of the newest block, which :meth:`__call__` stores."""
-        count = len(self.tables)
-        self.newest.copy_(self._memories(recent.values[-count:].T, recent.known[-count:].T))
+        count, width = len(self.tables), self.cache.config.head_width
+        newest = self._memories(recent.values[-count:].T, recent.known[-count:].T)
+        self.rows[:, : 2 * width].unflatten(1, (2, width)).copy_(newest[:, None])
 
     def _memories(self, tokens: Tensor, known: Tensor) -> Tensor:
-        """[..., R] of a block's tokens and the one before them, [..., L + 1], those that are not ``known`` left out."""
-        total = torch.zeros_like(tokens[..., :1], dtype=torch.float32)
-        for place, table in enumerate(self.tables):
-            total = total + F.embedding(tokens[..., place], table) * known[..., place, None]
-        memories: Tensor = self.norm(total.to(self.newest.dtype))
-        return memories
+        """[M, R] of blocks' tokens and the one before them, [M, L + 1], those that are not ``known`` left out."""
+        return self.ops.memories(tokens, known, self.tables, self.norm)
 
     def __call__(self, x: Tensor, shift: Tensor | None) -> None:
         """Add to ``x`` [B, W], in place, what its rows look up."""
-        query = F.linear(self.ops.normalise(x, shift, self.stack), self.query, self.bias)
-        u = torch.cat([self.newest, self.newest, query], 1)
-        self.ops.decode_attention(u, self.cache, 0, self.clock)
-        x.addmm_(u[:, 2 * self.cache.config.head_width :], self.output.t())
+        queries = self.rows[:, 2 * self.cache.config.head_width :]
+        torch.addmm(self.bias, self.ops.normalise(x, shift, self.stack), self.query.t(), out=queries)
+        self.ops.decode_attention(self.rows, self.cache, 0, self.clock)
+        x.addmm_(queries, self.output.t())

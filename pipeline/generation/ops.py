@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.folded import FoldedLayer, FoldedStack, rotate_heads
@@ -138,6 +138,17 @@ class TorchOps:
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         """Store keys and values of positions ``first`` ... of the samples ``rows``; ``u`` [B * T, 2 KV E or more]."""
         cache.keep(*_rotated(u, cache, rows, first), layer, rows, first)
+
+    def memories(self, tokens: Tensor, known: Tensor, tables: Tensor, norm: nn.RMSNorm) -> Tensor:
+        """[M, R]: ``norm`` of the sums of the rows that ``tokens`` [M, P] have in the places' ``tables`` [P, V, R].
+
+        Those that are not ``known`` [M, P] are left out.
+        """
+        total = tables.new_zeros(len(tokens), tables.shape[2])
+        for place, table in enumerate(tables):
+            total += F.embedding(tokens[:, place], table) * known[:, place, None]
+        normed: Tensor = norm(total.to(norm.weight.dtype))
+        return normed
 
     def argmax(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         """The likeliest tokens of ``hidden`` [M, D] under the head ``weight`` [V, D], into ``out`` int64 [M]."""

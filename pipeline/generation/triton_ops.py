@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import triton
-from torch import Tensor
+from torch import Tensor, nn
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pipeline.generation import kernels
@@ -100,6 +100,15 @@ class TritonOps(TorchOps):
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
         return u
+
+    def memories(self, tokens: Tensor, known: Tensor, tables: Tensor, norm: nn.RMSNorm) -> Tensor:
+        (rows, places), (_, vocabulary, width), block = tokens.shape, tables.shape, 32
+        y = norm.weight.new_empty(rows, width)
+        kernels.memory_kernel[(triton.cdiv(rows, block),)](
+            tokens.contiguous(), known.contiguous().view(torch.uint8), tables, norm.weight, y, rows, vocabulary,
+            norm.eps, PLACES=places, R=width, BM=block, num_warps=4,
+        )  # fmt: skip
+        return y
 
     def argmax(self, hidden: Tensor, weight: Tensor, out: Tensor) -> None:
         rows, width = hidden.shape

@@ -87,6 +87,37 @@ def test_products_and_norms(stack: FoldedStack, triton: TorchOps) -> None:
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.skipif(not CUDA, reason="the interpreter knows no instruction of a processor's own")
+def test_gelu_in_bf16_is_as_near_as_its_rounding() -> None:
+    from pipeline.generation.triton_ops import TritonOps
+
+    torch.manual_seed(0)
+    stack = fold(Stack(StackConfig(1, 64, 4, 4, 256)).to(DEVICE, torch.bfloat16))
+    x = random(4096, 64).bfloat16() * 4
+    inner = torch.nn.functional.linear(x.double(), stack.layers[0].input_weight.double())[:, -256:]
+    inner += stack.layers[0].input_bias[-256:].double()
+    exact = torch.nn.functional.gelu(inner)
+    error = (TritonOps(DEVICE).project(x, stack.layers[0], stack)[:, -256:].double() - exact).abs()
+    # Half of tanh's error of 2^-10.9, the polynomial's, and bf16's rounding.
+    assert (error <= inner.abs() * 2.7e-4 + 5e-5 + exact.abs() * 2**-8).all()
+    assert error.square().mean().sqrt() <= 1.1 * (exact.bfloat16().double() - exact).square().mean().sqrt()
+
+
+def test_memories(triton: TorchOps) -> None:
+    torch.manual_seed(0)
+    tables, norm = random(3, 20, 16), torch.nn.RMSNorm(16, 1e-5).to(DEVICE)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+    tokens = torch.randint(20, (3, 50), device=DEVICE).T  # as decoding has them: place by place
+    known = torch.rand(50, 3, device=DEVICE) < 0.7
+    known[7] = False
+    ours = triton.memories(tokens, known, tables, norm)
+    torch.testing.assert_close(ours, TorchOps().memories(tokens, known, tables, norm))
+    assert (ours[7] == 0).all()
+    changed = tokens.where(known, 0)
+    assert torch.equal(triton.memories(changed, known, tables, norm), ours)
+
+
 def test_argmax_takes_the_first_of_equals(triton: TorchOps) -> None:
     hidden, weight = random(ROWS, 64), random(97, 64)
     weight[60], weight[90] = weight[30], weight[30]
