@@ -30,7 +30,9 @@ class TritonOps(TorchOps):
         cuda = device.type == "cuda"
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 2
         # (rows, columns, inner width, warps, pipeline stages) of a tile.
-        self.linear_tile = (128, 256, 64, 8, 4)
+        # Two tiles of the input products share a processor, so that one multiplies while the other activates.
+        self.linear_tile = (128, 128, 64, 4, 3)
+        self.gated_tile = (128, 256, 64, 8, 4)
         self.head_tile = (128, 256, 64, 8, 3)
         self.decode_tile = (64, 4, 3)  # (cached positions, warps, pipeline stages)
 
@@ -75,7 +77,7 @@ class TritonOps(TorchOps):
             return super().gated(y, weight)
         (rows, width), inner = y.shape, len(weight) // 2
         out = y.new_empty(rows, inner)
-        bm, bn, bk, warps, stages = self.linear_tile
+        bm, bn, bk, warps, stages = self.gated_tile
         half = bn // 2  # of both products a tile has so many columns
         programs = min(self.processors, triton.cdiv(rows, bm) * triton.cdiv(inner, half))
         kernels.gated_linear_kernel[(programs,)](
@@ -91,7 +93,7 @@ class TritonOps(TorchOps):
         (rows, width), columns = y.shape, len(layer.input_weight)
         u = y.new_empty(rows, columns)
         bm, bn, bk, warps, stages = self.linear_tile
-        programs = min(self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
+        programs = min(2 * self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
         kernels.linear_kernel[(programs,)](
             # Stored in halves of a tile's columns, as the kernel says.
             _tiles(y, bm, bk), _tiles(layer.input_weight, bn, bk), _tiles(u, bm, bn // 2), layer.input_bias,
