@@ -391,6 +391,48 @@ def combine_kernel(
 
 
 @triton.jit
+def window_attention_kernel(
+    u, stride_u, keys, values, stride_sample, stride_head, starts, T, FIRST, scale,
+    WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr,
+    BQ: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """T positions of a sliding window, rotated, in place; a program is BQ positions of a sample and a query head.
+
+    ``keys`` and ``values`` [B, KV, T, E] are of positions FIRST ...; a sample sees none before its ``starts``.
+    """
+    sample, head = tl.program_id(2).to(tl.int64), tl.program_id(1)
+    begin = tl.program_id(0) * BQ
+    start = tl.maximum(tl.load(starts + sample).to(tl.int32) - FIRST, 0)
+    at, row, steps = tl.arange(0, E), begin + tl.arange(0, BQ), tl.arange(0, BT)
+    inside = (row < T)[:, None]
+    q_at = u + (sample * T + row)[:, None] * stride_u + 2 * KV * E + head * E + at[None, :]
+    q = tl.load(q_at, mask=inside, other=0.0).to(tl.float32) * (scale * 1.4426950408889634)  # 1 / log(2), for exp2
+    q = q.to(keys.dtype.element_ty)
+    first_key = sample * stride_sample + (head // G).to(tl.int64) * stride_head
+    # A finite lowest score: a tile of which a position sees nothing then weighs nothing beside a later one, not nan.
+    peak = tl.full((BQ,), -1e30, dtype=tl.float32)
+    weight = tl.zeros((BQ,), dtype=tl.float32)
+    total = tl.zeros((BQ, E), dtype=tl.float32)
+    low, high = tl.maximum(begin - WINDOW + 1, start), tl.minimum(begin + BQ, T)
+    for t in range(low, high, BT):
+        key = t + steps
+        offset = first_key + key[:, None] * E + at[None, :]
+        k = tl.load(keys + offset, mask=(key < T)[:, None], other=0.0)
+        distance = row[:, None] - key[None, :]
+        score = tl.dot(q, k.T, input_precision=PRECISION)
+        score = tl.where((distance >= 0) & (distance < WINDOW), score, -1e30)
+        new_peak = tl.maximum(peak, tl.max(score, 1))
+        p = tl.exp2(score - new_peak[:, None])
+        old = tl.exp2(peak - new_peak)
+        v = tl.load(values + offset, mask=(key < T)[:, None], other=0.0)
+        total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
+        weight = weight * old + tl.sum(p, 1)
+        peak = new_peak
+    total = tl.where((row >= start)[:, None], total / weight[:, None], 0.0)
+    tl.store(q_at, total.to(u.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def rotate_and_store_kernel(
     u, stride_u, keys, values, cosine, sine, M, T, OFFSET, CAPACITY,
     KV: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr, QUERIES: tl.constexpr,

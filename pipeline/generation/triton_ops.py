@@ -35,6 +35,7 @@ class TritonOps(TorchOps):
         self.gated_tile = (128, 256, 64, 8, 4)
         self.head_tile = (128, 256, 64, 8, 3)
         self.decode_tile = (64, 4, 3)  # (cached positions, warps, pipeline stages)
+        self.window_tile = (64, 64, 4, 2)  # (positions that attend, cached positions, warps, pipeline stages)
 
     @staticmethod
     def supports(model: LanguageModel) -> bool:
@@ -179,9 +180,24 @@ class TritonOps(TorchOps):
         batch, config = rows.stop - rows.start, cache.config
         length = len(u) // batch
         keys, values = self._rotate_and_store(u, cache, layer, rows, first, queries=True)
+        window = config.windows[layer]
+        if window is not None and window < length:
+            return self._window_attention(u, cache, layer, keys, values, cache.starts[rows], first)
         begin = 2 * config.kv_heads * config.head_width
         query = u[:, begin : begin + config.query_width].unflatten(1, (config.heads, -1)).unflatten(0, (batch, length))
         query.copy_(attend(query.transpose(1, 2), keys, values, mask).view(query.shape))
+
+    def _window_attention(
+        self, u: Tensor, cache: Cache, layer: int, keys: Tensor, values: Tensor, starts: Tensor, first: int
+    ) -> None:
+        """Attention of positions ``first`` ... to their windows; ``keys`` and ``values`` [B, KV, T, E]."""
+        config, (queries, block, warps, stages) = cache.config, self.window_tile
+        batch, _, length, width = keys.shape
+        kernels.window_attention_kernel[(triton.cdiv(length, queries), config.heads, batch)](
+            u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), starts, length, first, width**-0.5,
+            WINDOW=config.windows[layer], KV=config.kv_heads, G=config.heads // config.kv_heads, E=width,
+            BQ=queries, BT=block, PRECISION=_precision(u), num_warps=warps, num_stages=stages,
+        )  # fmt: skip
 
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         self._rotate_and_store(u, cache, layer, rows, first, queries=False)

@@ -60,7 +60,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> TorchOps:
     monkeypatch.setattr(triton_ops, "_small", lambda x: False)
     ops = triton_ops.TritonOps(DEVICE)
     ops.linear_tile = ops.gated_tile = ops.head_tile = (16, 32, 16, 4, 2)
-    ops.decode_tile = (16, 4, 2)
+    ops.decode_tile, ops.window_tile = (16, 4, 2), (16, 16, 4, 2)
     ops.graphs = CUDA
     return ops
 
