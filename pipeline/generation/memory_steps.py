@@ -72,6 +72,6 @@ class MemorySteps:
     def __call__(self, x: Tensor, shift: Tensor | None) -> None:
         """Add to ``x`` [B, W], in place, what its rows look up."""
         queries = self.rows[:, 2 * self.cache.config.head_width :]
-        torch.addmm(self.bias, self.ops.normalise(x, shift, self.stack), self.query.t(), out=queries)
+        self.ops.linear(self.ops.normalise(x, shift, self.stack), self.query, self.bias, queries)
         self.ops.decode_attention(self.rows, self.cache, 0, self.clock)
         x.addmm_(queries, self.output.t())

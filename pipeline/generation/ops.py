@@ -139,6 +139,10 @@ class TorchOps:
         """Store keys and values of positions ``first`` ... of the samples ``rows``; ``u`` [B * T, 2 KV E or more]."""
         cache.keep(*_rotated(u, cache, rows, first), layer, rows, first)
 
+    def linear(self, y: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
+        """``y`` [M, D] times ``weight`` [N, D], plus ``bias``, into ``out`` [M, N], whose rows may lie apart."""
+        torch.addmm(bias, y, weight.t(), out=out)
+
     def memories(self, tokens: Tensor, known: Tensor, tables: Tensor, norm: nn.RMSNorm) -> Tensor:
         """[M, R]: ``norm`` of the sums of the rows that ``tokens`` [M, P] have in the places' ``tables`` [P, V, R].
 

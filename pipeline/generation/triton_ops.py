@@ -91,18 +91,28 @@ class TritonOps(TorchOps):
     def project(self, y: Tensor, layer: FoldedLayer, stack: FoldedStack) -> Tensor:
         if _small(y) or layer.feed_forward is not None:  # without bias and activation there is nothing to fuse
             return super().project(y, layer, stack)
-        (rows, width), columns = y.shape, len(layer.input_weight)
-        u = y.new_empty(rows, columns)
+        assert layer.input_bias is not None
+        u = y.new_empty(len(y), len(layer.input_weight))
+        self._linear(y, layer.input_weight, layer.input_bias, u, u.shape[1] - stack.config.feed_forward)
+        return u
+
+    def linear(self, y: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
+        if _small(y):
+            super().linear(y, weight, bias, out)
+        else:
+            self._linear(y, weight, bias, out, len(weight))
+
+    def _linear(self, y: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gelu_from: int) -> None:
+        (rows, width), columns = y.shape, len(weight)
         bm, bn, bk, warps, stages = self.linear_tile
         programs = min(2 * self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
         kernels.linear_kernel[(programs,)](
             # Stored in halves of a tile's columns, as the kernel says.
-            _tiles(y, bm, bk), _tiles(layer.input_weight, bn, bk), _tiles(u, bm, bn // 2), layer.input_bias,
-            rows, columns, width, GELU_FROM=columns - stack.config.feed_forward,
+            _tiles(y, bm, bk), _tiles(weight, bn, bk), _tiles(out, bm, bn // 2), bias,
+            rows, columns, width, GELU_FROM=gelu_from,
             BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs, PRECISION=_precision(y),
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
-        return u
 
     def memories(self, tokens: Tensor, known: Tensor, tables: Tensor, norm: nn.RMSNorm) -> Tensor:
         (rows, places), (_, vocabulary, width), block = tokens.shape, tables.shape, 32
