@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from pipeline.base.files import read_json
+from pipeline.models.config import BlockConfig, PrefixConfig
+from pipeline.study import find_cell, load_study, model_config
 from tests.conftest import ROOT
 from tests.result_pages import copies_by_offset
 
 FOLDER = ROOT / "docs/results/changes"
 CONTEXTS_FOLDER, MEMORIES = FOLDER.parent / "contexts", FOLDER.parent / "memory/results/evaluate"
+HEADS = {path.stem: read_json(path) for path in (FOLDER / "results/heads/evaluate").iterdir()}
 ALONE = ("heads4", "overlap", "mixed4", "local2", "memory128")
 CONTEXTS = tuple(f"block-19m-4-contexts{form}" for form in ("1", "4", "1_wide", "4_wide"))
 PAGE = (ROOT / "docs/results/changes.md").read_text(encoding="utf-8")
@@ -302,6 +305,62 @@ def test_where_in_a_block_more_contexts_lose() -> None:
     assert f"least at the first {first} and most at the third {third}" in WORDS
 
 
+def more_with_heads(form: str) -> tuple[float, float]:
+    """Nats per token by which `form`'s only training is above plain's same seed, and above plain's mean."""
+    model, found = "block-19m-4-base", HEADS[f"block-19m-4-{form}-0"]["loss"]
+    return found - evaluations(model)["0"]["loss"], found - loss(model)
+
+
+@pytest.mark.parametrize("form", ["base", "block4", "block2", "token4", "token2"])
+def test_a_head_count_has_its_heads_and_loss(form: str) -> None:
+    study, model = load_study(ROOT / "studies/heads_h100.yaml"), f"block-19m-4-{form}"
+    config = model_config(study, find_cell(study, f"{model}-0"), 16384)
+    assert isinstance(config, BlockConfig)
+    assert isinstance(config.token_decoder, PrefixConfig)
+    parts = (config.block_decoder, config.token_decoder.stack)
+    told = [f"{part.heads} of {part.width // part.heads}" for part in parts]
+    if form == "base":
+        told += [f"{evaluations(model)[seed]['loss']:.3f}" for seed in "01"]
+        told += [f"{loss(model):.3f}", "", ""]
+    else:
+        told += [f"{HEADS[f'{model}-0']['loss']:.3f}", "", "", *(f"{more:+.3f}" for more in more_with_heads(form))]
+    assert told in rows(model)
+
+
+def test_what_few_and_wide_heads_bring() -> None:
+    forms = ("block4", "block2", "token4", "token2")
+    assert sorted(HEADS) == sorted(f"block-19m-4-{form}-0" for form in forms)
+    worse = {form: more_with_heads(form) for form in forms}
+    assert min(more for pair in worse.values() for more in pair) > -0.02
+    assert min(worse, key=worse.__getitem__) == "token4"
+    ahead, behind = -worse["token4"][0], worse["token4"][1]
+    assert f"is {ahead:.3f} ahead of plain's same seed and {behind:.3f} behind its mean" in WORDS
+    seed, average = worse["block2"]
+    assert f"are worse by {average:.3f}** than plain's mean, by {seed:.3f} than its same seed" in WORDS
+    before = evaluations("block-19m-4-heads4")
+    first, second = (before[seed]["loss"] for seed in "01")
+    assert f"the two of `heads4` are {first - second:.3f} apart" in WORDS
+    again = HEADS["block-19m-4-block4-0"]
+    assert again["cell"]["fingerprint"] == before["0"]["cell"]["fingerprint"]
+    assert f"trained again**, have {again['loss']:.3f} instead of {first:.3f}: no gain in seed 0 again" in WORDS
+    assert f"Seed 1, which had one ({second:.3f}), was not trained again" in WORDS
+
+
+def test_head_counts_were_trained_as_the_page_tells() -> None:
+    plain_one = read_json(FOLDER / "results/pretrain/block-19m-4-base-0.json")
+    for name, scored in HEADS.items():
+        trained = read_json(FOLDER / f"results/heads/pretrain/{name}.json")
+        assert (f"{trained['tokens']:,}", f"{trained['steps']:,}") == ("100,007,936", "3,052")
+        assert not trained["diverged"]
+        assert all(trained[key] == plain_one[key] for key in ("parameters", "training_flops"))
+        for record in (trained, scored):
+            ran = record["environment"]
+            told = f"{ran['device']}, torch {ran['torch']}, {ran['precision']}, revision {ran['revision'][:7]}"
+            assert f"`studies/heads_h100.yaml`, up to four at a time on an {told}." in WORDS
+            assert not ran["dirty"]
+        assert "copies" not in scored
+
+
 def test_the_studies_page_counts_the_cells_that_were_run() -> None:
     changes, contexts = (
         len(list((folder / "results/evaluate").glob("*.json"))) for folder in (FOLDER, CONTEXTS_FOLDER)
@@ -310,6 +369,7 @@ def test_the_studies_page_counts_the_cells_that_were_run() -> None:
     assert f"Of the cells of `changes_h100` {changes} were run" in STUDIES
     assert f"and {len(memories)} more with [memories]" in STUDIES
     assert f"Of the 12 of `contexts_h100` {contexts} were" in STUDIES
+    assert f"Of the 42 of `heads_h100` {len(HEADS)} were" in STUDIES
 
 
 def test_a_convolution_costs_loss() -> None:
