@@ -386,3 +386,16 @@ def test_a_convolution_costs_loss() -> None:
     }
     assert f"by {worse['local4']:.3f} nats beside four local tokens and by {worse['carried']:.3f} beside" in PAGE
     assert "({:.3f} and {:.3f} without it)".format(*without.values()) in PAGE
+
+
+def test_the_log_has_the_plain_block_transformer_of_85m_on_an_h100() -> None:
+    (record,) = read_json(FOLDER / "speed_85m_h100.json")
+    decode, prefill = (record["settings"][setting] for setting in ("decode_heavy", "prefill_heavy"))
+    assert decode["batch"] == 1920
+    assert f"revision {record['environment']['revision'][:7]}" in LOG
+    first, second = (
+        f"{of['tokens_per_second']:,.0f} {{}}, {100 * of['roofline_fraction']:.0f} %" for of in (decode, prefill)
+    )
+    assert (
+        first.format("tokens per second decode-heavy") + " of the limit, and " + second.format("prefill-heavy") in LOG
+    )

@@ -214,7 +214,7 @@ def test_the_headline_of_the_readme_is_the_reports() -> None:
     interval = ratio_told(at[1])[5:].replace("(", "(95 % interval ")
     assert f"{float(at[1]['ratio']):.2f} with grouped queries {interval}" in README
     assert "At 2.870: {} and {}.".format(*(f"{float(row['ratio']):.2f}" for row in low)) in README
-    assert f"{beside_the_better_seed():.2f} with sliding windows, one seed, at 3.021" in README
+    assert f"With sliding windows: {beside_the_better_seed():.2f} at 3.021" in README
     files = ("speedup_all_heads", "speedup_without_windows", "speedup")
     short = [f"{float(ratios(file)['decode_heavy', '2.794']['ratio']):.2f}" for file in files]
     assert "At 2,048: {}, {} and {} times at 2.794".format(*short) in README
