@@ -145,6 +145,8 @@ class TritonOps(TorchOps):
     def decode_attention(self, u: Tensor, cache: Cache, layer: int, clock: Clock) -> None:
         config, (block, warps, stages) = cache.config, self.decode_tile
         width, group, padded = config.head_width, config.heads // config.kv_heads, _padded_group(config)
+        if width * u.element_size() > 512:  # its tiles would not fit the shared memory
+            block //= 2
         # Few rows leave processors idle: then what a row may attend to is split, into as many parts as give each
         # processor 8 programs, but of two tiles at least, at most 64, and a power of two, so that few kernels are
         # compiled.

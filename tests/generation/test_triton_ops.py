@@ -248,6 +248,16 @@ def test_generation_equals_plain_torch_and_repeats(config: ModelConfig, sampling
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+@pytest.mark.parametrize("window", [None, 40])
+def test_heads_of_256_in_fp32(window: int | None) -> None:
+    """The largest tiles that there are."""
+    model = build(VanillaConfig(97, 128, StackConfig(2, 256, 1, 1, 64, window=window))).to(DEVICE).eval()
+    prompts = [torch.randint(97, (length,)).tolist() for length in (90, 70)]
+    expected = Session(model, 2, 90, 20, ops=TorchOps()).run(prompts)
+    assert torch.equal(Session(model, 2, 90, 20).run(prompts), expected)
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 def test_streaming_and_end_of_text_on_the_device() -> None:
     """The host sees tokens one step late there, and must still see all of them in order."""
     model = build(VanillaConfig(97, 64, STACKS["plain"])).to(DEVICE).eval()
