@@ -302,6 +302,7 @@ def test_what_the_page_says_of_models_at_8192_tokens() -> None:
     assert f"With one of 128 it is {behind} behind, at {on_h100(near) / on_h100(plain):.2f} times" in PAGE
     faster_by = f"{on_h100(far) / on_h100(block):.2f} times"
     assert f"costs {worse(far, block, LONG)} against seeing all blocks, and brings {faster_by}" in PAGE
+    assert f"the tokens per second, {1_855_804 / on_h100(block):.2f} times by one engine" in PAGE
     one = "block-19m_gqa_window_one-2-memory64{}_all"
     losses = [f"{loss(LONG, one.format(form)):.3f}" for form in ("_two", "")]
     assert "{} with memories at two layers and {} at one".format(*losses) in PAGE
