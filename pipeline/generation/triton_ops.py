@@ -7,7 +7,7 @@ import triton
 from torch import Tensor, nn
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from pipeline.generation import kernels
+from pipeline.generation import attention_kernels, kernels
 from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.folded import FoldedLayer, FoldedStack
 from pipeline.generation.ops import TorchOps
@@ -157,20 +157,20 @@ class TritonOps(TorchOps):
         parts = torch.empty(spans * splits * padded * (width + 2), dtype=torch.float32, device=u.device)
         parts, peaks, weights = parts.split([spans * splits * padded * n for n in (width, 1, 1)])
         sizes = {"KV": config.kv_heads, "G": group, "GP": padded, "E": width, "SPLITS": splits}
-        kernels.decode_attention_kernel[(spans, splits)](
+        attention_kernels.decode_attention_kernel[(spans, splits)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.starts, clock.device,
             cache.cosine, cache.sine, parts, peaks, weights, width**-0.5, room,
             TIED=cache.tied, RING=room < cache.capacity, ROTARY=config.rotary_width, BT=block,
             PRECISION=_precision(u), **sizes, num_warps=warps, num_stages=stages,
         )  # fmt: skip
         if splits > 1:
-            kernels.combine_kernel[(len(u) * config.heads,)](
+            attention_kernels.combine_kernel[(len(u) * config.heads,)](
                 u, u.stride(0), parts, peaks, weights, BS=triton.next_power_of_2(splits), **sizes, num_warps=2
             )
 
     def local_attention(self, u: Tensor, cache: LocalCache, layer: int, position: int) -> None:
         config, rows, block = cache.config, len(u), 16
-        kernels.local_attention_kernel[(triton.cdiv(rows, block), config.heads)](
+        attention_kernels.local_attention_kernel[(triton.cdiv(rows, block), config.heads)](
             u, u.stride(0), cache.keys[layer], cache.values[layer], cache.known.view(torch.uint8),
             cache.cosine, cache.sine, rows,
             # No position of the block follows the last, so that its key is read where it is carried alone.
@@ -182,7 +182,7 @@ class TritonOps(TorchOps):
 
     def store_local(self, u: Tensor, cache: LocalCache, layer: int) -> None:
         config, rows, block = cache.config, len(u), 32
-        kernels.local_store_kernel[(triton.cdiv(rows, block), config.kv_heads)](
+        attention_kernels.local_store_kernel[(triton.cdiv(rows, block), config.kv_heads)](
             u, u.stride(0), cache.keys[layer, cache.carried :], cache.values[layer, cache.carried :],
             cache.cosine[cache.carried :], cache.sine[cache.carried :], rows, cache.keys.shape[2],
             KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
@@ -205,7 +205,7 @@ class TritonOps(TorchOps):
         """Attention of positions ``first`` ... to their windows; ``keys`` and ``values`` [B, KV, T, E]."""
         config, (queries, block, warps, stages) = cache.config, self.window_tile
         batch, _, length, width = keys.shape
-        kernels.window_attention_kernel[(triton.cdiv(length, queries), config.heads, batch)](
+        attention_kernels.window_attention_kernel[(triton.cdiv(length, queries), config.heads, batch)](
             u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), starts, length, first, width**-0.5,
             WINDOW=config.windows[layer], KV=config.kv_heads, G=config.heads // config.kv_heads, E=width,
             BQ=queries, BT=block, PRECISION=_precision(u), num_warps=warps, num_stages=stages,
@@ -225,7 +225,7 @@ class TritonOps(TorchOps):
         keys, values = cache.keys[layer][rows], cache.values[layer][rows]
         if not fits:
             keys, values = (u.new_empty(batch, config.kv_heads, last, config.head_width) for _ in range(2))
-        kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](
+        attention_kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](
             u, u.stride(0), keys, values, cache.cosine, cache.sine,
             len(u), length, first, keys.shape[2], KV=config.kv_heads,
             E=config.head_width, ROTARY=config.rotary_width, QUERIES=queries, BM=block, num_warps=4,
