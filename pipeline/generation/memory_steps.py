@@ -55,19 +55,17 @@ class MemorySteps:
         """Remember the prompts' ``blocks`` [b, N, L] of these rows, from block ``first`` on; none precedes it."""
         known = torch.ones_like(blocks, dtype=torch.bool) if valid is None else valid
         length = blocks.shape[2]
-        windows = [windows_before(part.flatten(1), length + 1, length, 1).flatten(0, 1) for part in (blocks, known)]
-        memories = self._memories(*windows).unflatten(0, blocks.shape[:2])
+        tokens, seen = (
+            windows_before(part.flatten(1), length + 1, length, 1).flatten(0, 1) for part in (blocks, known)
+        )
+        memories = self.ops.memories(tokens, seen, self.tables, self.norm).unflatten(0, blocks.shape[:2])
         self.cache.keys[0][rows, 0, first : first + blocks.shape[1]] = memories
 
     def remember(self, recent: Recent) -> None:
         """Make the memory of the newest block, which :meth:`__call__` stores."""
         count, width = len(self.tables), self.cache.config.head_width
-        newest = self._memories(recent.values[-count:].T, recent.known[-count:].T)
+        newest = self.ops.memories(recent.values[-count:].T, recent.known[-count:].T, self.tables, self.norm)
         self.rows[:, : 2 * width].unflatten(1, (2, width)).copy_(newest[:, None])
-
-    def _memories(self, tokens: Tensor, known: Tensor) -> Tensor:
-        """[M, R] of blocks' tokens and the one before them, [M, L + 1], those that are not ``known`` left out."""
-        return self.ops.memories(tokens, known, self.tables, self.norm)
 
     def __call__(self, x: Tensor, shift: Tensor | None) -> None:
         """Add to ``x`` [B, W], in place, what its rows look up."""
