@@ -214,45 +214,78 @@ def combine_kernel(
 
 
 @triton.jit
-def window_attention_kernel(
-    u, stride_u, keys, values, stride_sample, stride_head, starts, T, FIRST, scale,
-    WINDOW: tl.constexpr, KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr,
+def _attend_tiles(
+    peak, weight, total, q, row, keys, values, low, high, T, WINDOW,
+    MASKED: tl.constexpr, E: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Take tiles of BT keys, from ``low`` to ``high``, into a softmax of BQ positions; unless MASKED they see all."""
+    at, steps = tl.arange(0, E), tl.arange(0, BT)
+    for t in range(low, high, BT):
+        key = t + steps
+        offset = key[:, None] * E + at[None, :]
+        if MASKED:
+            there = (key < T)[:, None]
+            k, v = tl.load(keys + offset, mask=there, other=0.0), tl.load(values + offset, mask=there, other=0.0)
+        else:
+            k, v = tl.load(keys + offset), tl.load(values + offset)
+        score = tl.dot(q, k.T, input_precision=PRECISION)
+        if MASKED:
+            distance = row[:, None] - key[None, :]
+            score = tl.where((distance >= 0) & (distance < WINDOW), score, -1e30)
+        new_peak = tl.maximum(peak, tl.max(score, 1))
+        p = tl.exp2(score - new_peak[:, None])
+        old = tl.exp2(peak - new_peak)
+        total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
+        weight = weight * old + tl.sum(p, 1)
+        peak = new_peak
+    return peak, weight, total
+
+
+@triton.jit
+def prompt_attention_kernel(
+    u, stride_u, keys, values, stride_sample, stride_head, starts, cosine, sine, T, FIRST, WINDOW, scale,
+    KV: tl.constexpr, G: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr,
     BQ: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """T positions of a sliding window, rotated, in place; a program is BQ positions of a sample and a query head.
+    """T positions of prompts, in place, each of which sees WINDOW; a program is BQ of a sample and a query head.
 
-    ``keys`` and ``values`` [B, KV, T, E] are of positions FIRST ...; a sample sees none before its ``starts``.
+    Keys, rotated, and values [B, KV, T, E] are of positions FIRST ...; a sample sees none before its ``starts``.
     """
     sample, head = tl.program_id(2).to(tl.int64), tl.program_id(1)
     begin = tl.program_id(0) * BQ
     start = tl.maximum(tl.load(starts + sample).to(tl.int32) - FIRST, 0)
-    at, row, steps = tl.arange(0, E), begin + tl.arange(0, BQ), tl.arange(0, BT)
+    at, row = tl.arange(0, E), begin + tl.arange(0, BQ)
+    partner = _partner(at, ROTARY)
     inside = (row < T)[:, None]
-    q_at = u + (sample * T + row)[:, None] * stride_u + 2 * KV * E + head * E + at[None, :]
-    q = tl.load(q_at, mask=inside, other=0.0).to(tl.float32) * (scale * 1.4426950408889634)  # 1 / log(2), for exp2
-    q = q.to(keys.dtype.element_ty)
+    turn = (row + FIRST)[:, None] * E + at[None, :]
+    cos = tl.load(cosine + turn, mask=inside, other=0.0)
+    sin = tl.load(sine + turn, mask=inside, other=0.0)
+    q_at = u + (sample * T + row)[:, None] * stride_u + 2 * KV * E + head * E
+    q = tl.load(q_at + at[None, :], mask=inside, other=0.0).to(tl.float32)
+    q = q * cos + tl.load(q_at + partner[None, :], mask=inside, other=0.0).to(tl.float32) * sin
+    q = (q * (scale * 1.4426950408889634)).to(keys.dtype.element_ty)  # 1 / log(2): exp2 is cheaper than exp
     first_key = sample * stride_sample + (head // G).to(tl.int64) * stride_head
+    keys += first_key
+    values += first_key
     # A finite lowest score: a tile of which a position sees nothing then weighs nothing beside a later one, not nan.
     peak = tl.full((BQ,), -1e30, dtype=tl.float32)
     weight = tl.zeros((BQ,), dtype=tl.float32)
     total = tl.zeros((BQ, E), dtype=tl.float32)
+    # Tiles between the first key that the last position sees and ``begin`` are seen by all BQ positions.
     low, high = tl.maximum(begin - WINDOW + 1, start), tl.minimum(begin + BQ, T)
-    for t in range(low, high, BT):
-        key = t + steps
-        offset = first_key + key[:, None] * E + at[None, :]
-        k = tl.load(keys + offset, mask=(key < T)[:, None], other=0.0)
-        distance = row[:, None] - key[None, :]
-        score = tl.dot(q, k.T, input_precision=PRECISION)
-        score = tl.where((distance >= 0) & (distance < WINDOW), score, -1e30)
-        new_peak = tl.maximum(peak, tl.max(score, 1))
-        p = tl.exp2(score - new_peak[:, None])
-        old = tl.exp2(peak - new_peak)
-        v = tl.load(values + offset, mask=(key < T)[:, None], other=0.0)
-        total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
-        weight = weight * old + tl.sum(p, 1)
-        peak = new_peak
+    seen = low + tl.cdiv(tl.maximum(begin + BQ - WINDOW - low, 0), BT) * BT
+    own = seen + tl.maximum(begin - seen, 0) // BT * BT
+    peak, weight, total = _attend_tiles(
+        peak, weight, total, q, row, keys, values, low, tl.minimum(seen, high), T, WINDOW, True, E, BT, PRECISION
+    )
+    peak, weight, total = _attend_tiles(
+        peak, weight, total, q, row, keys, values, seen, own, T, WINDOW, False, E, BT, PRECISION
+    )
+    peak, weight, total = _attend_tiles(
+        peak, weight, total, q, row, keys, values, own, high, T, WINDOW, True, E, BT, PRECISION
+    )
     total = tl.where((row >= start)[:, None], total / weight[:, None], 0.0)
-    tl.store(q_at, total.to(u.dtype.element_ty), mask=inside)
+    tl.store(q_at + at[None, :], total.to(u.dtype.element_ty), mask=inside)
 
 
 @triton.jit

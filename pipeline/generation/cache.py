@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.generation.folded import FoldedStack, rotary_tables, rotate_heads
+from pipeline.models.attention import Mask, causal_mask
 from pipeline.models.config import StackConfig
 
 
@@ -86,6 +87,13 @@ class Cache:
             allowed = position >= self.starts[:, None] if max(self.offsets) > oldest else None
             self._masks[window] = (now, None if allowed is None else allowed[:, None, None, :])
         return self._masks[window][1]
+
+    def prompt_mask(self, rows: slice, after: slice, layer: int) -> Mask:
+        """Whom the positions ``after`` of samples ``rows`` attend to among themselves."""
+        starts, length = self.starts[rows], after.stop - after.start
+        ragged = max(self.offsets[rows]) > after.start
+        valid = torch.arange(after.start, after.stop, device=starts.device) >= starts[:, None] if ragged else None
+        return causal_mask(length, valid, self.config.windows[layer], starts.device)
 
 
 class Recent:

@@ -17,7 +17,6 @@ from pipeline.generation.cache import Cache, Clock, Recent
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.token_steps import Choose, PrefixSteps, token_steps
-from pipeline.models.attention import Mask, causal_mask
 from pipeline.models.block_transformer import BlockTransformer
 from pipeline.models.vanilla import VanillaTransformer
 
@@ -73,11 +72,10 @@ class CausalStack:
         Returns the last layer's input, [b, T, D].
         """
         batch, length, width = x.shape
-        windows, final = self.stack.config.windows, len(self.stack.layers) - 1
-        masks = {window: self._mask(rows, first, length, window) for window in dict.fromkeys(windows[:final])}
+        final = len(self.stack.layers) - 1
 
         def attend(u: Tensor, index: int) -> None:
-            self.ops.sequence_attention(u, self.cache, index, rows, first, masks[windows[index]])
+            self.ops.sequence_attention(u, self.cache, index, rows, first)
 
         flat = x.reshape(batch * length, width)
         for index in range(final):
@@ -88,13 +86,6 @@ class CausalStack:
             y = self.ops.normalise(x[:, :-wanted].reshape(-1, width), layer.shift, self.stack.config)
             self.ops.store(self.ops.key_values(y, layer, self.stack), self.cache, final, rows, first)
         return x
-
-    def _mask(self, rows: slice, first: int, length: int, window: int | None) -> Mask:
-        """The mask of T positions from ``first`` on."""
-        starts = self.cache.starts[rows]
-        ragged = max(self.cache.offsets[rows]) > first
-        valid = torch.arange(first, first + length, device=starts.device) >= starts[:, None] if ragged else None
-        return causal_mask(length, valid, window, starts.device)
 
 
 class Engine(Protocol):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.folded import FoldedLayer, FoldedStack, rotate_heads
-from pipeline.models.attention import Mask, attend
+from pipeline.models.attention import attend
 from pipeline.models.config import StackConfig
 
 Attend = Callable[[Tensor, int], None]
@@ -125,7 +125,7 @@ class TorchOps:
         cache.keys[layer, places] = key
         cache.values[layer, places] = value
 
-    def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Mask) -> None:
+    def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         """Positions ``first`` ... of samples ``rows`` at once, ``u`` [B * T, ...]: store keys and values, attend."""
         batch = rows.stop - rows.start
         after = slice(first, first + len(u) // batch)
@@ -133,6 +133,7 @@ class TorchOps:
         cache.keep(keys, values, layer, rows, first)
         query = _queries(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))  # [B, T, H, E]
         rotate_heads(query, cache.config, cache.cosine[after, None], cache.sine[after, None])
+        mask = cache.prompt_mask(rows, after, layer)
         query.copy_(attend(query.transpose(1, 2), keys, values, mask).view(query.shape))
 
     def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:

@@ -35,7 +35,8 @@ class TritonOps(TorchOps):
         self.gated_tile = (128, 256, 64, 8, 4)
         self.head_tile = (128, 256, 64, 8, 3)
         self.decode_tile = (64, 4, 3)  # (cached positions, warps, pipeline stages)
-        self.window_tile = (64, 64, 4, 2)  # (positions that attend, cached positions, warps, pipeline stages)
+        self.prompt_tile = (64, 64, 4, 2)  # (positions that attend, cached positions, warps, pipeline stages)
+        self.longest_prompt = 1024  # positions above which a library's attention to a whole prompt is faster
 
     @staticmethod
     def supports(model: LanguageModel) -> bool:
@@ -188,26 +189,23 @@ class TritonOps(TorchOps):
             KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
         )  # fmt: skip
 
-    def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, mask: Mask) -> None:
-        batch, config = rows.stop - rows.start, cache.config
-        length = len(u) // batch
-        keys, values = self._rotate_and_store(u, cache, layer, rows, first, queries=True)
-        window = config.windows[layer]
-        if window is not None and window < length:
-            return self._window_attention(u, cache, layer, keys, values, cache.starts[rows], first)
-        begin = 2 * config.kv_heads * config.head_width
-        query = u[:, begin : begin + config.query_width].unflatten(1, (config.heads, -1)).unflatten(0, (batch, length))
-        query.copy_(attend(query.transpose(1, 2), keys, values, mask).view(query.shape))
-
-    def _window_attention(
-        self, u: Tensor, cache: Cache, layer: int, keys: Tensor, values: Tensor, starts: Tensor, first: int
-    ) -> None:
-        """Attention of positions ``first`` ... to their windows; ``keys`` and ``values`` [B, KV, T, E]."""
-        config, (queries, block, warps, stages) = cache.config, self.window_tile
-        batch, _, length, width = keys.shape
-        attention_kernels.window_attention_kernel[(triton.cdiv(length, queries), config.heads, batch)](
-            u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), starts, length, first, width**-0.5,
-            WINDOW=config.windows[layer], KV=config.kv_heads, G=config.heads // config.kv_heads, E=width,
+    def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
+        config, batch = cache.config, rows.stop - rows.start
+        length, window, width = len(u) // batch, config.windows[layer], config.head_width
+        ragged = max(cache.offsets[rows]) > first
+        by_library = length > self.longest_prompt and not ragged and (window is None or window >= length)
+        keys, values = self._rotate_and_store(u, cache, layer, rows, first, queries=by_library)
+        if by_library:
+            begin = 2 * config.key_width
+            query = u[:, begin : begin + config.query_width].unflatten(1, (config.heads, -1))
+            query = query.unflatten(0, (batch, length))
+            query.copy_(attend(query.transpose(1, 2), keys, values, Mask(causal=True)).view(query.shape))
+            return
+        queries, block, warps, stages = self.prompt_tile
+        attention_kernels.prompt_attention_kernel[(triton.cdiv(length, queries), config.heads, batch)](
+            u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), cache.starts[rows], cache.cosine, cache.sine,
+            length, first, window or length, width**-0.5,
+            KV=config.kv_heads, G=config.heads // config.kv_heads, E=width, ROTARY=config.rotary_width,
             BQ=queries, BT=block, PRECISION=_precision(u), num_warps=warps, num_stages=stages,
         )  # fmt: skip
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pipeline.generation import Sampling, Session, generate
 from pipeline.generation.cache import Cache, Clock, LocalCache
-from pipeline.generation.engines import CausalStack
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.session import CAPTURE_STEPS
@@ -166,9 +165,11 @@ def test_keys_and_values_of_a_blocks_first_positions(carried: int, stack: Folded
 
 
 @pytest.mark.parametrize("starts", [[0] * ROWS, [0, 3, 7, 2, 9]])
-@pytest.mark.parametrize("processors", [1, 132])
-def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, starts: list[int], processors: int) -> None:
-    triton.processors = processors
+@pytest.mark.parametrize(("processors", "longest_prompt"), [(1, 0), (132, 1024)])
+def test_prefill_and_decode_attention(
+    stack: FoldedStack, triton: TorchOps, starts: list[int], processors: int, longest_prompt: int
+) -> None:
+    triton.processors, triton.longest_prompt = processors, longest_prompt
     ours, expected, length = (
         Cache(stack.config, stack.norm_weight, ROWS, 100),
         Cache(stack.config, stack.norm_weight, ROWS, 100),
@@ -178,15 +179,12 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
     clock.set(length - 1)
     for cache in (ours, expected):
         cache.set_starts(starts)
-    masks = CausalStack(stack, TorchOps(), ROWS, 100, 1)
-    masks.cache = expected
     for rows in (slice(0, 2), slice(2, ROWS)):
         first = min(starts[rows])
-        mask = masks._mask(rows, first, length - first, stack.config.windows[0])
         u = random((rows.stop - rows.start) * (length - first), stack.columns)
         other = u.clone()
-        triton.sequence_attention(u, ours, 0, rows, first, mask)
-        TorchOps().sequence_attention(other, expected, 0, rows, first, mask)
+        triton.sequence_attention(u, ours, 0, rows, first)
+        TorchOps().sequence_attention(other, expected, 0, rows, first)
         assert_attended_equal(u, other, stack)
     for _ in range(3):
         clock.advance()
