@@ -20,6 +20,9 @@ from pipeline.models.memory import MemoryAttention
 SMALL = 256
 """Rows under which cuBLAS's products with separate activations are faster than the fused ones; fp32 always uses it."""
 
+LONG = 1024
+"""Positions above which a library's attention is faster, where it can be used: to prompts without window or padding."""
+
 
 class TritonOps(TorchOps):
     """Fused kernels. Attention takes the filled length from the device, so one graph serves every length."""
@@ -36,7 +39,6 @@ class TritonOps(TorchOps):
         self.head_tile = (128, 256, 64, 8, 3)
         self.decode_tile = (64, 4, 3)  # (cached positions, warps, pipeline stages)
         self.prompt_tile = (64, 64, 4, 2)  # (positions that attend, cached positions, warps, pipeline stages)
-        self.longest_prompt = 1024  # positions above which a library's attention to a whole prompt is faster
 
     @staticmethod
     def supports(model: LanguageModel) -> bool:
@@ -192,8 +194,8 @@ class TritonOps(TorchOps):
     def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
         config, batch = cache.config, rows.stop - rows.start
         length, window, width = len(u) // batch, config.windows[layer], config.head_width
-        ragged = max(cache.offsets[rows]) > first
-        by_library = length > self.longest_prompt and not ragged and (window is None or window >= length)
+        whole = max(cache.offsets[rows]) <= first and (window is None or window >= length)
+        by_library = whole and (length > LONG or u.dtype == torch.float32)
         keys, values = self._rotate_and_store(u, cache, layer, rows, first, queries=by_library)
         if by_library:
             begin = 2 * config.key_width
@@ -202,6 +204,8 @@ class TritonOps(TorchOps):
             query.copy_(attend(query.transpose(1, 2), keys, values, Mask(causal=True)).view(query.shape))
             return
         queries, block, warps, stages = self.prompt_tile
+        if u.dtype == torch.float32:  # larger ones take minutes to compile
+            queries, block = (min(size, 16 if width > 128 else 32) for size in (queries, block))
         attention_kernels.prompt_attention_kernel[(triton.cdiv(length, queries), config.heads, batch)](
             u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), cache.starts[rows], cache.cosine, cache.sine,
             length, first, window or length, width**-0.5,

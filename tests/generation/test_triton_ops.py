@@ -59,7 +59,7 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> TorchOps:
     monkeypatch.setattr(triton_ops, "_small", lambda x: False)
     ops = triton_ops.TritonOps(DEVICE)
     ops.linear_tile = ops.gated_tile = ops.head_tile = (16, 32, 16, 4, 2)
-    ops.decode_tile, ops.window_tile = (16, 4, 2), (16, 16, 4, 2)
+    ops.decode_tile, ops.prompt_tile = (16, 4, 2), (16, 16, 4, 2)
     ops.graphs = CUDA
     return ops
 
@@ -165,11 +165,9 @@ def test_keys_and_values_of_a_blocks_first_positions(carried: int, stack: Folded
 
 
 @pytest.mark.parametrize("starts", [[0] * ROWS, [0, 3, 7, 2, 9]])
-@pytest.mark.parametrize(("processors", "longest_prompt"), [(1, 0), (132, 1024)])
-def test_prefill_and_decode_attention(
-    stack: FoldedStack, triton: TorchOps, starts: list[int], processors: int, longest_prompt: int
-) -> None:
-    triton.processors, triton.longest_prompt = processors, longest_prompt
+@pytest.mark.parametrize("processors", [1, 132])
+def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, starts: list[int], processors: int) -> None:
+    triton.processors = processors
     ours, expected, length = (
         Cache(stack.config, stack.norm_weight, ROWS, 100),
         Cache(stack.config, stack.norm_weight, ROWS, 100),
@@ -195,6 +193,25 @@ def test_prefill_and_decode_attention(
         assert_attended_equal(u, other, stack)
     torch.testing.assert_close(ours.keys, expected.keys)
     torch.testing.assert_close(ours.values, expected.values)
+
+
+@pytest.mark.skipif(not CUDA, reason="tiles of the size that a GPU takes")
+@pytest.mark.parametrize("starts", [[0, 0, 0], [0, 70, 3]])
+@pytest.mark.parametrize("window", [None, 40, 130])
+def test_prompts_in_bf16(window: int | None, starts: list[int]) -> None:
+    from pipeline.generation.triton_ops import TritonOps
+
+    torch.manual_seed(0)
+    config = StackConfig(1, 256, 4, 2, 64, window=window)
+    half, length = fold(Stack(config).to(DEVICE, torch.bfloat16)), 333
+    u = random(3 * length, half.columns).bfloat16()
+    exact = u.float()
+    for ops, rows in ((TritonOps(DEVICE), u), (TorchOps(), exact)):
+        cache = Cache(config, rows, 3, length)
+        cache.set_starts(starts)
+        ops.sequence_attention(rows, cache, 0, slice(0, 3), 0)
+    queries = slice(half.key_values, half.key_values + config.query_width)
+    torch.testing.assert_close(u[:, queries].float(), exact[:, queries], atol=0.02, rtol=0.02)
 
 
 LOOKUP = LookupConfig(16)
