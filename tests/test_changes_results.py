@@ -19,7 +19,7 @@ FOLDER = ROOT / "docs/results/changes"
 CONTEXTS_FOLDER, MEMORIES = FOLDER.parent / "contexts", FOLDER.parent / "memory/results/evaluate"
 HEADS = {path.stem: read_json(path) for path in (FOLDER / "results/heads/evaluate").iterdir()}
 ALONE = ("heads4", "overlap", "mixed4", "local2", "memory128")
-CONTEXTS = tuple(f"block-19m-4-contexts{form}" for form in ("1", "4", "1_wide", "4_wide"))
+CONTEXTS = tuple(f"block-19m-4-contexts{form}" for form in ("1", "2", "4", "1_wide", "4_wide"))
 PAGE = (ROOT / "docs/results/changes.md").read_text(encoding="utf-8")
 WORDS = " ".join(PAGE.split())
 STUDIES = " ".join((ROOT / "docs/studies.md").read_text(encoding="utf-8").split())
@@ -286,19 +286,22 @@ def test_a_model_with_more_contexts_has_its_losses_and_training_flops(model: str
 
 
 def test_what_more_contexts_and_width_bring() -> None:
-    one, four, one_wide, four_wide = (loss(model, CONTEXTS_FOLDER) for model in CONTEXTS)
+    one, two, four, one_wide, four_wide = (loss(model, CONTEXTS_FOLDER) for model in CONTEXTS)
     assert f"by {four - one:.3f} nats, and by {four_wide - one_wide:.3f} with the wide token decoder" in WORDS
     assert f"{one - one_wide:.2f}" == f"{four - four_wide:.2f}"
+    fewer, more = (evaluations(model, CONTEXTS_FOLDER) for model in CONTEXTS[:2])
+    worse = [more[seed]["loss"] - fewer[seed]["loss"] for seed in "01"]
+    assert "lie between**: {:.3f} worse than one, by {:.3f} and {:.3f} of equal".format(two - one, *worse) in WORDS
     assert f"**A wide token decoder gains {one - one_wide:.2f} nats**, with one context and with four" in WORDS
     flops = [read_json(CONTEXTS_FOLDER / f"results/pretrain/{model}-0.json")["training_flops"] for model in CONTEXTS]
-    assert f"for {flops[2] / flops[0]:.1f} and {flops[3] / flops[1]:.1f} times the training FLOPs" in WORDS
+    assert f"for {flops[3] / flops[0]:.1f} and {flops[4] / flops[2]:.1f} times the training FLOPs" in WORDS
     assert f"**One prefix position less costs {one - loss('block-19m-4-base'):.3f}**" in WORDS
 
 
 def test_where_in_a_block_more_contexts_lose() -> None:
     narrow, wide = (
         [after - before for before, after in zip(places(fewer), places(more), strict=True)]
-        for fewer, more in (CONTEXTS[:2], CONTEXTS[2:])
+        for fewer, more in ((CONTEXTS[0], CONTEXTS[2]), CONTEXTS[3:])
     )
     assert all((lost.index(min(lost)), lost.index(max(lost))) == (0, 2) for lost in (narrow, wide))
     first, third = (f"({narrow[place]:.2f}, wide {wide[place]:.2f})" for place in (0, 2))
