@@ -391,8 +391,20 @@ def test_a_convolution_costs_loss() -> None:
     assert "({:.3f} and {:.3f} without it)".format(*without.values()) in PAGE
 
 
+def test_the_log_has_the_forms_of_85m_on_an_h100() -> None:
+    _, *records = read_json(FOLDER / "speed_85m_h100.json")
+    assert len(records) == 6
+    for record in records:
+        told = [record["cell"]["name"][:-2]]
+        for setting in ("decode_heavy", "prefill_heavy"):
+            speed, limit = (record["settings"][setting][key] for key in ("tokens_per_second", "roofline_fraction"))
+            told += [f"{speed:,.0f}", f"{100 * limit:.1f} %"]
+        assert "| `{}` | {} | {} | {} | {} |".format(*told) in LOG
+        assert f"revision {record['environment']['revision'][:7]} with step 22" in LOG
+
+
 def test_the_log_has_the_plain_block_transformer_of_85m_on_an_h100() -> None:
-    (record,) = read_json(FOLDER / "speed_85m_h100.json")
+    record = read_json(FOLDER / "speed_85m_h100.json")[0]
     decode, prefill = (record["settings"][setting] for setting in ("decode_heavy", "prefill_heavy"))
     assert decode["batch"] == 1920
     assert f"revision {record['environment']['revision'][:7]}" in LOG

@@ -17,7 +17,10 @@ from tests.conftest import ROOT
 
 FILES = {path.stem: path for path in sorted((ROOT / "studies").glob("*.yaml"))}
 # Studies of one machine, in one setting.
-HARDWARE = {"h100", "equal_loss_h100", "budgets_h100", "passes_h100", "windows_h100", "windows_8192_h100", "sizes_h100"}
+HARDWARE = {
+    f"{of}h100"
+    for of in ("", "equal_loss_", "budgets_", "passes_", "windows_", "windows_8192_", "sizes_", "forms_85m_")
+}
 LARGE = [name for name in FILES if name.endswith(("_paper", "_h100")) and name not in HARDWARE]
 FOREIGN = {"uptrain_smollm2"}  # needs a model that is not the study's own
 GENERATED = {"recall"}  # of generated text, in one setting
