@@ -17,9 +17,9 @@ from tests.conftest import ROOT
 
 FILES = {path.stem: path for path in sorted((ROOT / "studies").glob("*.yaml"))}
 # Studies of one machine, in one setting.
-HARDWARE = {
-    f"{of}h100"
-    for of in ("", "equal_loss_", "budgets_", "passes_", "windows_", "windows_8192_", "sizes_", "forms_85m_")
+HARDWARE = {"h100"} | {
+    f"{of}_h100"
+    for of in ("budgets", "equal_loss", "forms_85m", "passes", "sizes", "windows", "windows_8192", "windows_16384")
 }
 LARGE = [name for name in FILES if name.endswith(("_paper", "_h100")) and name not in HARDWARE]
 FOREIGN = {"uptrain_smollm2"}  # needs a model that is not the study's own

@@ -53,6 +53,7 @@ ON_H100, BEFORE, RINGS = (
     {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / file)}
     for file in ("speed_8192_h100.json", "speed_8192_before.json", "speed_8192_ring.json")
 )
+RATES_H100 = {record["cell"]["name"][:-2]: record["rates"] for record in read_json(FOLDER / "speed_8192_h100.json")}
 MODELS = [(study, model) for study in (SHORT, LONG) for model in sorted(SPEEDS[study])]
 EVALUATED = [(study, model) for study in (SHORT, LONG) for model in sorted(SCORED[study])]
 
@@ -351,6 +352,25 @@ def test_what_one_key_value_head_does_at_8192_tokens() -> None:
     assert f"or {there - loss(LONG, middle):.3f} nats less at the speed that takes, {needed:,.0f} tokens" in PAGE
     assert f"where the block front has {there:.3f}" in PAGE
     assert ON_H100[middle]["decode_heavy"]["roofline"]["tokens_per_second"] > needed
+
+
+def test_what_contexts_twice_as_long_would_bring() -> None:
+    longer = load_study(ROOT / "studies/windows_16384_h100.yaml")
+    configs = {cell.name[:-2]: model_config(longer, cell, 16384) for cell in cells(longer)}
+
+    def predicted(model: str) -> float:
+        """Half the batch, at the rates and the part of the limit of 8,192 tokens."""
+        measured, rates = ON_H100[model]["decode_heavy"], DeviceRates(**RATES_H100[model])
+        setting = longer.benchmark.settings["decode_heavy"]
+        bound = roofline(configs[model], setting, measured["batch"] // 2, 2, rates)
+        return float(bound.tokens_per_second * measured["roofline_fraction"])
+
+    told = (
+        "block 39M would be {:.2f} times as fast as vanilla 19M with one key/value head and block 19M with a window of"
+    )
+    blocks = (f"block-{size}-2-memory64_two_all" for size in ("39m_gqa_window_256", "19m_gqa_window_512"))
+    middle, small = (predicted(model) / predicted("vanilla-19m_mqa") for model in blocks)
+    assert f"{told.format(middle)} of 512 blocks {small:.2f} times" in PAGE
 
 
 def test_what_one_key_value_head_does_at_2048_tokens() -> None:
