@@ -100,6 +100,16 @@ def local_store_kernel(
 
 
 @triton.jit
+def _take_in(peak, weight, total, score, v, PRECISION: tl.constexpr):
+    """One more tile of scores, base-2 logarithms, and values in a softmax whose sums are relative to its peak."""
+    new_peak = tl.maximum(peak, tl.max(score, 1))
+    p = tl.exp2(score - new_peak[:, None])
+    old = tl.exp2(peak - new_peak)
+    total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
+    return new_peak, weight * old + tl.sum(p, 1), total
+
+
+@triton.jit
 def _attend(
     q, keys, values, low, high, CAPACITY,
     TIED: tl.constexpr, RING: tl.constexpr, GP: tl.constexpr, E: tl.constexpr, BT: tl.constexpr,
@@ -124,13 +134,8 @@ def _attend(
         k = tl.load(keys + offset, mask=inside[:, None], other=0.0)
         score = tl.dot(q, k.T, input_precision=PRECISION)
         score = tl.where(inside[None, :], score, float("-inf"))
-        new_peak = tl.maximum(peak, tl.max(score, 1))
-        p = tl.exp2(score - new_peak[:, None])
-        old = tl.exp2(peak - new_peak)
         v = k if TIED else tl.load(values + offset, mask=inside[:, None], other=0.0)
-        total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
-        weight = weight * old + tl.sum(p, 1)
-        peak = new_peak
+        peak, weight, total = _take_in(peak, weight, total, score, v, PRECISION)
     return peak, weight, total
 
 
@@ -232,12 +237,7 @@ def _attend_tiles(
         if MASKED:
             distance = row[:, None] - key[None, :]
             score = tl.where((distance >= 0) & (distance < WINDOW), score, -1e30)
-        new_peak = tl.maximum(peak, tl.max(score, 1))
-        p = tl.exp2(score - new_peak[:, None])
-        old = tl.exp2(peak - new_peak)
-        total = tl.dot(p.to(v.dtype), v, total * old[:, None], input_precision=PRECISION)
-        weight = weight * old + tl.sum(p, 1)
-        peak = new_peak
+        peak, weight, total = _take_in(peak, weight, total, score, v, PRECISION)
     return peak, weight, total
 
 
