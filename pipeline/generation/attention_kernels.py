@@ -251,8 +251,11 @@ def prompt_attention_kernel(
 
     Keys, rotated, and values [B, KV, T, E] are of positions FIRST ...; a sample sees none before its ``starts``.
     """
-    sample, head = tl.program_id(2).to(tl.int64), tl.program_id(1)
-    begin = tl.program_id(0) * BQ
+    # All programs along the grid's first axis: the others end at 65,535.
+    tiles = tl.cdiv(T, BQ)
+    begin = tl.program_id(0) % tiles * BQ
+    head = tl.program_id(0) // tiles % (KV * G)
+    sample = (tl.program_id(0) // (tiles * KV * G)).to(tl.int64)
     start = tl.maximum(tl.load(starts + sample).to(tl.int32) - FIRST, 0)
     at, row = tl.arange(0, E), begin + tl.arange(0, BQ)
     partner = _partner(at, ROTARY)

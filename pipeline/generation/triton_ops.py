@@ -206,7 +206,7 @@ class TritonOps(TorchOps):
         queries, block, warps, stages = self.prompt_tile
         if u.dtype == torch.float32:  # larger ones take minutes to compile
             queries, block = (min(size, 16 if width > 128 else 32) for size in (queries, block))
-        attention_kernels.prompt_attention_kernel[(triton.cdiv(length, queries), config.heads, batch)](
+        attention_kernels.prompt_attention_kernel[(triton.cdiv(length, queries) * config.heads * batch,)](
             u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), cache.starts[rows], cache.cosine, cache.sine,
             length, first, window or length, width**-0.5,
             KV=config.kv_heads, G=config.heads // config.kv_heads, E=width, ROTARY=config.rotary_width,
