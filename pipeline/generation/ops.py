@@ -101,7 +101,7 @@ class TorchOps:
         attended = F.scaled_dot_product_attention(
             query, keys[:, :, read], values[:, :, read], attn_mask=cache.mask(now, layer)
         )
-        _queries(u, cache).copy_(attended.flatten(1))
+        query_columns(u, cache).copy_(attended.flatten(1))
 
     def local_attention(self, u: Tensor, cache: LocalCache, layer: int, position: int) -> None:
         """Position ``position`` of a token decoder: store its key and value, attend to the known ones up to it."""
@@ -113,7 +113,7 @@ class TorchOps:
         values = cache.values[layer, : position + 1].permute(1, 2, 0, 3)
         query = query.unflatten(1, (cache.config.kv_heads, -1))
         attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=cache.mask(position))
-        _queries(u, cache).copy_(attended.flatten(1))
+        query_columns(u, cache).copy_(attended.flatten(1))
 
     def store_local(self, u: Tensor, cache: LocalCache, layer: int) -> None:
         """Store keys and values of a block's first positions; ``u`` [positions * B, 2 KV E], row p * B + b."""
@@ -131,7 +131,7 @@ class TorchOps:
         after = slice(first, first + len(u) // batch)
         keys, values = _rotated(u, cache, rows, first)
         cache.keep(keys, values, layer, rows, first)
-        query = _queries(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))  # [B, T, H, E]
+        query = query_columns(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))  # [B, T, H, E]
         rotate_heads(query, cache.config, cache.cosine[after, None], cache.sine[after, None])
         mask = cache.prompt_mask(rows, after, layer)
         query.copy_(attend(query.transpose(1, 2), keys, values, mask).view(query.shape))
@@ -171,7 +171,7 @@ def _rotated(u: Tensor, cache: Cache, rows: slice, first: int) -> tuple[Tensor, 
     return key.transpose(1, 2), value.transpose(1, 2)
 
 
-def _queries(u: Tensor, cache: Cache | LocalCache) -> Tensor:
+def query_columns(u: Tensor, cache: Cache | LocalCache) -> Tensor:
     """The columns of ``u`` that hold the queries, and after attention its output: [M, H*E], a part of ``u``."""
     config = cache.config
     begin = 2 * config.kv_heads * config.head_width  # behind values and keys

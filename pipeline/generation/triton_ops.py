@@ -10,7 +10,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from pipeline.generation import attention_kernels, kernels
 from pipeline.generation.cache import Cache, Clock, LocalCache
 from pipeline.generation.folded import FoldedLayer, FoldedStack
-from pipeline.generation.ops import TorchOps
+from pipeline.generation.ops import TorchOps, query_columns
 from pipeline.models.attention import Mask, attend
 from pipeline.models.config import StackConfig
 from pipeline.models.language_model import LanguageModel
@@ -198,9 +198,7 @@ class TritonOps(TorchOps):
         by_library = whole and (length > LONG or u.dtype == torch.float32)
         keys, values = self._rotate_and_store(u, cache, layer, rows, first, queries=by_library)
         if by_library:
-            begin = 2 * config.key_width
-            query = u[:, begin : begin + config.query_width].unflatten(1, (config.heads, -1))
-            query = query.unflatten(0, (batch, length))
+            query = query_columns(u, cache).unflatten(0, (batch, length)).unflatten(2, (config.heads, -1))
             query.copy_(attend(query.transpose(1, 2), keys, values, Mask(causal=True)).view(query.shape))
             return
         queries, block, warps, stages = self.prompt_tile

@@ -122,8 +122,8 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
 
 
 def test_a_mutant_means_what_it_says_or_is_refused(trial: Trial) -> None:
-    trial.fuzz(60)
-    assert trial.outcomes["planned"] >= 3  # about one in ten is, and a study more or less changes which
+    trial.fuzz(100)  # about one in ten is planned, and a study more or less changes which
+    assert trial.outcomes["planned"] > 5
     assert trial.outcomes["refused"] > 30
 
 
