@@ -19,7 +19,17 @@ FILES = {path.stem: path for path in sorted((ROOT / "studies").glob("*.yaml"))}
 # Studies of one machine, in one setting.
 HARDWARE = {"h100"} | {
     f"{of}_h100"
-    for of in ("budgets", "equal_loss", "forms_85m", "passes", "sizes", "windows", "windows_8192", "windows_16384")
+    for of in (
+        "budgets",
+        "equal_loss",
+        "forms_85m",
+        "passes",
+        "passes_twice",
+        "sizes",
+        "windows",
+        "windows_8192",
+        "windows_16384",
+    )
 }
 LARGE = [name for name in FILES if name.endswith(("_paper", "_h100")) and name not in HARDWARE]
 FOREIGN = {"uptrain_smollm2"}  # needs a model that is not the study's own
