@@ -30,13 +30,18 @@ def code_of(roots: Collection[str], without: Collection[str] = (), alone: Collec
         module = waiting.pop()
         left_out = module not in roots and any(f"{module}.".startswith(f"{name}.") for name in without)
         if module not in hashes and not left_out:
-            hashes[module] = meaning(_path(module).read_text(encoding="utf-8"))
-            hashes |= {str(file.relative_to(ROOT)): sha256(file)[:12] for file in _beside(module)}
+            hashes |= _hashes(module)
             waiting += imports(module) if module not in alone else []
     return dict(sorted(hashes.items()))
 
 
 @cache
+def _hashes(module: str) -> dict[str, str]:
+    """A module's, and its templates'."""
+    templates = {str(file.relative_to(ROOT)): sha256(file)[:12] for file in _beside(module)}
+    return {module: meaning(_path(module).read_text(encoding="utf-8")), **templates}
+
+
 def meaning(source: str) -> str:
     """A hash of what a module does, the same in every version of Python."""
     return hashlib.sha256(repr(_plain(ast.parse(source))).encode()).hexdigest()[:12]

@@ -31,7 +31,7 @@ from pipeline.study import cells, check_dvc_keys, load_study
 from pipeline.study.load import DVC_KEYS
 from tests.study.mutants import BASES, Mutant, mutants
 
-SECONDS = 10  # of processor time: nothing goes on for ever; the largest study of all takes 3
+SECONDS = 2  # of processor time: nothing goes on for ever
 SEEDED = settings(
     derandomize=True,
     database=None,
