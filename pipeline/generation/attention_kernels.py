@@ -250,6 +250,7 @@ def prompt_attention_kernel(
     """T positions of prompts, in place, each of which sees WINDOW; a program is BQ of a sample and a query head.
 
     Keys, rotated, and values [B, KV, T, E] are of positions FIRST ...; a sample sees none before its ``starts``.
+    Queries are rotated already where no ``cosine`` is given.
     """
     # All programs along the grid's first axis: the others end at 65,535.
     tiles = tl.cdiv(T, BQ)
@@ -258,14 +259,15 @@ def prompt_attention_kernel(
     sample = (tl.program_id(0) // (tiles * KV * G)).to(tl.int64)
     start = tl.maximum(tl.load(starts + sample).to(tl.int32) - FIRST, 0)
     at, row = tl.arange(0, E), begin + tl.arange(0, BQ)
-    partner = _partner(at, ROTARY)
     inside = (row < T)[:, None]
-    turn = (row + FIRST)[:, None] * E + at[None, :]
-    cos = tl.load(cosine + turn, mask=inside, other=0.0)
-    sin = tl.load(sine + turn, mask=inside, other=0.0)
     q_at = u + (sample * T + row)[:, None] * stride_u + 2 * KV * E + head * E
     q = tl.load(q_at + at[None, :], mask=inside, other=0.0).to(tl.float32)
-    q = q * cos + tl.load(q_at + partner[None, :], mask=inside, other=0.0).to(tl.float32) * sin
+    if cosine is not None:
+        partner = _partner(at, ROTARY)
+        turn = (row + FIRST)[:, None] * E + at[None, :]
+        cos = tl.load(cosine + turn, mask=inside, other=0.0)
+        sin = tl.load(sine + turn, mask=inside, other=0.0)
+        q = q * cos + tl.load(q_at + partner[None, :], mask=inside, other=0.0).to(tl.float32) * sin
     q = (q * (scale * 1.4426950408889634)).to(keys.dtype.element_ty)  # 1 / log(2): exp2 is cheaper than exp
     first_key = sample * stride_sample + (head // G).to(tl.int64) * stride_head
     keys += first_key

@@ -73,18 +73,13 @@ class CausalStack:
         """
         batch, length, width = x.shape
         final = len(self.stack.layers) - 1
-
-        def attend(u: Tensor, index: int) -> None:
-            self.ops.sequence_attention(u, self.cache, index, rows, first)
-
         flat = x.reshape(batch * length, width)
         for index in range(final):
-            self.ops.layer(flat, self.stack, index, attend)
+            self.ops.prompt_layer(flat, self.stack, index, self.cache, rows, first)
         x = flat.view(batch, length, width)
         if length > wanted:
-            layer = self.stack.layers[final]
-            y = self.ops.normalise(x[:, :-wanted].reshape(-1, width), layer.shift, self.stack.config)
-            self.ops.store(self.ops.key_values(y, layer, self.stack), self.cache, final, rows, first)
+            before = x[:, :-wanted].reshape(-1, width)
+            self.ops.prompt_keys(before, self.stack, final, self.cache, rows, first)
         return x
 
 

@@ -50,26 +50,85 @@ def _activated(total, bias, first, N, GELU_FROM: tl.constexpr, BN: tl.constexpr,
 
 
 @triton.jit
+def _rotated(
+    heads, cosine, sine, time, first,
+    E: tl.constexpr, ROTARY: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """``heads`` [BM, BN], columns ``first`` ... of rows at ``time``, of which each head's first ROTARY are turned."""
+    GROUPS: tl.constexpr = BN // ROTARY
+    PAIRS: tl.constexpr = ROTARY // 2
+    one, other = heads.reshape(BM, GROUPS, 2, PAIRS).permute(0, 1, 3, 2).split()
+    turn = time[:, None] * E + tl.arange(0, PAIRS)[None, :]
+    turned = ((first + ROTARY * tl.arange(0, GROUPS)) % E == 0)[None, :, None]
+    cos = tl.where(turned, tl.load(cosine + turn)[:, None, :], 1.0)
+    sin = tl.where(turned, tl.load(sine + turn)[:, None, :], 0.0)
+    return tl.join(one * cos + other * sin, other * cos - one * sin).permute(0, 1, 3, 2).reshape(BM, BN)
+
+
+@triton.jit
+def _finish(
+    total, bias, out, keys, values, cosine, sine, sample, time, first, N, FIRST,
+    KEYS: tl.constexpr, QUERIES: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr,
+    GELU_FROM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """Columns ``first`` ... of a tile, positions ``time`` ... of a sample: to where :func:`linear_kernel` says."""
+    total = _activated(total, bias, first, N, GELU_FROM, BN, EXACT)
+    if KEYS == 0:
+        out.store([sample, time, first], total.to(out.dtype).reshape(1, BM, BN))
+    else:
+        if first >= KEYS and first < 2 * KEYS + QUERIES:
+            total = _rotated(total, cosine, sine, FIRST + time + tl.arange(0, BM), first, E, ROTARY, BM, BN)
+        tile = total.to(out.dtype).reshape(1, BM, BN)
+        if first >= 2 * KEYS:
+            out.store([sample, time, first], tile)
+        else:
+            head = sample * (KEYS // E) + first % KEYS // E
+            if first < KEYS:
+                values.store([head, time, first % E], tile)
+            else:
+                keys.store([head, time, first % E], tile)
+
+
+@triton.jit
 def linear_kernel(
-    x, w, out, bias, M, N, K,
+    x, w, out, bias, B, T, N, K, keys, values, cosine, sine, FIRST,
+    KEYS: tl.constexpr, QUERIES: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr,
     GELU_FROM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     GROUP: tl.constexpr, PROGRAMS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``out = activated(x w^T + bias)``, with GELU from column GELU_FROM on; ``out`` has tiles of half the columns."""
+    """``out = activated(x w^T + bias)`` [B, T, N], with GELU from column GELU_FROM on; ``x`` [B T, K].
+
+    With KEYS columns 0 to KEYS are values and as many more keys, which go to ``values`` and ``keys`` [B KV, T, E]
+    instead; keys, and the QUERIES after them, are rotated as at positions FIRST ... ``out``, ``keys`` and ``values``
+    have tiles of half the columns.
+    """
     HALF: tl.constexpr = BN // 2
     EXACT: tl.constexpr = out.dtype == tl.float32
-    tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(N, BN)
-    for index in tl.range(tl.program_id(0), tiles_m * tiles_n, PROGRAMS, flatten=True):
-        m, n = _tile(index, tiles_m, tiles_n, GROUP)
-        total = tl.zeros((BM, BN), dtype=tl.float32)
-        for k in range(tl.cdiv(K, BK)):
-            total = tl.dot(x.load([m * BM, k * BK]), w.load([n * BN, k * BK]).T, total, input_precision=PRECISION)
-        # Two halves, one after the other: the whole tile with its activation does not fit the registers.
-        left, right = total.reshape(BM, 2, HALF).permute(0, 2, 1).split()
-        left = _activated(left, bias, n * BN, N, GELU_FROM, HALF, EXACT)
-        out.store([m * BM, n * BN], left.to(out.dtype))
-        right = _activated(right, bias, n * BN + HALF, N, GELU_FROM, HALF, EXACT)
-        out.store([m * BM, n * BN + HALF], right.to(out.dtype))
+    tiles_t = tl.cdiv(T, BM)
+    tiles_m, tiles_n = B * tiles_t, tl.cdiv(N, BN)
+    steps = tl.cdiv(K, BK)
+    sample, time, n = 0, 0, 0
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    # One loop over tiles and their steps, so that the next tile's loads run beside the end of this one's.
+    for step in range(tl.cdiv(tiles_m * tiles_n - tl.program_id(0), PROGRAMS) * steps):
+        k = step % steps
+        if k == 0:
+            m, n = _tile(tl.program_id(0) + step // steps * PROGRAMS, tiles_m, tiles_n, GROUP)
+            sample, time = m // tiles_t, m % tiles_t * BM
+        rows = x.load([sample * T + time, k * BK])
+        total = tl.dot(rows, w.load([n * BN, k * BK]).T, total, input_precision=PRECISION)
+        if k == steps - 1:
+            # Two halves, one after the other: the whole tile with its activation does not fit the registers.
+            left, right = total.reshape(BM, 2, HALF).permute(0, 2, 1).split()
+            _finish(
+                left, bias, out, keys, values, cosine, sine, sample, time, n * BN, N, FIRST,
+                KEYS, QUERIES, E, ROTARY, GELU_FROM, BM, HALF, EXACT,
+            )  # fmt: skip
+            _finish(
+                right, bias, out, keys, values, cosine, sine, sample, time, n * BN + HALF, N, FIRST,
+                KEYS, QUERIES, E, ROTARY, GELU_FROM, BM, HALF, EXACT,
+            )  # fmt: skip
+            total = tl.zeros((BM, BN), dtype=tl.float32)
 
 
 @triton.jit

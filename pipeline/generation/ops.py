@@ -35,6 +35,16 @@ class TorchOps:
         attend(u, index)
         self.output(x, u, layer, stack)
 
+    def prompt_layer(self, x: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int) -> None:
+        """Take positions ``first`` ... of samples ``rows``, ``x`` [B * T, D], through a layer, in place; store them."""
+        self.layer(x, stack, index, lambda u, index: self.sequence_attention(u, cache, index, rows, first))
+
+    def prompt_keys(self, x: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int) -> None:
+        """Store a layer's keys and values of positions ``first`` ... of samples ``rows``, ``x`` [B * T, D]."""
+        layer = stack.layers[index]
+        u = self.key_values(self.normalise(x, layer.shift, stack.config), layer, stack)
+        self.store(u, cache, index, rows, first)
+
     def normalise(self, x: Tensor, shift: Tensor | None, config: StackConfig) -> Tensor:
         """[M, D] -> [M, D]: ``x + shift`` with mean 0 and variance 1 in every row; root mean square 1 (RMS norms)."""
         if not config.centred:

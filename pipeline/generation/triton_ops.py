@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor, nn
@@ -105,14 +107,22 @@ class TritonOps(TorchOps):
         else:
             self._linear(y, weight, bias, out, len(weight))
 
-    def _linear(self, y: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gelu_from: int) -> None:
+    def _linear(
+        self, y: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gelu_from: int, samples: int = 1, **places: Any
+    ) -> None:
+        """``places`` are those of keys and values, if ``weight`` begins with theirs, as the kernel says."""
         (rows, width), columns = y.shape, len(weight)
         bm, bn, bk, warps, stages = self.linear_tile
-        programs = min(2 * self.processors, triton.cdiv(rows, bm) * triton.cdiv(columns, bn))
+        length, tile = rows // samples, (1, bm, bn // 2)
+        programs = min(2 * self.processors, samples * triton.cdiv(length, bm) * triton.cdiv(columns, bn))
+        into = {"keys": None, "values": None, "cosine": None, "sine": None, "FIRST": 0}
+        into |= {"KEYS": 0, "QUERIES": 0, "E": 0, "ROTARY": 0} | places
+        for name in ("keys", "values"):
+            if name in places:
+                into[name] = _tiles(places[name].flatten(0, 1), *tile)
         kernels.linear_kernel[(programs,)](
-            # Stored in halves of a tile's columns, as the kernel says.
-            _tiles(y, bm, bk), _tiles(weight, bn, bk), _tiles(out, bm, bn // 2), bias,
-            rows, columns, width, GELU_FROM=gelu_from,
+            _tiles(y, bm, bk), _tiles(weight, bn, bk), _tiles(out.unflatten(0, (samples, length)), *tile), bias,
+            samples, length, columns, width, **into, GELU_FROM=gelu_from,
             BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs, PRECISION=_precision(y),
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
@@ -191,13 +201,72 @@ class TritonOps(TorchOps):
             KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
         )  # fmt: skip
 
+    def prompt_layer(self, x: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int) -> None:
+        layer = stack.layers[index]
+        if not self._stores_as_it_projects(x, layer, cache, rows):
+            return super().prompt_layer(x, stack, index, cache, rows, first)
+        u = x.new_empty(len(x), len(layer.input_weight))
+        keys, values = self._project_and_store(x, u, stack, index, cache, rows, first)
+        self._prompt_attention(u, keys, values, cache, index, rows, first, rotated=True)
+        self.output(x, u, layer, stack)
+
+    def prompt_keys(self, x: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int) -> None:
+        if not self._stores_as_it_projects(x, stack.layers[index], cache, rows):
+            return super().prompt_keys(x, stack, index, cache, rows, first)
+        self._project_and_store(x, x.new_empty(len(x), stack.key_values), stack, index, cache, rows, first)
+
+    def _stores_as_it_projects(self, x: Tensor, layer: FoldedLayer, cache: Cache, rows: slice) -> bool:
+        """Whether a tile of the input product is of one head, rotates within itself, and is mostly full."""
+        tile, half = self.linear_tile[0], self.linear_tile[1] // 2
+        rotary, length = cache.config.rotary_width, len(x) // (rows.stop - rows.start)
+        fits = cache.config.head_width % half == 0 and rotary <= half and rotary & (rotary - 1) == 0
+        full = 4 * triton.cdiv(length, tile) * tile <= 5 * length
+        return fits and full and not _small(x) and layer.input_bias is not None and layer.head_scale is None
+
+    def _project_and_store(
+        self, x: Tensor, u: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int
+    ) -> tuple[Tensor, Tensor]:
+        """As many columns of projected rows as ``u`` has, queries rotated, but keys and values: these are returned."""
+        layer, config, batch = stack.layers[index], stack.config, rows.stop - rows.start
+        assert layer.input_bias is not None
+        columns, last = u.shape[1], first + len(x) // batch
+        keys, values = (part[:, :, first:last] for part in self._places(cache, index, rows, last))
+        self._linear(
+            self.normalise(x, layer.shift, config), layer.input_weight[:columns], layer.input_bias[:columns], u,
+            stack.key_values + config.query_width, batch,
+            keys=keys, values=values, cosine=cache.cosine, sine=cache.sine, FIRST=first,
+            KEYS=config.key_width, QUERIES=config.query_width, E=config.head_width, ROTARY=config.rotary_width,
+        )  # fmt: skip
+        if last > cache.rooms[index]:
+            cache.keep(keys, values, index, rows, first)
+        return keys, values
+
     def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
-        config, batch = cache.config, rows.stop - rows.start
-        length, window, width = len(u) // batch, config.windows[layer], config.head_width
+        rotated = self._by_library(u, cache, layer, rows, first)
+        keys, values = self._rotate_and_store(u, cache, layer, rows, first, queries=rotated)
+        self._prompt_attention(u, keys, values, cache, layer, rows, first, rotated=rotated)
+
+    def _by_library(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> bool:
+        length, window = len(u) // (rows.stop - rows.start), cache.config.windows[layer]
         whole = max(cache.offsets[rows]) <= first and (window is None or window >= length)
-        by_library = whole and (length > LONG or u.dtype == torch.float32)
-        keys, values = self._rotate_and_store(u, cache, layer, rows, first, queries=by_library)
-        if by_library:
+        return whole and (length > LONG or u.dtype == torch.float32)
+
+    def _prompt_attention(
+        self,
+        u: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        cache: Cache,
+        layer: int,
+        rows: slice,
+        first: int,
+        *,
+        rotated: bool,
+    ) -> None:
+        """Attention in place of the queries, to rotated keys and values [B, KV, T, E] of positions ``first`` ..."""
+        config, batch = cache.config, rows.stop - rows.start
+        length, width = len(u) // batch, config.head_width
+        if self._by_library(u, cache, layer, rows, first):
             query = query_columns(u, cache).unflatten(0, (batch, length)).unflatten(2, (config.heads, -1))
             query.copy_(attend(query.transpose(1, 2), keys, values, Mask(causal=True)).view(query.shape))
             return
@@ -205,8 +274,9 @@ class TritonOps(TorchOps):
         if u.dtype == torch.float32:  # larger ones take minutes to compile
             queries, block = (min(size, 16 if width > 128 else 32) for size in (queries, block))
         attention_kernels.prompt_attention_kernel[(triton.cdiv(length, queries) * config.heads * batch,)](
-            u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), cache.starts[rows], cache.cosine, cache.sine,
-            length, first, window or length, width**-0.5,
+            u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), cache.starts[rows],
+            None if rotated else cache.cosine, None if rotated else cache.sine,
+            length, first, config.windows[layer] or length, width**-0.5,
             KV=config.kv_heads, G=config.heads // config.kv_heads, E=width, ROTARY=config.rotary_width,
             BQ=queries, BT=block, PRECISION=_precision(u), num_warps=warps, num_stages=stages,
         )  # fmt: skip
@@ -221,27 +291,32 @@ class TritonOps(TorchOps):
         config, block, batch = cache.config, 32, rows.stop - rows.start
         length, heads = len(u) // batch, config.heads if queries else config.kv_heads
         last = first + length
-        fits = last <= cache.rooms[layer]
-        keys, values = cache.keys[layer][rows], cache.values[layer][rows]
-        if not fits:
-            keys, values = (u.new_empty(batch, config.kv_heads, last, config.head_width) for _ in range(2))
+        keys, values = self._places(cache, layer, rows, last)
         attention_kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](
             u, u.stride(0), keys, values, cache.cosine, cache.sine,
             len(u), length, first, keys.shape[2], KV=config.kv_heads,
             E=config.head_width, ROTARY=config.rotary_width, QUERIES=queries, BM=block, num_warps=4,
         )  # fmt: skip
         keys, values = keys[:, :, first:last], values[:, :, first:last]
-        if not fits:
+        if last > cache.rooms[layer]:
             cache.keep(keys, values, layer, rows, first)
         return keys, values
+
+    def _places(self, cache: Cache, layer: int, rows: slice, last: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, KV, room, E] of samples in the cache, or where ``last`` do not fit, of as many."""
+        keys, values = cache.keys[layer][rows], cache.values[layer][rows]
+        if last <= cache.rooms[layer]:
+            return keys, values
+        shape = (len(keys), cache.config.kv_heads, last, cache.config.head_width)
+        return keys.new_empty(shape), values.new_empty(shape)
 
 
 def _small(x: Tensor) -> bool:
     return x.shape[0] < SMALL or x.dtype == torch.float32
 
 
-def _tiles(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns])
+def _tiles(tensor: Tensor, *shape: int) -> TensorDescriptor:
+    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), list(shape))
 
 
 def _precision(x: Tensor) -> str:

@@ -195,6 +195,29 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
     torch.testing.assert_close(ours.values, expected.values)
 
 
+@pytest.mark.parametrize("starts", [[0] * ROWS, [0, 3, 7, 2, 9]])
+def test_layers_of_prompts(stack: FoldedStack, triton: TorchOps, starts: list[int]) -> None:
+    """With a layer of which keys and values alone are wanted; one window is shorter than the prompts."""
+    length, last = 75, len(stack.layers) - 1
+    if stack.config.rotary_width <= 16 and stack.layers[0].feed_forward is None:
+        triton._rotate_and_store = None  # type: ignore[attr-defined]  # the product does it
+    caches = ours, expected = [Cache(stack.config, stack.norm_weight, ROWS, 100) for _ in range(2)]
+    for cache in caches:
+        cache.set_starts(starts)
+    for rows in (slice(0, 2), slice(2, ROWS)):
+        first = min(starts[rows])
+        x = random((rows.stop - rows.start) * (length - first), 64)
+        taken = []
+        for ops, cache in zip((triton, TorchOps()), caches, strict=True):
+            taken.append(x.clone())
+            ops.prompt_layer(taken[-1], stack, 0, cache, rows, first)
+            if last:
+                ops.prompt_keys(taken[-1], stack, last, cache, rows, first)
+        torch.testing.assert_close(*taken, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.keys, expected.keys, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.values, expected.values, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.skipif(not CUDA, reason="tiles of the size that a GPU takes")
 @pytest.mark.parametrize("starts", [[0, 0, 0], [0, 70, 3]])
 @pytest.mark.parametrize("window", [None, 40, 130])
