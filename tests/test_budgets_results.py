@@ -13,6 +13,7 @@ from pipeline.base.files import read_json
 from pipeline.data.corpus import HeldOut
 from pipeline.results.curve import read_rows
 from pipeline.study import load_study
+from pipeline.study.schema import Corpus
 from tests.conftest import ROOT
 from tests.test_equal_loss_results import between
 
@@ -34,6 +35,7 @@ PRINTED = re.findall(
 )
 SPEEDS = {(model, setting): (speed, share, cache) for model, setting, speed, share, cache in PRINTED}
 PROMPT, ANSWER = "8064+128", "128+8064"
+PASSES = "## Passes over the same text"
 
 
 def record(model: str, tokens: str = "200 million", stage: str = "evaluate") -> dict[str, Any]:
@@ -59,7 +61,9 @@ def evaluated(folder: str) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-FOUR, ONE_AND_A_HALF = evaluated("budgets/passes"), evaluated("equal_loss/results")
+FOUR, TWO, ONE_AND_A_HALF = (
+    evaluated(folder) for folder in ("budgets/passes", "budgets/passes_twice", "equal_loss/results")
+)
 TARGETS: list[int] = FOUR[LARGE][0]["targets_by_document"]
 
 
@@ -75,9 +79,9 @@ def on_common(evaluations: list[dict[str, Any]]) -> float:
     return sum(nats(evaluations)) / sum(TARGETS)
 
 
-def costs(model: str, seeds: int = 3) -> list[float]:
-    """Nats by which four passes are worse than 1.5, of each common document."""
-    return [four - fewer for four, fewer in zip(nats(FOUR[model]), nats(ONE_AND_A_HALF[model][:seeds]), strict=True)]
+def costs(model: str, seeds: int = 3, passes: dict[str, list[dict[str, Any]]] = FOUR) -> list[float]:
+    """Nats by which so many passes are worse than 1.5, of each common document."""
+    return [more - fewer for more, fewer in zip(nats(passes[model]), nats(ONE_AND_A_HALF[model][:seeds]), strict=True)]
 
 
 def per_token(by_document: list[float]) -> str:
@@ -87,8 +91,10 @@ def per_token(by_document: list[float]) -> str:
     return f"{value:.3f} ± {sqrt(squares * len(TARGETS) / (len(TARGETS) - 1)) / sum(TARGETS):.3f}"
 
 
-def rows(columns: int) -> list[list[str]]:
-    cells = [[cell.strip() for cell in line[2:-2].split(" | ")] for line in LINES if line.startswith("| `")]
+def rows(columns: int, heading: str = "") -> list[list[str]]:
+    """The rows of tables with so many columns, from that heading on."""
+    lines = LINES[LINES.index(heading) :] if heading else LINES
+    cells = [[cell.strip() for cell in line[2:-2].split(" | ")] for line in lines if line.startswith("| `")]
     return [row for row in cells if len(row) == columns]
 
 
@@ -191,7 +197,10 @@ def test_the_ratios_at_8192_tokens() -> None:
     assert f"{small} and {block} times as fast" in EQUAL_PAGE
 
 
-@pytest.mark.parametrize("row", rows(6), ids=[row[0] for row in rows(6)])
+PAST = rows(6)[: -len(rows(6, PASSES))]
+
+
+@pytest.mark.parametrize("row", PAST, ids=[row[0] for row in PAST])
 def test_losses_past_the_trained_length(row: list[str]) -> None:
     long = record(row[0].strip("`"))["loss_by_context"][1]
     assert long["length"] == 8192
@@ -207,15 +216,21 @@ def test_every_training_took_its_tokens() -> None:
             assert (trained["diverged"], trained["environment"]["dirty"]) == (False, False)
 
 
+def held_out(corpus: Corpus) -> HeldOut:
+    return HeldOut(corpus.validation_fraction, corpus.test_fraction, corpus.seed)
+
+
 def test_the_common_documents_are_the_first_of_the_longer_test_set() -> None:
-    everywhere = [each for found in (FOUR, ONE_AND_A_HALF) for model in found for each in found[model]]
+    everywhere = [each for found in (FOUR, TWO, ONE_AND_A_HALF) for model in found for each in found[model]]
     for each in everywhere:
         assert each["targets_by_document"][: len(TARGETS)] == TARGETS
     assert len({each["tokenizer_hash"] for each in everywhere}) == 1
-    corpora = [load_study(FOLDER.parents[2] / f"studies/{name}_h100.yaml").corpus for name in ("passes", "equal_loss")]
-    shorter, longer = (HeldOut(corpus.validation_fraction, corpus.test_fraction, corpus.seed) for corpus in corpora)
-    splits = [shorter.split(place) for place in range(corpora[0].max_documents)]
-    assert splits == [longer.split(place) for place in range(len(splits))]
+    names = ("passes", "passes_twice", "equal_loss")
+    shorter, *longer = (load_study(FOLDER.parents[2] / f"studies/{name}_h100.yaml").corpus for name in names)
+    places = range(shorter.max_documents or 0)
+    splits = [held_out(shorter).split(place) for place in places]
+    for corpus in longer:
+        assert splits == [held_out(corpus).split(place) for place in places]
     assert splits.count("test") == len(TARGETS)
     assert f"{len(TARGETS)} test documents ({sum(TARGETS):,} targets)" in PAGE
 
@@ -225,14 +240,19 @@ def test_passes_have_their_losses() -> None:
         [
             f"`{model}`",
             ", ".join(f"{on_common([seed]):.3f}" for seed in ONE_AND_A_HALF[model]),
+            f"{on_common(TWO[model]):.3f}",
+            per_token(costs(model, passes=TWO)),
             f"{on_common(FOUR[model]):.3f}",
             per_token(costs(model)),
         ]
         for model in (LARGE, BLOCK)
     ]
-    assert rows(4) == expected
-    cost = [per_token(costs(model)).split()[0] for model in (LARGE, BLOCK)]
-    assert "cost vanilla 19M {} nats and the block transformer {}.".format(*cost) in PAGE
+    assert rows(6, PASSES) == expected
+    two, four = (
+        [per_token(costs(model, passes=passes)).split()[0] for model in (LARGE, BLOCK)] for passes in (TWO, FOUR)
+    )
+    assert "cost vanilla 19M {} nats and the block transformer {}, two".format(*four) in PAGE
+    assert "two passes {} and {}.".format(*two) in PAGE
     whole = mean(each["loss"] for each in ONE_AND_A_HALF[LARGE])
     assert f"has {on_common(ONE_AND_A_HALF[LARGE]):.3f} on these 188 documents and {whole:.3f} on all 503" in PAGE
 
@@ -244,22 +264,27 @@ def test_what_repetition_costs_the_block_transformer_more() -> None:
     )
     assert f"by {more} nats**, and by {of_seed_0} where only seed 0 is compared" in PAGE
     worse = [mean(cost > 0 for cost in costs(model)) for model in (LARGE, BLOCK)]
-    assert f"{worse[0]:.0%} of the documents for the vanilla transformer, in {worse[1]:.0%}".replace("%", " %") in PAGE
+    told = f"{worse[0]:.0%} of the documents are worse for the vanilla transformer, {worse[1]:.0%} for the block"
+    assert told.replace("%", " %") in PAGE
     seeds = [on_common([seed]) for seed in ONE_AND_A_HALF[BLOCK]]
     assert f"three are {max(seeds) - min(seeds):.3f} apart" in PAGE
-    behind = [on_common(found[BLOCK]) - on_common(found[LARGE]) for found in (ONE_AND_A_HALF, FOUR)]
-    assert "by {:.3f} after 1.5 passes and by {:.3f} after 4".format(*behind) in PAGE
+    behind = [on_common(found[BLOCK]) - on_common(found[LARGE]) for found in (ONE_AND_A_HALF, TWO, FOUR)]
+    assert "by {:.3f} after 1.5 passes, by {:.3f} after 2 and by {:.3f} after 4".format(*behind) in PAGE
 
 
 def test_losses_while_training_on_repeated_text() -> None:
     curves = {
         (folder, model): read_rows(FOLDER.parent / folder / f"curves/{model}-0.csv")
-        for folder in ("budgets/passes", "equal_loss")
+        for folder in ("budgets/passes", "budgets/passes_twice", "equal_loss")
         for model in (LARGE, BLOCK)
     }
     last = {key: mean(float(row["train_loss"]) for row in curve[-31:]) for key, curve in curves.items()}
-    lower = [last["equal_loss", model] - last["budgets/passes", model] for model in (LARGE, BLOCK)]
-    assert "300 steps they are {:.2f} (vanilla) and {:.2f} nats (block) below".format(*lower) in PAGE
+    lower, little = (
+        [last["equal_loss", model] - last[f"budgets/{passes}", model] for model in (LARGE, BLOCK)]
+        for passes in ("passes", "passes_twice")
+    )
+    assert "300 steps of four passes they are {:.2f} (vanilla) and {:.2f} nats (block) below".format(*lower) in PAGE
+    assert "those of two {:.2f} and {:.2f}".format(*little) in PAGE
     fall = []
     for model in (LARGE, BLOCK):
         held = {int(row["step"]): row["validation_loss"] for row in curves["budgets/passes", model]}
@@ -267,11 +292,12 @@ def test_losses_while_training_on_repeated_text() -> None:
     assert "from step 2,250 on it falls by {:.3f} and {:.3f}".format(*fall) in PAGE
 
 
-def test_four_passes_took_as_many_tokens() -> None:
+@pytest.mark.parametrize("passes", ["passes", "passes_twice"])
+def test_more_passes_took_as_many_tokens(passes: str) -> None:
     for model in (LARGE, BLOCK):
         trained, beside = (
             read_json(FOLDER.parent / folder / f"pretrain/{model}-0.json")
-            for folder in ("budgets/passes", "equal_loss/results")
+            for folder in (f"budgets/{passes}", "equal_loss/results")
         )
         assert (trained["tokens"], trained["steps"]) == (beside["tokens"], beside["steps"])
         assert (trained["diverged"], trained["environment"]["dirty"]) == (False, False)
