@@ -29,12 +29,14 @@ SETTINGS = ("decode_heavy", "prefill_heavy")
 H100_COLUMNS = (("tokens_per_second", ",.0f"), ("roofline_fraction", ".0%"))
 WITHOUT_WINDOWS = ("vanilla-5m_gqa-", "vanilla-19m_gqa-")  # trained for docs/results/equal_loss.md
 AGAINST = ("vanilla", "vanilla, grouped-query")
-SHORT, LONG = "windows_h100", "windows_8192_h100"
+SHORT, LONG, LONGEST = "windows_h100", "windows_8192_h100", "windows_16384_h100"
+RESULTS = {SHORT: "results", LONG: "results_8192", LONGEST: "results_16384"}
+HEADINGS = {LONG: "At 8,192 tokens", LONGEST: "At 16,384 tokens"}
 
 
 def of_models(stage: str, study: str) -> dict[str, dict[str, Any]]:
     """Records by model and seed."""
-    paths = sorted((FOLDER / ("results" if study == SHORT else "results_8192") / stage).iterdir())
+    paths = sorted((FOLDER / RESULTS[study] / stage).iterdir())
     if study == SHORT:
         before = ROOT / "docs/results/equal_loss/results" / stage
         paths += [path for path in sorted(before.iterdir()) if path.stem.startswith(WITHOUT_WINDOWS)]
@@ -44,18 +46,18 @@ def of_models(stage: str, study: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-SCORED, TRAINED = ({study: of_models(stage, study) for study in (SHORT, LONG)} for stage in ("evaluate", "pretrain"))
+SCORED, TRAINED = ({study: of_models(stage, study) for study in RESULTS} for stage in ("evaluate", "pretrain"))
 SPEEDS = {
     study: {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / file)}
     for study, file in ((SHORT, "speed.json"), (LONG, "speed_8192.json"))
 }
-ON_H100, BEFORE, RINGS = (
+ON_H100, LONGEST_ON_H100, BEFORE, RINGS = (
     {record["cell"]["name"][:-2]: record["settings"] for record in read_json(FOLDER / file)}
-    for file in ("speed_8192_h100.json", "speed_8192_before.json", "speed_8192_ring.json")
+    for file in ("speed_8192_h100.json", "speed_16384_h100.json", "speed_8192_before.json", "speed_8192_ring.json")
 )
 RATES_H100 = {record["cell"]["name"][:-2]: record["rates"] for record in read_json(FOLDER / "speed_8192_h100.json")}
 MODELS = [(study, model) for study in (SHORT, LONG) for model in sorted(SPEEDS[study])]
-EVALUATED = [(study, model) for study in (SHORT, LONG) for model in sorted(SCORED[study])]
+EVALUATED = [(study, model) for study in RESULTS for model in sorted(SCORED[study])]
 
 
 def loss(study: str, model: str) -> float:
@@ -107,8 +109,8 @@ def speeds_told(study: str, model: str) -> list[str]:
     return [*told, f"{SPEEDS[study][model]['decode_heavy']['bytes_per_sample'] / 1e6:.1f}"]
 
 
-def speeds_on_h100(model: str) -> list[str]:
-    measured = [ON_H100[model][setting] for setting in SETTINGS]
+def speeds_on_h100(model: str, on: dict[str, Any] = ON_H100) -> list[str]:
+    measured = [on[model][setting] for setting in SETTINGS]
     told = [f"{found[key]:{form}}" for found in measured for key, form in H100_COLUMNS]
     return [*told, f"{measured[0]['bytes_per_sample'] / 1e6:.1f}"]
 
@@ -126,9 +128,9 @@ def scores_told(study: str, model: str) -> list[str]:
     return [*scores(scored), *copies_by_offset(scored, int(length[0]) if length else 1)]
 
 
-def places_told(model: str) -> list[str]:
-    """Loss in quarters of documents of 8,192 tokens."""
-    of_seeds = [scored["loss_by_context"][0]["losses"] for scored in SCORED[LONG][model].values()]
+def places_told(study: str, model: str) -> list[str]:
+    """Loss in quarters of documents of the study's context length."""
+    of_seeds = [scored["loss_by_context"][0]["losses"] for scored in SCORED[study][model].values()]
     return [f"{mean(chain(*(losses[first : first + 4] for losses in of_seeds))):.2f}" for first in range(0, 16, 4)]
 
 
@@ -158,14 +160,20 @@ def test_a_model_has_its_speeds_on_an_h100(model: str) -> None:
     assert told_of(LONG, model, speeds_on_h100(model)) in rows(model, "At 8,192 tokens")
 
 
+@pytest.mark.parametrize("model", SCORED[LONGEST])
+def test_a_model_has_its_losses_at_16384_tokens_and_its_speeds_if_timed(model: str) -> None:
+    speeds = speeds_on_h100(model, LONGEST_ON_H100) if model in LONGEST_ON_H100 else [""] * 5
+    assert told_of(LONGEST, model, speeds) in rows(model, HEADINGS[LONGEST])
+
+
 @pytest.mark.parametrize(("study", "model"), EVALUATED)
 def test_a_model_has_its_scores_and_copies(study: str, model: str) -> None:
     assert scores_told(study, model) in rows(model, "Equal loss, accuracy and copies")
 
 
-@pytest.mark.parametrize("model", SCORED[LONG])
-def test_a_model_has_its_losses_by_place_in_a_document(model: str) -> None:
-    assert places_told(model) in rows(model, "At 8,192 tokens")
+@pytest.mark.parametrize(("study", "model"), [(study, model) for study in HEADINGS for model in SCORED[study]])
+def test_a_model_has_its_losses_by_place_in_a_document(study: str, model: str) -> None:
+    assert places_told(study, model) in rows(model, HEADINGS[study])
 
 
 def test_the_ratios_are_the_reports() -> None:
@@ -177,7 +185,7 @@ def test_the_ratios_are_the_reports() -> None:
 
 
 def test_the_ratios_at_8192_are_the_reports() -> None:
-    section = TEXT.split("## At 8,192 tokens\n")[1]
+    section = TEXT.split("## At 8,192 tokens\n")[1].split("\n## ")[0]
     told = re.findall(r"\| with ([^|]+) \| ([\d.]+) \| ([^|]+) \| ([^|]+) \|", section)
     assert len(told) == 7
     for which, at, *found in told:
@@ -213,7 +221,7 @@ def test_the_headline_of_the_readme_is_the_reports() -> None:
     heads, grouped = (ratios("speedup_8192_h100", against) for against in AGAINST)
     at, low = ([of["decode_heavy", loss] for of in (heads, grouped)] for loss in ("2.922", "2.870"))
     assert f"{float(at[0]['ratio']):.2f} times as fast as vanilla transformers at 2.922 nats" in README
-    assert f"{float(at[1]['ratio']):.2f} with grouped queries {ratio_told(at[1])[5:]}" in README
+    assert f"{float(at[1]['ratio']):.2f} with grouped queries. At 2.870" in README
     assert "At 2.870: {} and {}.".format(*(f"{float(row['ratio']):.2f}" for row in low)) in README
     assert f"With sliding windows: {beside_the_better_seed():.2f} at 3.021" in README
     short = [
@@ -354,23 +362,57 @@ def test_what_one_key_value_head_does_at_8192_tokens() -> None:
     assert ON_H100[middle]["decode_heavy"]["roofline"]["tokens_per_second"] > needed
 
 
-def test_what_contexts_twice_as_long_would_bring() -> None:
-    longer = load_study(ROOT / "studies/windows_16384_h100.yaml")
-    configs = {cell.name[:-2]: model_config(longer, cell, 16384) for cell in cells(longer)}
+def test_what_the_page_says_of_16384_tokens() -> None:
+    small, one, block = "vanilla-5m_gqa", "vanilla-19m_mqa", "block-39m_gqa_window_256-2-memory64_two_all"
+    wide = "block-19m_gqa_window_512-2-memory64_two_all"
+    found = ratios("speedup_16384_h100", AGAINST[1])
+    told = " | ".join(ratio_told(found[setting, "3.005"]) for setting in SETTINGS)
+    assert f"| with grouped queries | 3.005 | {told} |" in PAGE
+    row = found["decode_heavy", "3.005"]
+    assert row["at_the_loss_of"] == block
+    assert f"At 16,384 it is {ratio_told(row)[:4]} times as fast as grouped queries at 3.005" in PAGE
+    assert f"At 16,384: {ratio_told(row)[:4]} at 3.005, not in long documents" in README
+    seeds = [scored["loss"] for _, scored in sorted(SCORED[LONGEST][block].items())]
+    assert "Its seeds have {:.3f} and {:.3f}".format(*seeds) in PAGE
+    assert min(seeds) < 3 < loss(LONGEST, block)
+    assert f"the mean misses it by {loss(LONGEST, block) - 3:.3f}" in PAGE
+    costs = [loss(LONGEST, model) - loss(LONG, model) for model in (small, one, block, wide)]
+    assert "0.040 nats vanilla 5M, {1:.3f} vanilla 19M, {2:.3f} block 39M, {3:.3f} block 19M".format(*costs) in PAGE
+    assert f"{costs[0]:.3f}" == "0.040"
+    assert f"is {worse(wide, small, LONGEST)} behind vanilla 5M" in PAGE
+    first, *later = behind(LONGEST, block, small)
+    assert first < 0
+    assert max(behind(LONG, block, small)) < 0
+    assert "from the second quarter on by {:.2f}, {:.2f} and {:.2f} nats".format(*later) in PAGE
+    assert f"in documents that fill the context another {later[-1]:.2f}" in PAGE
+    parts = [f"{100 * on[one]['decode_heavy']['roofline_fraction']:.0f} %" for on in (LONGEST_ON_H100, ON_H100)]
+    assert "makes {} of its limit, where it made {} at 8,192".format(*parts) in PAGE
+    limits = float(row["roofline_ratio"])
+    share = LONGEST_ON_H100[block]["decode_heavy"]["roofline_fraction"]
+    nearer = limits * share / ON_H100[one]["decode_heavy"]["roofline_fraction"]
+    assert f"With that part the ratio would be {nearer:.2f}; at the limits of both it is {limits:.2f}" in PAGE
+
+
+def behind(study: str, model: str, other: str) -> list[float]:
+    """Nats by which a model is worse in each quarter of long documents, as told."""
+    told = (places_told(study, each) for each in (model, other))
+    return [float(own) - float(its) for own, its in zip(*told, strict=True)]
+
+
+def test_what_was_predicted_of_16384_tokens() -> None:
+    """From 8,192: half the batch, at the rates and the part of the limit of there."""
+    longer = load_study(ROOT / f"studies/{LONGEST}.yaml")
 
     def predicted(model: str) -> float:
-        """Half the batch, at the rates and the part of the limit of 8,192 tokens."""
         measured, rates = ON_H100[model]["decode_heavy"], DeviceRates(**RATES_H100[model])
         setting = longer.benchmark.settings["decode_heavy"]
-        bound = roofline(configs[model], setting, measured["batch"] // 2, 2, rates)
+        bound = roofline(configs(LONGEST)[model], setting, measured["batch"] // 2, 2, rates)
         return float(bound.tokens_per_second * measured["roofline_fraction"])
 
-    told = (
-        "block 39M would be {:.2f} times as fast as vanilla 19M with one key/value head and block 19M with a window of"
-    )
-    blocks = (f"block-{size}-2-memory64_two_all" for size in ("39m_gqa_window_256", "19m_gqa_window_512"))
-    middle, small = (predicted(model) / predicted("vanilla-19m_mqa") for model in blocks)
-    assert f"{told.format(middle)} 512 blocks {small:.2f} times" in PAGE
+    block, one = "block-39m_gqa_window_256-2-memory64_two_all", "vanilla-19m_mqa"
+    speeds = [LONGEST_ON_H100[model]["decode_heavy"]["tokens_per_second"] for model in (block, one)]
+    told = "predicted from 8,192 tokens was {:.2f} times the tokens per second of vanilla 19M, measured {:.2f}"
+    assert told.format(predicted(block) / predicted(one), speeds[0] / speeds[1]) in PAGE
 
 
 def test_what_one_key_value_head_does_at_2048_tokens() -> None:
