@@ -5,6 +5,8 @@ Legend: B batch, M rows, H heads, KV key/value heads, E head width, P positions 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -63,14 +65,6 @@ class Cache:
         self.starts.copy_(torch.tensor(offsets, dtype=torch.int32))
         self._masks.clear()
 
-    def keep(self, keys: Tensor, values: Tensor, layer: int, rows: slice, first: int) -> None:
-        """Store keys and values [b, KV, T, E] of positions ``first`` ... of samples ``rows``, the last that fit."""
-        last, room = first + keys.shape[2], self.rooms[layer]
-        begin = max(first, last - room)
-        places = slice(begin, last) if last <= room else torch.arange(begin, last, device=keys.device) % room
-        self.keys[layer][rows, :, places] = keys[:, :, begin - first :]
-        self.values[layer][rows, :, places] = values[:, :, begin - first :]
-
     def read(self, now: int, layer: int) -> slice:
         """The places that position ``now`` reads in a layer: those that any row attends to, or the whole room."""
         room = self.rooms[layer]
@@ -88,12 +82,43 @@ class Cache:
             self._masks[window] = (now, None if allowed is None else allowed[:, None, None, :])
         return self._masks[window][1]
 
-    def prompt_mask(self, rows: slice, after: slice, layer: int) -> Mask:
-        """Whom the positions ``after`` of samples ``rows`` attend to among themselves."""
-        starts, length = self.starts[rows], after.stop - after.start
-        ragged = max(self.offsets[rows]) > after.start
-        valid = torch.arange(after.start, after.stop, device=starts.device) >= starts[:, None] if ragged else None
-        return causal_mask(length, valid, self.config.windows[layer], starts.device)
+
+@dataclass(frozen=True)
+class Stretch:
+    """Positions ``first`` ... of the samples ``rows`` of a cache, which are taken in at once."""
+
+    cache: Cache
+    rows: slice
+    first: int
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return self.rows.stop - self.rows.start
+
+    @property
+    def padded(self) -> bool:
+        """Whether a sample has padding among the positions."""
+        return max(self.cache.offsets[self.rows]) > self.first
+
+    def positions(self, x: Tensor) -> slice:
+        """Those of ``x`` [samples * T, ...], T of each sample."""
+        return slice(self.first, self.first + len(x) // self.samples)
+
+    def keep(self, keys: Tensor, values: Tensor, layer: int) -> None:
+        """Store keys and values [samples, KV, T, E], of the last positions that fit."""
+        last, room = self.first + keys.shape[2], self.cache.rooms[layer]
+        begin = max(self.first, last - room)
+        places = slice(begin, last) if last <= room else torch.arange(begin, last, device=keys.device) % room
+        self.cache.keys[layer][self.rows, :, places] = keys[:, :, begin - self.first :]
+        self.cache.values[layer][self.rows, :, places] = values[:, :, begin - self.first :]
+
+    def mask(self, positions: slice, layer: int) -> Mask:
+        """Whom the ``positions``, all of the stretch, attend to among themselves."""
+        starts, length = self.cache.starts[self.rows], positions.stop - positions.start
+        place = torch.arange(positions.start, positions.stop, device=starts.device)
+        valid = place >= starts[:, None] if self.padded else None
+        return causal_mask(length, valid, self.cache.config.windows[layer], starts.device)
 
 
 class Recent:

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.generation.cache import Cache, Clock, Recent
+from pipeline.generation.cache import Cache, Clock, Recent, Stretch
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.token_steps import Choose, PrefixSteps, token_steps
@@ -72,14 +72,14 @@ class CausalStack:
         Returns the last layer's input, [b, T, D].
         """
         batch, length, width = x.shape
-        final = len(self.stack.layers) - 1
+        final, stretch = len(self.stack.layers) - 1, Stretch(self.cache, rows, first)
         flat = x.reshape(batch * length, width)
         for index in range(final):
-            self.ops.prompt_layer(flat, self.stack, index, self.cache, rows, first)
+            self.ops.prompt_layer(flat, self.stack, index, stretch)
         x = flat.view(batch, length, width)
         if length > wanted:
             before = x[:, :-wanted].reshape(-1, width)
-            self.ops.prompt_keys(before, self.stack, final, self.cache, rows, first)
+            self.ops.prompt_keys(before, self.stack, final, stretch)
         return x
 
 

@@ -67,7 +67,7 @@ def _rotated(
 
 @triton.jit
 def _finish(
-    total, bias, out, keys, values, cosine, sine, sample, time, first, N, FIRST,
+    total, bias, out, keys, values, cosine, sine, sample, time, first, T, N, FIRST,
     KEYS: tl.constexpr, QUERIES: tl.constexpr, E: tl.constexpr, ROTARY: tl.constexpr,
     GELU_FROM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
@@ -77,7 +77,8 @@ def _finish(
         out.store([sample, time, first], total.to(out.dtype).reshape(1, BM, BN))
     else:
         if first >= KEYS and first < 2 * KEYS + QUERIES:
-            total = _rotated(total, cosine, sine, FIRST + time + tl.arange(0, BM), first, E, ROTARY, BM, BN)
+            position = tl.minimum(time + tl.arange(0, BM), T - 1)  # the tables end there
+            total = _rotated(total, cosine, sine, FIRST + position, first, E, ROTARY, BM, BN)
         tile = total.to(out.dtype).reshape(1, BM, BN)
         if first >= 2 * KEYS:
             out.store([sample, time, first], tile)
@@ -121,11 +122,11 @@ def linear_kernel(
             # Two halves, one after the other: the whole tile with its activation does not fit the registers.
             left, right = total.reshape(BM, 2, HALF).permute(0, 2, 1).split()
             _finish(
-                left, bias, out, keys, values, cosine, sine, sample, time, n * BN, N, FIRST,
+                left, bias, out, keys, values, cosine, sine, sample, time, n * BN, T, N, FIRST,
                 KEYS, QUERIES, E, ROTARY, GELU_FROM, BM, HALF, EXACT,
             )  # fmt: skip
             _finish(
-                right, bias, out, keys, values, cosine, sine, sample, time, n * BN + HALF, N, FIRST,
+                right, bias, out, keys, values, cosine, sine, sample, time, n * BN + HALF, T, N, FIRST,
                 KEYS, QUERIES, E, ROTARY, GELU_FROM, BM, HALF, EXACT,
             )  # fmt: skip
             total = tl.zeros((BM, BN), dtype=tl.float32)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.generation.cache import Cache, Clock, LocalCache
+from pipeline.generation.cache import Cache, Clock, LocalCache, Stretch
 from pipeline.generation.folded import FoldedLayer, FoldedStack, rotate_heads
 from pipeline.models.attention import attend
 from pipeline.models.config import StackConfig
@@ -35,15 +35,14 @@ class TorchOps:
         attend(u, index)
         self.output(x, u, layer, stack)
 
-    def prompt_layer(self, x: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int) -> None:
-        """Take positions ``first`` ... of samples ``rows``, ``x`` [B * T, D], through a layer, in place; store them."""
-        self.layer(x, stack, index, lambda u, index: self.sequence_attention(u, cache, index, rows, first))
+    def prompt_layer(self, x: Tensor, stack: FoldedStack, index: int, stretch: Stretch) -> None:
+        """Take a stretch, ``x`` [B * T, D], through a layer, in place; store its keys and values."""
+        self.layer(x, stack, index, lambda u, index: self.sequence_attention(u, stretch, index))
 
-    def prompt_keys(self, x: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int) -> None:
-        """Store a layer's keys and values of positions ``first`` ... of samples ``rows``, ``x`` [B * T, D]."""
+    def prompt_keys(self, x: Tensor, stack: FoldedStack, index: int, stretch: Stretch) -> None:
+        """Store the keys and values that a stretch, ``x`` [B * T, D], has in a layer."""
         layer = stack.layers[index]
-        u = self.key_values(self.normalise(x, layer.shift, stack.config), layer, stack)
-        self.store(u, cache, index, rows, first)
+        self.store(self.key_values(self.normalise(x, layer.shift, stack.config), layer, stack), stretch, index)
 
     def normalise(self, x: Tensor, shift: Tensor | None, config: StackConfig) -> Tensor:
         """[M, D] -> [M, D]: ``x + shift`` with mean 0 and variance 1 in every row; root mean square 1 (RMS norms)."""
@@ -135,20 +134,19 @@ class TorchOps:
         cache.keys[layer, places] = key
         cache.values[layer, places] = value
 
-    def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
-        """Positions ``first`` ... of samples ``rows`` at once, ``u`` [B * T, ...]: store keys and values, attend."""
-        batch = rows.stop - rows.start
-        after = slice(first, first + len(u) // batch)
-        keys, values = _rotated(u, cache, rows, first)
-        cache.keep(keys, values, layer, rows, first)
-        query = query_columns(u, cache).unflatten(0, (batch, -1)).unflatten(2, (cache.config.heads, -1))  # [B, T, H, E]
-        rotate_heads(query, cache.config, cache.cosine[after, None], cache.sine[after, None])
-        mask = cache.prompt_mask(rows, after, layer)
+    def sequence_attention(self, u: Tensor, stretch: Stretch, layer: int) -> None:
+        """A stretch at once, ``u`` [B * T, ...]: store keys and values, attend."""
+        cache, positions = stretch.cache, stretch.positions(u)
+        keys, values = _rotated(u, stretch)
+        stretch.keep(keys, values, layer)
+        query = query_heads(u, stretch)
+        rotate_heads(query, cache.config, cache.cosine[positions, None], cache.sine[positions, None])
+        mask = stretch.mask(positions, layer)
         query.copy_(attend(query.transpose(1, 2), keys, values, mask).view(query.shape))
 
-    def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
-        """Store keys and values of positions ``first`` ... of the samples ``rows``; ``u`` [B * T, 2 KV E or more]."""
-        cache.keep(*_rotated(u, cache, rows, first), layer, rows, first)
+    def store(self, u: Tensor, stretch: Stretch, layer: int) -> None:
+        """Store a stretch's keys and values; ``u`` [B * T, 2 KV E or more]."""
+        stretch.keep(*_rotated(u, stretch), layer)
 
     def linear(self, y: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
         """``y`` [M, D] times ``weight`` [N, D], plus ``bias``, into ``out`` [M, N], whose rows may lie apart."""
@@ -170,14 +168,14 @@ class TorchOps:
         out.copy_(F.linear(hidden, weight).argmax(-1))
 
 
-def _rotated(u: Tensor, cache: Cache, rows: slice, first: int) -> tuple[Tensor, Tensor]:
-    """Keys, rotated in place, and values [B, KV, T, E] of positions ``first`` ... of samples, as parts of ``u``."""
-    batch, kv_heads, width = rows.stop - rows.start, cache.config.kv_heads, cache.config.head_width
+def _rotated(u: Tensor, stretch: Stretch) -> tuple[Tensor, Tensor]:
+    """Keys, rotated in place, and values [B, KV, T, E] of a stretch, as parts of ``u``."""
+    cache, positions = stretch.cache, stretch.positions(u)
+    kv_heads, width = cache.config.kv_heads, cache.config.head_width
     # [B * T, values | keys] -> [B, T, 2, KV, E] -> values and keys [B, T, KV, E]
-    heads = u[:, : 2 * kv_heads * width].unflatten(0, (batch, -1)).unflatten(2, (2, kv_heads, width))
-    after = slice(first, first + heads.shape[1])
+    heads = u[:, : 2 * kv_heads * width].unflatten(0, (stretch.samples, -1)).unflatten(2, (2, kv_heads, width))
     value, key = heads.permute(2, 0, 1, 3, 4)
-    rotate_heads(key, cache.config, cache.cosine[after, None], cache.sine[after, None])
+    rotate_heads(key, cache.config, cache.cosine[positions, None], cache.sine[positions, None])
     return key.transpose(1, 2), value.transpose(1, 2)
 
 
@@ -186,6 +184,12 @@ def query_columns(u: Tensor, cache: Cache | LocalCache) -> Tensor:
     config = cache.config
     begin = 2 * config.kv_heads * config.head_width  # behind values and keys
     return u[:, begin : begin + config.query_width]
+
+
+def query_heads(u: Tensor, stretch: Stretch) -> Tensor:
+    """Those columns of a stretch by head: [B, T, H, E], a part of ``u``."""
+    columns = query_columns(u, stretch.cache)
+    return columns.unflatten(0, (stretch.samples, -1)).unflatten(2, (stretch.cache.config.heads, -1))
 
 
 def _heads(u: Tensor, cache: Cache | LocalCache, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor, Tensor]:

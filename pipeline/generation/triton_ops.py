@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pipeline.generation import attention_kernels, kernels
-from pipeline.generation.cache import Cache, Clock, LocalCache
+from pipeline.generation.cache import Cache, Clock, LocalCache, Stretch
 from pipeline.generation.folded import FoldedLayer, FoldedStack
-from pipeline.generation.ops import TorchOps, query_columns
+from pipeline.generation.ops import TorchOps, query_heads
 from pipeline.models.attention import Mask, attend
 from pipeline.models.config import StackConfig
 from pipeline.models.language_model import LanguageModel
@@ -24,6 +25,13 @@ SMALL = 256
 
 LONG = 1024
 """Positions above which a library's attention is faster, where it can be used: to prompts without window or padding."""
+
+
+NOWHERE = {
+    "keys": None, "values": None, "cosine": None, "sine": None, "FIRST": 0,
+    "KEYS": 0, "QUERIES": 0, "E": 0, "ROTARY": 0,
+}  # fmt: skip
+"""For a product that leaves keys and values in its rows."""
 
 
 class TritonOps(TorchOps):
@@ -108,24 +116,23 @@ class TritonOps(TorchOps):
             self._linear(y, weight, bias, out, len(weight))
 
     def _linear(
-        self, y: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gelu_from: int, samples: int = 1, **places: Any
-    ) -> None:
-        """``places`` are those of keys and values, if ``weight`` begins with theirs, as the kernel says."""
+        self, y: Tensor, weight: Tensor, bias: Tensor, out: Tensor, gelu_from: int,
+        samples: int = 1, into: Mapping[str, Any] = NOWHERE,
+    ) -> None:  # fmt: skip
         (rows, width), columns = y.shape, len(weight)
         bm, bn, bk, warps, stages = self.linear_tile
-        length, tile = rows // samples, (1, bm, bn // 2)
+        length = rows // samples
         programs = min(2 * self.processors, samples * triton.cdiv(length, bm) * triton.cdiv(columns, bn))
-        into = {"keys": None, "values": None, "cosine": None, "sine": None, "FIRST": 0}
-        into |= {"KEYS": 0, "QUERIES": 0, "E": 0, "ROTARY": 0} | places
-        for name in ("keys", "values"):
-            if name in places:
-                into[name] = _tiles(places[name].flatten(0, 1), *tile)
         kernels.linear_kernel[(programs,)](
-            _tiles(y, bm, bk), _tiles(weight, bn, bk), _tiles(out.unflatten(0, (samples, length)), *tile), bias,
+            _tiles(y, bm, bk), _tiles(weight, bn, bk), self._half_tiles(out.unflatten(0, (samples, length))), bias,
             samples, length, columns, width, **into, GELU_FROM=gelu_from,
             BM=bm, BN=bn, BK=bk, GROUP=8, PROGRAMS=programs, PRECISION=_precision(y),
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
+
+    def _half_tiles(self, tensor: Tensor) -> TensorDescriptor:
+        """Of three dimensions, as the product's kernel stores."""
+        return _tiles(tensor, 1, self.linear_tile[0], self.linear_tile[1] // 2)
 
     def memories(self, tokens: Tensor, known: Tensor, tables: Tensor, norm: nn.RMSNorm) -> Tensor:
         (rows, places), (_, vocabulary, width), block = tokens.shape, tables.shape, 32
@@ -201,114 +208,108 @@ class TritonOps(TorchOps):
             KV=config.kv_heads, E=config.head_width, ROTARY=config.rotary_width, BM=block, num_warps=4,
         )  # fmt: skip
 
-    def prompt_layer(self, x: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int) -> None:
+    def prompt_layer(self, x: Tensor, stack: FoldedStack, index: int, stretch: Stretch) -> None:
         layer = stack.layers[index]
-        if not self._stores_as_it_projects(x, layer, cache, rows):
-            return super().prompt_layer(x, stack, index, cache, rows, first)
+        if not self._stores_as_it_projects(x, layer, stretch):
+            return super().prompt_layer(x, stack, index, stretch)
         u = x.new_empty(len(x), len(layer.input_weight))
-        keys, values = self._project_and_store(x, u, stack, index, cache, rows, first)
-        self._prompt_attention(u, keys, values, cache, index, rows, first, rotated=True)
+        keys, values = self._project_and_store(x, u, stack, index, stretch)
+        self._prompt_attention(u, keys, values, stretch, index, rotated=True)
         self.output(x, u, layer, stack)
 
-    def prompt_keys(self, x: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int) -> None:
-        if not self._stores_as_it_projects(x, stack.layers[index], cache, rows):
-            return super().prompt_keys(x, stack, index, cache, rows, first)
-        self._project_and_store(x, x.new_empty(len(x), stack.key_values), stack, index, cache, rows, first)
+    def prompt_keys(self, x: Tensor, stack: FoldedStack, index: int, stretch: Stretch) -> None:
+        if not self._stores_as_it_projects(x, stack.layers[index], stretch):
+            return super().prompt_keys(x, stack, index, stretch)
+        self._project_and_store(x, x.new_empty(len(x), stack.key_values), stack, index, stretch)
 
-    def _stores_as_it_projects(self, x: Tensor, layer: FoldedLayer, cache: Cache, rows: slice) -> bool:
-        """Whether a tile of the input product is of one head, rotates within itself, and is mostly full."""
-        tile, half = self.linear_tile[0], self.linear_tile[1] // 2
-        rotary, length = cache.config.rotary_width, len(x) // (rows.stop - rows.start)
-        fits = cache.config.head_width % half == 0 and rotary <= half and rotary & (rotary - 1) == 0
-        full = 4 * triton.cdiv(length, tile) * tile <= 5 * length
+    def _stores_as_it_projects(self, x: Tensor, layer: FoldedLayer, stretch: Stretch) -> bool:
+        """Whether half a tile of the input product is of one head and holds its rotation, and most tiles are full."""
+        config, tile, half = stretch.cache.config, self.linear_tile[0], self.linear_tile[1] // 2
+        rotary, length = config.rotary_width, len(x) // stretch.samples
+        fits = config.head_width % half == 0 and 2 <= rotary <= half and rotary.bit_count() == 1
+        full = triton.cdiv(length, tile) * tile <= 1.25 * length
         return fits and full and not _small(x) and layer.input_bias is not None and layer.head_scale is None
 
     def _project_and_store(
-        self, x: Tensor, u: Tensor, stack: FoldedStack, index: int, cache: Cache, rows: slice, first: int
+        self, x: Tensor, u: Tensor, stack: FoldedStack, index: int, stretch: Stretch
     ) -> tuple[Tensor, Tensor]:
         """As many columns of projected rows as ``u`` has, queries rotated, but keys and values: these are returned."""
-        layer, config, batch = stack.layers[index], stack.config, rows.stop - rows.start
+        layer, config, cache, columns = stack.layers[index], stack.config, stretch.cache, u.shape[1]
         assert layer.input_bias is not None
-        columns, last = u.shape[1], first + len(x) // batch
-        keys, values = (part[:, :, first:last] for part in self._places(cache, index, rows, last))
-        self._linear(
-            self.normalise(x, layer.shift, config), layer.input_weight[:columns], layer.input_bias[:columns], u,
-            stack.key_values + config.query_width, batch,
-            keys=keys, values=values, cosine=cache.cosine, sine=cache.sine, FIRST=first,
-            KEYS=config.key_width, QUERIES=config.query_width, E=config.head_width, ROTARY=config.rotary_width,
-        )  # fmt: skip
-        if last > cache.rooms[index]:
-            cache.keep(keys, values, index, rows, first)
+        positions = stretch.positions(x)
+        keys, values = (part[:, :, positions] for part in _places(stretch, index, positions.stop))
+        into = {
+            "keys": self._half_tiles(keys.flatten(0, 1)), "values": self._half_tiles(values.flatten(0, 1)),
+            "cosine": cache.cosine, "sine": cache.sine, "FIRST": stretch.first, "KEYS": config.key_width,
+            "QUERIES": config.query_width, "E": config.head_width, "ROTARY": config.rotary_width,
+        }  # fmt: skip
+        y, weight, bias = self.normalise(x, layer.shift, config), layer.input_weight, layer.input_bias
+        gelu_from = stack.key_values + config.query_width
+        self._linear(y, weight[:columns], bias[:columns], u, gelu_from, stretch.samples, into)
+        if positions.stop > cache.rooms[index]:
+            stretch.keep(keys, values, index)
         return keys, values
 
-    def sequence_attention(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
-        rotated = self._by_library(u, cache, layer, rows, first)
-        keys, values = self._rotate_and_store(u, cache, layer, rows, first, queries=rotated)
-        self._prompt_attention(u, keys, values, cache, layer, rows, first, rotated=rotated)
-
-    def _by_library(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> bool:
-        length, window = len(u) // (rows.stop - rows.start), cache.config.windows[layer]
-        whole = max(cache.offsets[rows]) <= first and (window is None or window >= length)
-        return whole and (length > LONG or u.dtype == torch.float32)
+    def sequence_attention(self, u: Tensor, stretch: Stretch, layer: int) -> None:
+        rotated = _by_library(u, stretch, layer)
+        keys, values = self._rotate_and_store(u, stretch, layer, queries=rotated)
+        self._prompt_attention(u, keys, values, stretch, layer, rotated=rotated)
 
     def _prompt_attention(
-        self,
-        u: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        cache: Cache,
-        layer: int,
-        rows: slice,
-        first: int,
-        *,
-        rotated: bool,
+        self, u: Tensor, keys: Tensor, values: Tensor, stretch: Stretch, layer: int, *, rotated: bool
     ) -> None:
-        """Attention in place of the queries, to rotated keys and values [B, KV, T, E] of positions ``first`` ..."""
-        config, batch = cache.config, rows.stop - rows.start
-        length, width = len(u) // batch, config.head_width
-        if self._by_library(u, cache, layer, rows, first):
-            query = query_columns(u, cache).unflatten(0, (batch, length)).unflatten(2, (config.heads, -1))
+        """Attention of a stretch in place of its queries, to its keys, rotated, and values [B, KV, T, E]."""
+        if _by_library(u, stretch, layer):
+            query = query_heads(u, stretch)
             query.copy_(attend(query.transpose(1, 2), keys, values, Mask(causal=True)).view(query.shape))
             return
+        cache, length = stretch.cache, len(u) // stretch.samples
+        config, width = cache.config, cache.config.head_width
         queries, block, warps, stages = self.prompt_tile
         if u.dtype == torch.float32:  # larger ones take minutes to compile
             queries, block = (min(size, 16 if width > 128 else 32) for size in (queries, block))
-        attention_kernels.prompt_attention_kernel[(triton.cdiv(length, queries) * config.heads * batch,)](
-            u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), cache.starts[rows],
+        attention_kernels.prompt_attention_kernel[(triton.cdiv(length, queries) * config.heads * stretch.samples,)](
+            u, u.stride(0), keys, values, keys.stride(0), keys.stride(1), cache.starts[stretch.rows],
             None if rotated else cache.cosine, None if rotated else cache.sine,
-            length, first, config.windows[layer] or length, width**-0.5,
+            length, stretch.first, config.windows[layer] or length, width**-0.5,
             KV=config.kv_heads, G=config.heads // config.kv_heads, E=width, ROTARY=config.rotary_width,
             BQ=queries, BT=block, PRECISION=_precision(u), num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
-    def store(self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int) -> None:
-        self._rotate_and_store(u, cache, layer, rows, first, queries=False)
+    def store(self, u: Tensor, stretch: Stretch, layer: int) -> None:
+        self._rotate_and_store(u, stretch, layer, queries=False)
 
-    def _rotate_and_store(
-        self, u: Tensor, cache: Cache, layer: int, rows: slice, first: int, *, queries: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, KV, T, E] of positions ``first`` ..., stored; with ``queries`` these are rotated too."""
-        config, block, batch = cache.config, 32, rows.stop - rows.start
-        length, heads = len(u) // batch, config.heads if queries else config.kv_heads
-        last = first + length
-        keys, values = self._places(cache, layer, rows, last)
+    def _rotate_and_store(self, u: Tensor, stretch: Stretch, layer: int, *, queries: bool) -> tuple[Tensor, Tensor]:
+        """A stretch's keys and values [B, KV, T, E], stored; with ``queries`` these are rotated too."""
+        cache, positions, block = stretch.cache, stretch.positions(u), 32
+        config, heads = cache.config, cache.config.heads if queries else cache.config.kv_heads
+        keys, values = _places(stretch, layer, positions.stop)
         attention_kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](
             u, u.stride(0), keys, values, cache.cosine, cache.sine,
-            len(u), length, first, keys.shape[2], KV=config.kv_heads,
+            len(u), len(u) // stretch.samples, stretch.first, keys.shape[2], KV=config.kv_heads,
             E=config.head_width, ROTARY=config.rotary_width, QUERIES=queries, BM=block, num_warps=4,
         )  # fmt: skip
-        keys, values = keys[:, :, first:last], values[:, :, first:last]
-        if last > cache.rooms[layer]:
-            cache.keep(keys, values, layer, rows, first)
+        keys, values = keys[:, :, positions], values[:, :, positions]
+        if positions.stop > cache.rooms[layer]:
+            stretch.keep(keys, values, layer)
         return keys, values
 
-    def _places(self, cache: Cache, layer: int, rows: slice, last: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, KV, room, E] of samples in the cache, or where ``last`` do not fit, of as many."""
-        keys, values = cache.keys[layer][rows], cache.values[layer][rows]
-        if last <= cache.rooms[layer]:
-            return keys, values
-        shape = (len(keys), cache.config.kv_heads, last, cache.config.head_width)
-        return keys.new_empty(shape), values.new_empty(shape)
+
+def _places(stretch: Stretch, layer: int, last: int) -> tuple[Tensor, Tensor]:
+    """Keys and values [B, KV, room, E] of the samples in the cache, or where ``last`` do not fit, of as many."""
+    cache = stretch.cache
+    keys, values = cache.keys[layer][stretch.rows], cache.values[layer][stretch.rows]
+    if last <= cache.rooms[layer]:
+        return keys, values
+    shape = (len(keys), cache.config.kv_heads, last, cache.config.head_width)
+    return keys.new_empty(shape), values.new_empty(shape)
+
+
+def _by_library(u: Tensor, stretch: Stretch, layer: int) -> bool:
+    """Whether a library's attention is faster, and can be used; its queries must be rotated already."""
+    length, window = len(u) // stretch.samples, stretch.cache.config.windows[layer]
+    whole = not stretch.padded and (window is None or window >= length)
+    return whole and (length > LONG or u.dtype == torch.float32)
 
 
 def _small(x: Tensor) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.generation import Sampling, Session, generate
-from pipeline.generation.cache import Cache, Clock, LocalCache
+from pipeline.generation.cache import Cache, Clock, LocalCache, Stretch
 from pipeline.generation.folded import FoldedStack, fold
 from pipeline.generation.ops import TorchOps
 from pipeline.generation.session import CAPTURE_STEPS
@@ -181,8 +181,8 @@ def test_prefill_and_decode_attention(stack: FoldedStack, triton: TorchOps, star
         first = min(starts[rows])
         u = random((rows.stop - rows.start) * (length - first), stack.columns)
         other = u.clone()
-        triton.sequence_attention(u, ours, 0, rows, first)
-        TorchOps().sequence_attention(other, expected, 0, rows, first)
+        triton.sequence_attention(u, Stretch(ours, rows, first), 0)
+        TorchOps().sequence_attention(other, Stretch(expected, rows, first), 0)
         assert_attended_equal(u, other, stack)
     for _ in range(3):
         clock.advance()
@@ -210,9 +210,9 @@ def test_layers_of_prompts(stack: FoldedStack, triton: TorchOps, starts: list[in
         taken = []
         for ops, cache in zip((triton, TorchOps()), caches, strict=True):
             taken.append(x.clone())
-            ops.prompt_layer(taken[-1], stack, 0, cache, rows, first)
+            ops.prompt_layer(taken[-1], stack, 0, Stretch(cache, rows, first))
             if last:
-                ops.prompt_keys(taken[-1], stack, last, cache, rows, first)
+                ops.prompt_keys(taken[-1], stack, last, Stretch(cache, rows, first))
         torch.testing.assert_close(*taken, atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(ours.keys, expected.keys, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours.values, expected.values, atol=1e-5, rtol=1e-5)
@@ -232,7 +232,7 @@ def test_prompts_in_bf16(window: int | None, starts: list[int]) -> None:
     for ops, rows in ((TritonOps(DEVICE), u), (TorchOps(), exact)):
         cache = Cache(config, rows, 3, length)
         cache.set_starts(starts)
-        ops.sequence_attention(rows, cache, 0, slice(0, 3), 0)
+        ops.sequence_attention(rows, Stretch(cache, slice(0, 3), 0), 0)
     queries = slice(half.key_values, half.key_values + config.query_width)
     torch.testing.assert_close(u[:, queries].float(), exact[:, queries], atol=0.02, rtol=0.02)
 
