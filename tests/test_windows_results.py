@@ -221,7 +221,7 @@ def test_the_headline_of_the_readme_is_the_reports() -> None:
     heads, grouped = (ratios("speedup_8192_h100", against) for against in AGAINST)
     at, low = ([of["decode_heavy", loss] for of in (heads, grouped)] for loss in ("2.922", "2.870"))
     assert f"{float(at[0]['ratio']):.2f} times as fast as vanilla transformers at 2.922 nats" in README
-    assert f"{float(at[1]['ratio']):.2f} with grouped queries. At 2.870" in README
+    assert f"{float(at[1]['ratio']):.2f} with grouped queries {ratio_told(at[1])[5:]}" in README
     assert "At 2.870: {} and {}.".format(*(f"{float(row['ratio']):.2f}" for row in low)) in README
     assert f"With sliding windows: {beside_the_better_seed():.2f} at 3.021" in README
     short = [
@@ -378,8 +378,7 @@ def test_what_the_page_says_of_16384_tokens() -> None:
     assert min(seeds) < 3 < loss(LONGEST, block)
     assert f"the mean misses it by {loss(LONGEST, block) - 3:.3f}" in PAGE
     costs = [loss(LONGEST, model) - loss(LONG, model) for model in (small, one, block, wide)]
-    assert "0.040 nats vanilla 5M, {1:.3f} vanilla 19M, {2:.3f} block 39M, {3:.3f} block 19M".format(*costs) in PAGE
-    assert f"{costs[0]:.3f}" == "0.040"
+    assert "by {:.3f} nats vanilla 5M, {:.3f} vanilla 19M, {:.3f} block 39M, {:.3f} block 19M".format(*costs) in PAGE
     assert f"is {worse(wide, small, LONGEST)} behind vanilla 5M" in PAGE
     first, *later = behind(LONGEST, block, small)
     assert first < 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -236,18 +237,16 @@ class TritonOps(TorchOps):
         """As many columns of projected rows as ``u`` has, queries rotated, but keys and values: these are returned."""
         layer, config, cache, columns = stack.layers[index], stack.config, stretch.cache, u.shape[1]
         assert layer.input_bias is not None
-        positions = stretch.positions(x)
-        keys, values = (part[:, :, positions] for part in _places(stretch, index, positions.stop))
-        into = {
-            "keys": self._half_tiles(keys.flatten(0, 1)), "values": self._half_tiles(values.flatten(0, 1)),
-            "cosine": cache.cosine, "sine": cache.sine, "FIRST": stretch.first, "KEYS": config.key_width,
-            "QUERIES": config.query_width, "E": config.head_width, "ROTARY": config.rotary_width,
-        }  # fmt: skip
         y, weight, bias = self.normalise(x, layer.shift, config), layer.input_weight, layer.input_bias
-        gelu_from = stack.key_values + config.query_width
-        self._linear(y, weight[:columns], bias[:columns], u, gelu_from, stretch.samples, into)
-        if positions.stop > cache.rooms[index]:
-            stretch.keep(keys, values, index)
+        positions, gelu_from = stretch.positions(x), stack.key_values + config.query_width
+        with _storing(stretch, positions, index) as rooms:
+            keys, values = (room[:, :, positions] for room in rooms)
+            into = {
+                "keys": self._half_tiles(keys.flatten(0, 1)), "values": self._half_tiles(values.flatten(0, 1)),
+                "cosine": cache.cosine, "sine": cache.sine, "FIRST": stretch.first, "KEYS": config.key_width,
+                "QUERIES": config.query_width, "E": config.head_width, "ROTARY": config.rotary_width,
+            }  # fmt: skip
+            self._linear(y, weight[:columns], bias[:columns], u, gelu_from, stretch.samples, into)
         return keys, values
 
     def sequence_attention(self, u: Tensor, stretch: Stretch, layer: int) -> None:
@@ -283,26 +282,27 @@ class TritonOps(TorchOps):
         """A stretch's keys and values [B, KV, T, E], stored; with ``queries`` these are rotated too."""
         cache, positions, block = stretch.cache, stretch.positions(u), 32
         config, heads = cache.config, cache.config.heads if queries else cache.config.kv_heads
-        keys, values = _places(stretch, layer, positions.stop)
-        attention_kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](
-            u, u.stride(0), keys, values, cache.cosine, cache.sine,
-            len(u), len(u) // stretch.samples, stretch.first, keys.shape[2], KV=config.kv_heads,
-            E=config.head_width, ROTARY=config.rotary_width, QUERIES=queries, BM=block, num_warps=4,
-        )  # fmt: skip
-        keys, values = keys[:, :, positions], values[:, :, positions]
-        if positions.stop > cache.rooms[layer]:
-            stretch.keep(keys, values, layer)
-        return keys, values
+        with _storing(stretch, positions, layer) as (keys, values):
+            attention_kernels.rotate_and_store_kernel[(triton.cdiv(len(u), block), heads)](
+                u, u.stride(0), keys, values, cache.cosine, cache.sine,
+                len(u), len(u) // stretch.samples, stretch.first, keys.shape[2], KV=config.kv_heads,
+                E=config.head_width, ROTARY=config.rotary_width, QUERIES=queries, BM=block, num_warps=4,
+            )  # fmt: skip
+        return keys[:, :, positions], values[:, :, positions]
 
 
-def _places(stretch: Stretch, layer: int, last: int) -> tuple[Tensor, Tensor]:
-    """Keys and values [B, KV, room, E] of the samples in the cache, or where ``last`` do not fit, of as many."""
+@contextmanager
+def _storing(stretch: Stretch, positions: slice, layer: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Keys and values [B, KV, room, E] to write positions to: the cache's, which without room for all get the last."""
     cache = stretch.cache
     keys, values = cache.keys[layer][stretch.rows], cache.values[layer][stretch.rows]
-    if last <= cache.rooms[layer]:
-        return keys, values
-    shape = (len(keys), cache.config.kv_heads, last, cache.config.head_width)
-    return keys.new_empty(shape), values.new_empty(shape)
+    if positions.stop <= cache.rooms[layer]:
+        yield keys, values
+        return
+    shape = (len(keys), cache.config.kv_heads, positions.stop, cache.config.head_width)
+    keys, values = keys.new_empty(shape), values.new_empty(shape)
+    yield keys, values
+    stretch.keep(keys[:, :, positions], values[:, :, positions], layer)
 
 
 def _by_library(u: Tensor, stretch: Stretch, layer: int) -> bool:
